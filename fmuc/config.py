@@ -1,0 +1,207 @@
+"""Frozen, validated configurations; a run's identity is the hash of its content.
+
+Axis letters used throughout the package: B batch, N dropout passes, C classes, F Mel bands, T frames, P patches.
+"D<k>" in a comment refers to the README's numbered list *Deviations and assumptions*.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+
+RULES = ("confidence", "mean_minus_std", "two_thresholds")
+
+
+def _require(ok: bool, message: str) -> None:
+    if not ok:
+        raise ValueError(message)
+
+
+def content_id(config: object) -> str:
+    """First 8 hex digits of the SHA-256 of a config's content; equal content, equal id, on any machine."""
+    text = json.dumps(asdict(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True)
+class Features:
+    """Log-Mel patches (paper §III, values of reference [5] assumed, D2).
+
+    ``sample_rate`` in Hz, ``window`` (= FFT size) and ``hop`` in samples, ``mel_bands`` = F, ``patch_frames`` = T.
+    """
+
+    sample_rate: int
+    window: int
+    hop: int
+    mel_bands: int
+    patch_frames: int
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            _require(isinstance(value, int) and value > 0, f"features.{name} must be a positive integer, not {value!r}")
+        _require(self.hop <= 4 * self.window, "features.hop must not exceed four windows")
+
+    @property
+    def id(self) -> str:
+        return content_id(self)
+
+
+@dataclass(frozen=True)
+class View:
+    """Magnitudes of one augmentation of a normalised patch (unit variance per band); zero switches a part off.
+
+    ``shift_time``, ``shift_mel``: largest translation as a fraction of T and F (uniform, both directions);
+    ``noise``: largest standard deviation of additive Gaussian noise (uniform per example);
+    ``sharpen``: largest unsharp-mask amount (uniform per example). All assumed, D5.
+    """
+
+    shift_time: float = 0.0
+    shift_mel: float = 0.0
+    noise: float = 0.0
+    sharpen: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("shift_time", "shift_mel"):
+            _require(0 <= getattr(self, name) <= 0.5, f"view.{name} must lie in [0, 0.5], not {getattr(self, name)}")
+        for name in ("noise", "sharpen"):
+            _require(getattr(self, name) >= 0, f"view.{name} must not be negative, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Weak and strong view (paper §I, Fig. 1)."""
+
+    weak: View = View(shift_time=0.05, shift_mel=0.0, noise=0.0, sharpen=0.0)
+    strong: View = View(shift_time=0.2, shift_mel=0.05, noise=0.5, sharpen=1.0)
+
+
+@dataclass(frozen=True)
+class Network:
+    """CNN420 (paper §V-A): a pre-activation ResNet with dropout before every convolution of a block.
+
+    ``widths`` channels and ``blocks`` number of residual blocks of each stage; ``stem`` (kernel, stride) of the first
+    convolution; ``final_norm`` BatchNorm before pooling; ``dropout`` probability. The layer table is assumed, D3.
+    """
+
+    widths: tuple[int, ...] = (16, 32, 64, 128)
+    blocks: tuple[int, ...] = (1, 3, 2, 1)
+    stem: tuple[int, int] = (7, 2)
+    final_norm: bool = False
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("widths", "blocks", "stem"):  # JSON gives lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        _require(len(self.widths) == len(self.blocks) > 0, "network.widths and network.blocks must have the same length")
+        _require(0 <= self.dropout < 1, f"network.dropout must lie in [0, 1), not {self.dropout}")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which pseudo-labels are kept (paper §V-A).
+
+    ``rule``: "confidence" (FixMatch: max softmax >= threshold), "mean_minus_std" (FMUC: mean - std > threshold) or
+    "two_thresholds" (UPS: mean > threshold and std < std_threshold). ``passes`` = N dropout passes; 0: one pass with
+    dropout off. ``batch_norm`` of the weak passes: "running" statistics or those of the "batch" (D8).
+    ``score``: "argmax_of_mean" (mean - std of the class with the highest mean) or "max_of_difference" (D7).
+    """
+
+    rule: str = "confidence"
+    threshold: float = 0.95
+    std_threshold: float | None = None
+    temperature: float = 1.0
+    passes: int = 0
+    batch_norm: str = "running"
+    score: str = "argmax_of_mean"
+
+    def __post_init__(self) -> None:
+        _require(self.rule in RULES, f"selection.rule must be one of {', '.join(RULES)}, not {self.rule!r}")
+        _require(0 < self.threshold < 1, f"selection.threshold must lie in (0, 1), not {self.threshold}")
+        _require(self.temperature > 0, f"selection.temperature must be positive, not {self.temperature}")
+        _require(isinstance(self.passes, int) and self.passes >= 0, f"selection.passes must be >= 0, not {self.passes!r}")
+        _require((self.std_threshold is not None) == (self.rule == "two_thresholds"),
+                 "selection.std_threshold goes with the rule two_thresholds, and only with it")
+        _require(self.batch_norm in ("running", "batch"), "selection.batch_norm must be 'running' or 'batch'")
+        _require(self.score in ("argmax_of_mean", "max_of_difference"),
+                 "selection.score must be 'argmax_of_mean' or 'max_of_difference'")
+
+
+@dataclass(frozen=True)
+class Training:
+    """Optimisation (paper §III). Adam; ``learning_rate`` constant; losses summed without weights.
+
+    ``supervised_batch``: labelled examples a step where there are no unlabelled ones: the supervised baselines (D11)
+    and the warm start. ``warm_start``: steps of supervised training on the labelled part before the first pseudo-label
+    (0 in the paper; D12 for mini). ``evaluate_every``: epochs between accuracies on test and unlabelled files.
+    ``precision``: "auto" (bfloat16 autocast on CUDA, float32 elsewhere), "float32" or "bfloat16".
+    """
+
+    labelled_batch: int = 32
+    unlabelled_batch: int = 224
+    learning_rate: float = 1e-3
+    iterations_per_epoch: int = 500
+    epochs: int = 200
+    supervised_batch: int = 256
+    warm_start: int = 0
+    evaluate_every: int = 10
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("labelled_batch", "iterations_per_epoch", "epochs", "supervised_batch", "evaluate_every"):
+            _require(getattr(self, name) > 0, f"training.{name} must be positive, not {getattr(self, name)}")
+        for name in ("unlabelled_batch", "warm_start"):
+            _require(getattr(self, name) >= 0, f"training.{name} must not be negative, not {getattr(self, name)}")
+        _require(self.learning_rate > 0, f"training.learning_rate must be positive, not {self.learning_rate}")
+        _require(self.precision in ("auto", "float32", "bfloat16"),
+                 f"training.precision must be auto, float32 or bfloat16, not {self.precision!r}")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that defines one training run.
+
+    ``variant``: a row's name (see ``experiments``); ``selection`` is None for supervised runs; ``labels``: "part" (the
+    labelled subset, ``labelled_share`` of the training files) or "all"; ``seed``: initialisation, labelled subset and
+    every draw.
+    """
+
+    dataset: str
+    variant: str
+    seed: int
+    features: Features
+    labelled_share: float
+    selection: Selection | None = None
+    labels: str = "part"
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    network: Network = field(default_factory=Network)
+    training: Training = field(default_factory=Training)
+
+    def __post_init__(self) -> None:
+        _require(self.labels in ("part", "all"), f"run.labels must be 'part' or 'all', not {self.labels!r}")
+        _require(0 < self.labelled_share <= 1, f"run.labelled_share must lie in (0, 1], not {self.labelled_share}")
+        _require(self.labels == "part" or self.selection is None, "a run with all labels has no pseudo-labels to select")
+
+    @property
+    def id(self) -> str:
+        return content_id(self)
+
+    @property
+    def name(self) -> str:
+        """Folder name: data set, variant, seed and id."""
+        variant = "".join(c if c.isalnum() else "-" for c in self.variant.lower().replace(".", "")).strip("-")
+        return f"{self.dataset}_{variant}_s{self.seed}_{self.id}"
+
+
+def run_from_dict(data: dict) -> Run:
+    """Inverse of ``dataclasses.asdict`` for a :class:`Run`; unknown or wrong keys raise ``ValueError``."""
+    try:
+        nested = dict(data)
+        nested["features"] = Features(**data["features"])
+        nested["selection"] = None if data["selection"] is None else Selection(**data["selection"])
+        nested["augmentation"] = Augmentation(**{k: View(**v) for k, v in data["augmentation"].items()})
+        nested["network"] = Network(**data["network"])
+        nested["training"] = Training(**data["training"])
+        return Run(**nested)
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"not a run configuration of this version: {error}") from error

@@ -1,0 +1,183 @@
+"""Data sets as lists of clips: which sound files there are, what they are labelled and which split they belong to.
+
+A loader reads an index, checks it and returns a :class:`Dataset`; everything after it works on clip indices.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr  # comes with librosa
+
+from fmuc import paths
+from fmuc.errors import FmucError
+
+SPLITS = ("train", "valid", "test")
+NSYNTH_FAMILIES = (
+    "bass", "brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string", "synth_lead", "vocal",
+)  # in the order of NSynth's family ids
+_NSYNTH_FIELDS = ("instrument_str", "instrument_family_str")
+_REMEDY = "unpack the archive again or see data/README.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One sound file. ``label`` is None if unknown; ``group`` is what must not be shared between training and test
+    (the instrument for NSynth, the recording for TUT2017); ``split`` is "train", "valid" or "test"."""
+
+    id: str
+    path: Path
+    label: str | None
+    group: str
+    split: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All clips of a data set in a fixed order; a clip's index is its position in ``clips``.
+
+    Raises :class:`FmucError` if two clips share an id or a clip has a label or split that does not exist.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    clips: tuple[Clip, ...]
+
+    def __post_init__(self) -> None:
+        known, seen = {*self.classes, None}, set()
+        for clip in self.clips:
+            if clip.label not in known:
+                raise FmucError(f"{self.name}: clip {clip.id} has the unknown label {clip.label!r}; "
+                                f"known are {', '.join(self.classes)}")
+            if clip.split not in SPLITS:
+                raise FmucError(f"{self.name}: clip {clip.id} has the split {clip.split!r}; use {', '.join(SPLITS)}")
+            if clip.id in seen:
+                raise FmucError(f"{self.name}: the clip id {clip.id} occurs twice; ids must be unique")
+            seen.add(clip.id)
+
+    def labels(self) -> np.ndarray:
+        """Class index of every clip, -1 if unknown: (clips,) int64."""
+        index: dict[str | None, int] = {label: i for i, label in enumerate(self.classes)}
+        index[None] = -1
+        return np.array([index[clip.label] for clip in self.clips], dtype=np.int64)
+
+    def indices(self, split: str) -> np.ndarray:
+        """Indices of the clips of one split, ascending: int64."""
+        if split not in SPLITS:
+            raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
+        return np.array([i for i, clip in enumerate(self.clips) if clip.split == split], dtype=np.int64)
+
+    @cached_property
+    def digest(self) -> str:
+        """First 12 hex digits of the SHA-256 of classes, ids, labels, groups and splits (paths and sound excluded)."""
+        state = hashlib.sha256(json.dumps(self.classes).encode())
+        for clip in self.clips:
+            state.update(json.dumps((clip.id, clip.label, clip.group, clip.split)).encode())
+        return state.hexdigest()[:12]
+
+
+def load_nsynth(root: Path, name: str) -> Dataset:
+    """NSynth (Engel et al. 2017), or a set in its layout: ``nsynth-<split>/examples.json`` and ``audio/<note>.wav``.
+
+    Splits that are not on the disk are left out. The classes are always NSynth's eleven families, in the order of
+    their ids, although synth_lead has no note outside the training split. Notes are sorted by name within a split.
+    Raises :class:`FmucError` for a missing folder or sound file and for an index that cannot be used.
+    """
+    folders = {split: root / f"nsynth-{split}" for split in SPLITS}
+    present = [split for split in SPLITS if folders[split].is_dir()]
+    if not present:
+        raise FmucError(f"no nsynth-train, nsynth-valid or nsynth-test under {paths.relative(root)}: "
+                        "run 'python -m fmuc data nsynth-gm' or see data/README.md")
+    clips = tuple(clip for split in present for clip in _nsynth_split(folders[split], split))
+    return Dataset(name, NSYNTH_FAMILIES, clips)
+
+
+def _nsynth_split(folder: Path, split: str) -> Iterator[Clip]:
+    index, audio = folder / "examples.json", folder / "audio"
+    notes = _read_index(index)
+    _require_files(audio, {f"{note}.wav" for note in notes})
+    for note in sorted(notes):
+        instrument, family = _note_fields(index, note, notes[note])
+        yield Clip(note, audio / f"{note}.wav", family, instrument, split)
+
+
+def _read_index(path: Path) -> dict:
+    def only_used_fields(record: dict) -> dict:  # the training index holds 289,205 notes of 13 fields each
+        return {field: record[field] for field in _NSYNTH_FIELDS if field in record} or record
+
+    where = paths.relative(path)
+    try:
+        notes = json.loads(path.read_text(encoding="utf-8"), object_hook=only_used_fields)
+    except json.JSONDecodeError as error:
+        raise FmucError(f"{where}, line {error.lineno}: not valid JSON ({error.msg}); {_REMEDY}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise FmucError(f"{where}: cannot be read ({error}); {_REMEDY}") from None
+    if not isinstance(notes, dict) or not notes:
+        raise FmucError(f"{where}: must be a non-empty JSON object of notes; {_REMEDY}")
+    return notes
+
+
+def _note_fields(index: Path, note: str, record: object) -> tuple[str, str]:
+    """Instrument and family of a note, as shared strings."""
+    for field in _NSYNTH_FIELDS:
+        value = record.get(field) if isinstance(record, dict) else None
+        if not isinstance(value, str):
+            problem = "is missing" if value is None else f"must be text, not {value!r}"
+            raise FmucError(f"{paths.relative(index)}: note {note}: field {field} {problem}; {_REMEDY}")
+    if record["instrument_family_str"] not in NSYNTH_FAMILIES:
+        raise FmucError(f"{paths.relative(index)}: note {note}: unknown instrument_family_str "
+                        f"{record['instrument_family_str']!r}; known are {', '.join(NSYNTH_FAMILIES)}")
+    return sys.intern(record["instrument_str"]), sys.intern(record["instrument_family_str"])
+
+
+def _require_files(folder: Path, names: set[str]) -> None:
+    """One listing instead of one ``stat`` per file: 289,205 of them are slow on a network disk."""
+    try:
+        missing = names.difference(os.listdir(folder))
+    except OSError:
+        missing = names
+    if missing:
+        raise FmucError(f"missing sound file {paths.relative(folder / min(missing))} ({len(missing)} of {len(names)} "
+                        f"of this index are missing): {_REMEDY}")
+
+
+LOADERS: dict[str, Callable[[Path, str], Dataset]] = {"nsynth": load_nsynth, "nsynth-gm": load_nsynth}
+
+
+def load(name: str) -> Dataset:
+    """Data set ``name`` from its folder (:func:`fmuc.paths.dataset_dir`); :class:`FmucError` if there is none."""
+    if name not in LOADERS:
+        raise FmucError(f"unknown data set {name!r}: known are {', '.join(LOADERS)}")
+    return LOADERS[name](paths.dataset_dir(name), name)
+
+
+def read_audio(path: Path, sample_rate: int) -> np.ndarray:
+    """Mono samples of a sound file at ``sample_rate`` Hz: float32 (L,), the mean of its channels.
+
+    Resampled (soxr, high quality) only if the file's rate differs. Raises :class:`FmucError` if the file cannot be
+    read, is empty or holds values that are not finite.
+    """
+    def refuse(reason: str) -> FmucError:
+        return FmucError(f"{paths.relative(path)}: {reason}; replace the file or take it out of the data set")
+
+    try:
+        samples, file_rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError, TypeError) as error:
+        raise refuse(f"cannot be read as sound ({error})") from None
+    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+    if file_rate != sample_rate:
+        mono = soxr.resample(mono, file_rate, sample_rate, quality="HQ")
+    if not mono.size:
+        raise refuse("holds no samples")
+    if not np.isfinite(mono).all():
+        raise refuse("holds samples that are not finite")
+    return np.ascontiguousarray(mono, dtype=np.float32)

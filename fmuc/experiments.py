@@ -1,0 +1,119 @@
+"""The paper's experiments as data: data-set presets, the eight rows of Table I, the plan of Table II, profiles.
+
+A profile fixes the scale: ``paper`` the paper's own (real data, GPU), ``mini`` the stand-ins on a laptop (default),
+``smoke`` seconds for tests. Everything in which mini and smoke differ from the paper is listed in the README (D12).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from .config import Augmentation, Features, Network, Run, Selection, Training, View
+from .errors import FmucError
+
+FM = Selection(rule="confidence", threshold=0.95)
+FMUC = Selection(rule="mean_minus_std", threshold=0.9, temperature=2.0, passes=5)
+
+TABLE_1: dict[str, Selection] = {  # in the order of the paper's rows
+    "FM": FM,
+    "FM thresh. 0.99": replace(FM, threshold=0.99),
+    "FMUC": FMUC,
+    "FMUC thresh. 0.95": replace(FMUC, threshold=0.95),
+    "FMUC two thresh.": replace(FMUC, rule="two_thresholds", threshold=0.7, std_threshold=0.05),
+    "FMUC w/o temp.": replace(FMUC, temperature=1.0),
+    "FMUC w. temp. 4": replace(FMUC, temperature=4.0),
+    "FMUC w/o MC-Dr.": replace(FMUC, passes=0),
+}
+FULLY_SUPERVISED, LABELLED_ONLY = "Fully supervised", "Labelled part only"
+TABLE_2 = ("FMUC", "FM", LABELLED_ONLY, FULLY_SUPERVISED)
+VARIANTS = (*TABLE_1, LABELLED_ONLY, FULLY_SUPERVISED)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a profile does with one data set. ``epochs`` for Table I; Table II trains ``table_2_factor`` times as long."""
+
+    dataset: str
+    features: Features
+    labelled_share: float
+    training: Training
+    network: Network = Network()
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    table_2_factor: int = 2
+    seeds: tuple[int, ...] = (0, 1, 2)
+    figure_3_epoch: int = 20
+
+    @property
+    def table_2_epochs(self) -> int:
+        return self.training.epochs * self.table_2_factor
+
+
+NSYNTH = Features(sample_rate=16_000, window=1024, hop=512, mel_bands=128, patch_frames=126)
+NSYNTH_SMALL = Features(sample_rate=16_000, window=1024, hop=2048, mel_bands=32, patch_frames=32)
+
+# D12: what mini changes so that a laptop sees the paper's regime within minutes. The same for every row.
+_MINI_NETWORK = Network(widths=(24, 48, 96), blocks=(1, 2, 2), stem=(7, 4))
+_MINI_VIEWS = Augmentation(View(shift_time=0.05), View(shift_time=0.1, shift_mel=0.03, noise=0.2, sharpen=0.5))
+_MINI_TRAINING = Training(labelled_batch=16, unlabelled_batch=112, iterations_per_epoch=100, epochs=30,
+                          supervised_batch=32, warm_start=2000, evaluate_every=3)
+
+PROFILES: dict[str, dict[str, Preset]] = {
+    "smoke": {
+        "nsynth-gm": Preset(
+            "nsynth-gm", NSYNTH_SMALL, labelled_share=0.25,
+            training=Training(labelled_batch=4, unlabelled_batch=28, iterations_per_epoch=3, epochs=4,
+                              supervised_batch=8, warm_start=10, evaluate_every=2),
+            network=replace(_MINI_NETWORK, widths=(8, 16, 32)), augmentation=_MINI_VIEWS,
+            table_2_factor=1, seeds=(0, 1), figure_3_epoch=1,
+        ),
+    },
+    "mini": {
+        "nsynth-gm": Preset(
+            "nsynth-gm", NSYNTH_SMALL, labelled_share=0.1, training=_MINI_TRAINING, network=_MINI_NETWORK,
+            augmentation=_MINI_VIEWS, table_2_factor=1, figure_3_epoch=6,
+        ),
+    },
+    "paper": {
+        "nsynth": Preset("nsynth", NSYNTH, labelled_share=0.01, training=Training(epochs=200), figure_3_epoch=40),
+    },
+}
+
+
+def presets(profile: str) -> dict[str, Preset]:
+    """Data sets of a profile with their presets; :class:`FmucError` for an unknown profile."""
+    if profile not in PROFILES:
+        raise FmucError(f"unknown profile {profile!r}: choose one of {', '.join(PROFILES)}")
+    return PROFILES[profile]
+
+
+def preset(profile: str, dataset: str) -> Preset:
+    """One data set's preset; :class:`FmucError` for an unknown profile or a data set that it does not have."""
+    known = presets(profile)
+    if dataset not in known:
+        raise FmucError(f"profile {profile!r} has no data set {dataset!r}: it has {', '.join(known)}")
+    return known[dataset]
+
+
+def make_run(profile: str, dataset: str, variant: str, seed: int = 0) -> Run:
+    """The run of one row. Rows of Table II train ``table_2_factor`` times as long as those of Table I alone: with a
+    constant learning rate their first epochs *are* the shorter run, so Table I reads them there."""
+    if variant not in VARIANTS:
+        raise FmucError(f"unknown variant {variant!r}: choose one of {', '.join(VARIANTS)}")
+    p = preset(profile, dataset)
+    epochs = p.table_2_epochs if variant in TABLE_2 else p.training.epochs
+    return Run(
+        dataset=dataset, variant=variant, seed=seed, features=p.features, labelled_share=p.labelled_share,
+        selection=TABLE_1.get(variant), labels="all" if variant == FULLY_SUPERVISED else "part",
+        augmentation=p.augmentation, network=p.network, training=replace(p.training, epochs=epochs),
+    )
+
+
+def plan(profile: str, dataset: str | None = None) -> list[Run]:
+    """Every run of Tables I and II of a profile: the eight rows once, the rows of Table II with every seed."""
+    names = presets(profile) if dataset is None else [preset(profile, dataset).dataset]
+    runs = []
+    for name in names:
+        seeds = preset(profile, name).seeds
+        for variant in (*TABLE_2, *(row for row in TABLE_1 if row not in TABLE_2)):
+            runs += [make_run(profile, name, variant, seed) for seed in (seeds if variant in TABLE_2 else seeds[:1])]
+    return runs

@@ -1,0 +1,148 @@
+"""Run records: what a finished run leaves on disk, small enough to be committed and enough for every figure and table.
+
+A record is a folder: ``run.json`` (config, results, provenance), ``history.csv`` (one row per epoch), ``counts.npz``
+(``kept`` (epochs, C + 1, C) and ``seen`` (epochs, C + 1), see ``metrics.PseudoLabelCounts``), ``files.npz`` (file-wise
+probabilities of test and unlabelled files) and ``split.json`` (the labelled files). Only a finished run has ``run.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import uuid
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from . import __version__, paths
+from .config import Run, run_from_dict
+from .errors import FmucError
+
+FORMAT = 1
+FILES = ("run.json", "history.csv", "counts.npz", "files.npz", "split.json")
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """A finished run. ``classes`` (C,) names; ``results`` final numbers; ``history`` one row per epoch (index "epoch");
+    ``kept`` (epochs, C + 1, C) and ``seen`` (epochs, C + 1) pseudo-label counts; ``files`` arrays of the final
+    file-wise predictions: ``<part>_labels`` (n,), ``<part>_probabilities`` (n, C), ``<part>_ids`` for the parts
+    "test" and "unlabelled"."""
+
+    run: Run
+    classes: tuple[str, ...]
+    results: dict
+    provenance: dict
+    history: pd.DataFrame
+    kept: np.ndarray
+    seen: np.ndarray
+    files: dict[str, np.ndarray]
+
+    def counts(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """Pseudo-label counts of the epochs ``first`` ... ``last`` (from 1, both included): (C + 1, C) and (C + 1,)."""
+        return self.kept[first - 1 : last].sum(axis=0), self.seen[first - 1 : last].sum(axis=0)
+
+
+def provenance(device: str, threads: int, wall_seconds: float) -> dict:
+    """Versions, commit, machine and wall time of a run; no host or user name."""
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=paths.ROOT, capture_output=True, text=True)
+    packages = ("torch", "torchaudio", "librosa", "numpy")
+    return {
+        "fmuc": __version__,
+        "commit": commit.stdout.strip() or "unknown",
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": device,
+        "threads": threads,
+        "wall_seconds": round(wall_seconds, 1),
+    }
+
+
+def save_record(record: Record, folder: Path) -> None:
+    """Write all files of a record into the existing ``folder``; ``run.json`` comes last and makes it a record."""
+    record.history.to_csv(folder / "history.csv", float_format="%.6g")
+    np.savez_compressed(folder / "counts.npz", kept=record.kept.astype(np.int32), seen=record.seen.astype(np.int32))
+    np.savez_compressed(folder / "files.npz", **record.files)
+    content = {
+        "format": FORMAT,
+        "id": record.run.id,
+        "config": asdict(record.run),
+        "classes": record.classes,
+        "results": record.results,
+        "provenance": record.provenance,
+    }
+    temporary = folder / ".run.json"
+    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, folder / "run.json")
+
+
+def load_record(folder: Path) -> Record:
+    """Inverse of :func:`save_record`; :class:`FmucError` names the file that is missing, damaged or of other content."""
+    where = paths.relative(folder)
+    remedy = "delete the folder and train the run again ('python -m fmuc train')"
+    try:
+        content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise FmucError(f"{where}: record of format {content['format']}, this version reads {FORMAT}: {remedy}")
+        run = run_from_dict(content["config"])
+        history = pd.read_csv(folder / "history.csv", index_col="epoch")
+        with np.load(folder / "counts.npz", allow_pickle=False) as counts:
+            kept, seen = counts["kept"].astype(np.int64), counts["seen"].astype(np.int64)
+        with np.load(folder / "files.npz", allow_pickle=False) as arrays:
+            files = {name: arrays[name] for name in arrays.files}
+    except FmucError:
+        raise
+    except Exception as error:  # noqa: BLE001 - any damage of any file gets the same clear line
+        raise FmucError(f"{where}: not a readable run record ({error!r}): {remedy}") from None
+    if run.id != content["id"]:
+        raise FmucError(f"{where}: its config has the id {run.id}, recorded is {content['id']} (edited by hand?): {remedy}")
+    classes = tuple(content["classes"])
+    if not len(kept) == len(seen) == len(history) or kept.shape[1:] != (len(classes) + 1, len(classes)):
+        raise FmucError(f"{where}: history.csv and counts.npz do not fit together: {remedy}")
+    return Record(run, classes, content["results"], content["provenance"], history, kept, seen, files)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether ``folder`` holds a record of a finished run."""
+    return (folder / "run.json").is_file()
+
+
+def load_all(profile: str, source: str = "runs") -> list[Record]:
+    """Every finished record of a profile, sorted by folder name; ``source`` as in :func:`fmuc.paths.records_dir`."""
+    folder = paths.records_dir(profile, source)
+    found = [load_record(path.parent) for path in sorted(folder.glob("*/run.json"))]
+    if not found:
+        remedy = f"run 'python -m fmuc reproduce --profile {profile}'"
+        raise FmucError(f"no run records under {paths.relative(folder)}: {remedy}")
+    return found
+
+
+def find(records: list[Record], dataset: str, variant: str, seed: int | None = None) -> list[Record]:
+    """Records of one data set and variant (and seed), in the order of their seeds; possibly none."""
+    hits = [r for r in records if r.run.dataset == dataset and r.run.variant == variant and seed in (None, r.run.seed)]
+    return sorted(hits, key=lambda r: r.run.seed)
+
+
+def ship(profile: str, wanted: list[Run]) -> list[Path]:
+    """Copy the records of ``wanted`` from the runs trained here to those that come with the repository."""
+    target = paths.records_dir(profile, "shipped")
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        for run in wanted:
+            source = paths.runs_dir(profile) / run.name
+            load_record(source)  # refuse a damaged one
+            (partial / run.name).mkdir(parents=True)
+            for name in FILES:
+                shutil.copyfile(source / name, partial / run.name / name)
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return sorted(target.iterdir())

@@ -1,0 +1,119 @@
+"""Who is labelled: labelled, unlabelled and test files of a run (paper §III), drawn by file from one seed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fmuc import paths
+from fmuc.datasets import Dataset
+from fmuc.errors import FmucError
+
+_STREAM = 1  # sets this draw apart from other uses of a run's seed
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Ascending, disjoint clip indices into ``dataset.clips`` (int64), and what they were drawn with.
+
+    A file is labelled or unlabelled as a whole. ``test`` is the data set's own test split, the same for every seed.
+    """
+
+    labelled: np.ndarray
+    unlabelled: np.ndarray
+    test: np.ndarray
+    labelled_share: float
+    seed: int
+    labels: str = "part"
+
+    @property
+    def digest(self) -> str:
+        """First 12 hex digits of the SHA-256 of the three index lists."""
+        lists = [part.tolist() for part in (self.labelled, self.unlabelled, self.test)]
+        return hashlib.sha256(json.dumps(lists).encode()).hexdigest()[:12]
+
+
+def draw_split(dataset: Dataset, labelled_share: float, seed: int, labels: str = "part") -> Split:
+    """Labelled, unlabelled and test files (paper §III; stratified, D6).
+
+    ``labels="part"``: ``labelled_share`` of the labelled files of the train split, per class in proportion (largest
+    remainder, ties broken by the seed) and at least one of each class; the rest of the train split is unlabelled.
+    ``labels="all"``: every train file with a label, nothing unlabelled. The valid split is never used.
+    Raises :class:`FmucError` if no train file has a label.
+    """
+    if not 0 < labelled_share <= 1:
+        raise ValueError(f"labelled_share must lie in (0, 1], not {labelled_share}")
+    if labels not in ("part", "all"):
+        raise ValueError(f"labels must be 'part' or 'all', not {labels!r}")
+    train, truth = dataset.indices("train"), dataset.labels()
+    known = train[truth[train] >= 0]
+    if not known.size:
+        raise FmucError(f"{dataset.name} has no labelled clip in its train split; see data/README.md")
+    if labels == "part":
+        known = _stratified(known, truth[known], labelled_share, np.random.default_rng([seed, _STREAM]))
+    return _split(dataset, known, labelled_share, seed, labels)
+
+
+def _split(dataset: Dataset, labelled: np.ndarray, labelled_share: float, seed: int, labels: str) -> Split:
+    rest = np.setdiff1d(dataset.indices("train"), labelled) if labels == "part" else np.empty(0, dtype=np.int64)
+    return Split(np.sort(labelled), rest, dataset.indices("test"), labelled_share, seed, labels)
+
+
+def _stratified(files: np.ndarray, truth: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    classes = rng.permutation(np.unique(truth))  # the order decides ties, so no class is favoured over the seeds
+    sizes = np.array([np.count_nonzero(truth == label) for label in classes])
+    counts = _proportional(sizes, share)
+    return np.concatenate([rng.permutation(files[truth == label])[:count]
+                           for label, count in zip(classes, counts, strict=True)])
+
+
+def _proportional(sizes: np.ndarray, share: float) -> np.ndarray:
+    """Largest-remainder shares of ``sizes`` that add up to round(share * total), one each at least: (classes,).
+
+    Handing out one place at a time to the class that is furthest below its quota is the largest-remainder method, and
+    stays correct when the minimum of one has put a small class above its quota.
+    """
+    quotas, counts = share * sizes, np.ones_like(sizes)
+    for _ in range(round(share * int(sizes.sum())) - len(sizes)):
+        counts[np.argmax(quotas - counts)] += 1
+    return counts
+
+
+def save_split(split: Split, dataset: Dataset, path: Path) -> None:
+    """Write the labelled clips' ids, the draw and the data set's digest as JSON, whole or not at all."""
+    content = {
+        "dataset": dataset.name, "dataset_digest": dataset.digest, "labelled_share": split.labelled_share,
+        "seed": split.seed, "labels": split.labels, "split_digest": split.digest,
+        "labelled": [dataset.clips[i].id for i in split.labelled],
+    }
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_split(path: Path, dataset: Dataset) -> Split:
+    """Inverse of :func:`save_split`; :class:`FmucError` if the file is not one or belongs to other data."""
+    where = paths.relative(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        digest, ids = content["dataset_digest"], set(content["labelled"])
+        draw = content["labelled_share"], content["seed"], content["labels"]
+        split_digest = content["split_digest"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FmucError(f"{where}: not a saved split ({error!r}); delete it to draw the split again") from None
+    if digest != dataset.digest:
+        raise FmucError(f"{where}: was drawn from other data (digest {digest}, {dataset.name} has {dataset.digest}); "
+                        "restore those data or delete the run")
+    labelled = np.array([i for i, clip in enumerate(dataset.clips) if clip.id in ids], dtype=np.int64)
+    split = _split(dataset, labelled, *draw)
+    if split.digest != split_digest:
+        raise FmucError(f"{where}: its list of labelled clips was changed; delete it to draw the split again")
+    return split

@@ -1,0 +1,350 @@
+"""Training: supervised, FixMatch and FMUC from one code path, on CPU and CUDA (paper §I, §III, §V-A)."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm.auto import tqdm
+
+from .augment import augment
+from .config import Run
+from .datasets import Dataset, load
+from .errors import FmucError
+from .features import FeatureCache, open_cache
+from .metrics import PseudoLabelCounts, accuracy, filewise_probabilities, quality, quantity
+from .model import CNN420
+from .paths import relative
+from .runs import Record, is_finished, load_record, provenance, save_record
+from .selection import PseudoLabels, pseudo_label
+from .splits import draw_split, save_split
+from .uncertainty import prediction_mode
+
+CHECKPOINT = "checkpoint.safetensors"
+RESIDENT_BYTES = 4 * 2**30  # patches up to this size are copied to the device once (on CUDA: if they fit)
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """``"auto"``: CUDA if there is one, else the CPU; anything else is passed to ``torch.device``."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+def autocast(run: Run, device: torch.device) -> torch.autocast:
+    """bfloat16 autocast where the run asks for it; "auto" means on CUDA."""
+    wanted = run.training.precision
+    enabled = wanted == "bfloat16" or (wanted == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+class PatchSource:
+    """Normalised patches on the device: resident when they fit, else gathered from the memory map batch by batch."""
+
+    def __init__(self, cache: FeatureCache, device: torch.device) -> None:
+        self.cache, self.device = cache, device
+        free = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else RESIDENT_BYTES
+        dtype = torch.float32 if device.type == "cpu" else torch.float16
+        self.resident: Tensor | None = None
+        if cache.patches.size * dtype.itemsize <= free:
+            self.resident = torch.empty(cache.patches.shape, dtype=dtype, device=device)
+            for start in range(0, len(cache.patches), 4096):  # by pieces: the float32 copy stays small
+                rows = np.arange(start, min(start + 4096, len(cache.patches)))
+                self.resident[start : start + len(rows)] = torch.from_numpy(cache.normalised(rows))
+
+    def gather(self, patches: Tensor) -> Tensor:
+        """Patch indices (B,) -> (B, F, T) float32."""
+        if self.resident is not None:
+            return self.resident.index_select(0, patches.to(self.device)).float()
+        rows = torch.from_numpy(self.cache.normalised(patches.cpu().numpy()))
+        return rows.to(self.device, non_blocking=True)
+
+
+def stream(pool: np.ndarray, seed: tuple[int, ...], start: int, count: int) -> np.ndarray:
+    """Entries ``start`` ... ``start + count`` of an endless shuffling of ``pool``.
+
+    Each pass over the pool is a fresh permutation derived from ``seed`` and the pass's number, so that a position
+    alone (no generator state) tells what comes next: resuming is exact.
+    """
+    parts, position, end = [], start, start + count
+    while position < end:
+        lap, offset = divmod(position, len(pool))
+        order = np.random.default_rng([*seed, lap]).permutation(len(pool))
+        parts.append(pool[order[offset : offset + end - position]])
+        position += len(parts[-1])
+    return np.concatenate(parts) if parts else pool[:0]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's input on the device: patches (B, F, T) and labels (B,); unlabelled truth (-1 unknown) for counts."""
+
+    labelled: Tensor
+    labels: Tensor
+    unlabelled: Tensor | None
+    truth: Tensor | None
+
+
+def as_images(x: Tensor) -> Tensor:
+    """(B, F, T) -> (B, 1, F, T), channels last."""
+    return x[:, None].contiguous(memory_format=torch.channels_last)
+
+
+def semi_supervised_loss(
+    logits_labelled: Tensor, labels: Tensor, logits_strong: Tensor, pseudo: PseudoLabels
+) -> tuple[Tensor, Tensor]:
+    """Labelled and unlabelled cross-entropy; their plain sum is the training loss (§I).
+
+    The unlabelled part is averaged over all B unlabelled examples, kept or not (FixMatch [2], D4).
+    """
+    labelled = functional.cross_entropy(logits_labelled.float(), labels)
+    each = functional.cross_entropy(logits_strong.float(), pseudo.labels, reduction="none")  # (B,)
+    return labelled, (each * pseudo.mask).mean()
+
+
+def step(
+    net: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    batch: Batch,
+    run: Run,
+    rng: torch.Generator,
+    counts: PseudoLabelCounts | None = None,
+) -> Tensor:
+    """One optimiser step; returns the detached (labelled, unlabelled) losses, (2,), still on the device."""
+    device = batch.labelled.device
+    x = augment(batch.labelled, run.augmentation.weak, rng)
+    with autocast(run, device):
+        if run.selection is None or batch.unlabelled is None:
+            labelled = functional.cross_entropy(net(as_images(x)).float(), batch.labels)
+            unlabelled = torch.zeros_like(labelled)
+        else:
+            weak = augment(batch.unlabelled, run.augmentation.weak, rng)
+            strong = augment(batch.unlabelled, run.augmentation.strong, rng)
+            pseudo = pseudo_label(net, as_images(weak), run.selection)
+            logits = net(as_images(torch.cat([x, strong])))
+            labelled, unlabelled = semi_supervised_loss(logits[: len(x)], batch.labels, logits[len(x) :], pseudo)
+            if counts is not None:
+                counts.update(batch.truth, pseudo)
+    optimiser.zero_grad(set_to_none=True)
+    (labelled + unlabelled).backward()
+    optimiser.step()
+    return torch.stack([labelled.detach(), unlabelled.detach()])
+
+
+def build(run: Run, classes: int, device: torch.device) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Freshly initialised net (from the run's seed) and Adam (§III)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed)
+        net = CNN420(classes, run.network)
+    net = net.to(device).to(memory_format=torch.channels_last)
+    return net, torch.optim.Adam(net.parameters(), lr=run.training.learning_rate, fused=True)
+
+
+@torch.no_grad()
+def predict(net: nn.Module, source: PatchSource, patches: np.ndarray, run: Run, batch: int = 512) -> np.ndarray:
+    """Softmax of single patches, dropout off: patch indices (P,) -> (P, C) float32."""
+    parts = []
+    with prediction_mode(net, dropout=False), autocast(run, source.device):
+        for start in range(0, len(patches), batch):
+            x = source.gather(torch.from_numpy(patches[start : start + batch]))
+            parts.append(torch.softmax(net(as_images(x)).float(), dim=1).cpu())
+    return torch.cat(parts).numpy() if parts else np.zeros((0, net.head.out_features), dtype=np.float32)
+
+
+def filewise(net: nn.Module, source: PatchSource, clips: np.ndarray, run: Run) -> np.ndarray:
+    """Mean patch softmax of each file: clip indices (n,) ascending -> (n, C) (D10)."""
+    patches = source.cache.patches_of(clips)
+    return filewise_probabilities(predict(net, source, patches, run), source.cache.clip_of_patch[patches])
+
+
+class Trainer:
+    """One run from its first step to its record; stopped at any epoch, it goes on from its checkpoint.
+
+    Every random draw of an epoch derives from (seed, epoch), and the sampler from the position in the stream, so that
+    weights, optimiser and counts are the whole state.
+    """
+
+    def __init__(self, run: Run, dataset: Dataset, folder: Path, device: str = "auto") -> None:
+        self.run, self.dataset, self.folder = run, dataset, folder
+        self.device = pick_device(device)
+        self.split = draw_split(dataset, run.labelled_share, run.seed, run.labels)
+        self.source = PatchSource(open_cache(dataset, run.features), self.device)
+        self.truth = torch.from_numpy(dataset.labels()[self.source.cache.clip_of_patch]).to(self.device)  # (P,)
+        self.labelled = self.source.cache.patches_of(self.split.labelled)
+        self.unlabelled = self.source.cache.patches_of(self.split.unlabelled)
+        self.net, self.optimiser = build(run, len(dataset.classes), self.device)
+        self.rows: list[dict] = []  # history, one per epoch
+        self.kept, self.seen = [], []  # counts, one per epoch
+        self.warmed = run.training.warm_start == 0 or run.selection is None
+        self.seconds = 0.0  # over all calls
+
+    @property
+    def epoch(self) -> int:
+        """Finished epochs."""
+        return len(self.rows)
+
+    def indices(self, stream_id: int, pool: np.ndarray, step: int, batch: int) -> Tensor:
+        """Patch indices of a step on the device, (batch,)."""
+        taken = stream(pool, (self.run.seed, stream_id), step * batch, batch)
+        return torch.from_numpy(taken)
+
+    def batch(self, step: int, unlabelled: bool) -> Batch:
+        """Input of global step ``step``: labelled and, in the semi-supervised phase, unlabelled patches."""
+        training = self.run.training
+        size = training.labelled_batch if unlabelled else training.supervised_batch
+        part = self.indices(0 if unlabelled else 1, self.labelled, step, size)
+        x, labels = self.source.gather(part), self.truth[part]
+        if not unlabelled:
+            return Batch(x, labels, None, None)
+        rest = self.indices(2, self.unlabelled, step, training.unlabelled_batch)
+        return Batch(x, labels, self.source.gather(rest), self.truth[rest])
+
+    def seed_epoch(self, epoch: int) -> torch.Generator:
+        """Seed dropout's global generator and return the generator of the views, from (seed, epoch) alone."""
+        states = np.random.SeedSequence([self.run.seed, epoch]).generate_state(2, np.uint32)
+        torch.manual_seed(int(states[0]))
+        return torch.Generator(self.device).manual_seed(int(states[1]))
+
+    def warm_up(self) -> None:
+        """Supervised steps on the labelled part before the first pseudo-label (D12; none in the paper)."""
+        rng = self.seed_epoch(0)
+        supervised = replace(self.run, selection=None)
+        for index in range(self.run.training.warm_start):
+            step(self.net, self.optimiser, self.batch(index, unlabelled=False), supervised, rng)
+        self.warmed = True
+
+    def train_epoch(self) -> dict:
+        """One epoch; returns and keeps its row of the history."""
+        started = time.monotonic()
+        training, semi = self.run.training, self.run.selection is not None
+        if not self.warmed:
+            self.warm_up()
+        rng = self.seed_epoch(self.epoch + 1)
+        counts = PseudoLabelCounts(len(self.dataset.classes), self.device)
+        losses = torch.zeros(2, device=self.device)
+        first = self.epoch * training.iterations_per_epoch
+        self.net.train()
+        for index in range(first, first + training.iterations_per_epoch):
+            losses += step(self.net, self.optimiser, self.batch(index, unlabelled=semi), self.run, rng, counts)
+        labelled, unlabelled = (losses / training.iterations_per_epoch).tolist()
+        kept, seen = counts.kept.cpu().numpy(), counts.seen.cpu().numpy()
+        row = {"epoch": self.epoch + 1, "loss_labelled": labelled, "loss_unlabelled": unlabelled,
+               "quality": quality(kept), "quantity": quantity(kept, seen)}
+        if not np.isfinite(labelled + unlabelled):
+            raise FmucError(f"{self.run.name}: the loss is not finite in epoch {row['epoch']}: lower training.learning_rate")
+        if row["epoch"] % training.evaluate_every == 0 or row["epoch"] == training.epochs:
+            row |= {f"{part}_accuracy": accuracy(p, y) for part, (_, p, y) in self.evaluate().items()}
+        self.kept.append(kept)
+        self.seen.append(seen)
+        self.seconds += time.monotonic() - started
+        self.rows.append(row | {"seconds": round(self.seconds, 2)})
+        return self.rows[-1]
+
+    def evaluate(self) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """For "test" and "unlabelled": clip indices (n,), file-wise probabilities (n, C) and labels (n,)."""
+        labels = self.dataset.labels()
+        parts = {"test": self.split.test, "unlabelled": self.split.unlabelled}
+        return {part: (clips, filewise(self.net, self.source, clips, self.run), labels[clips])
+                for part, clips in parts.items()}
+
+    def save_checkpoint(self) -> None:
+        """Write the whole state to ``checkpoint.safetensors``, whole or not at all."""
+        tensors = {f"net.{name}": value for name, value in self.net.state_dict().items()}
+        for index, state in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
+        if self.kept:
+            tensors |= {"kept": torch.from_numpy(np.stack(self.kept)), "seen": torch.from_numpy(np.stack(self.seen))}
+        tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        history = {"run": self.run.id, "rows": json.dumps(self.rows), "seconds": str(self.seconds)}
+        temporary = self.folder / ".checkpoint.safetensors"
+        save_file(tensors, temporary, metadata=history)
+        os.replace(temporary, self.folder / CHECKPOINT)
+
+    def load_checkpoint(self) -> bool:
+        """Go on from the checkpoint in the folder; False if there is none. :class:`FmucError` if it does not fit."""
+        path = self.folder / CHECKPOINT
+        if not path.exists():
+            return False
+        try:
+            with safe_open(path, framework="pt") as file:
+                meta = file.metadata()
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            if meta["run"] != self.run.id:
+                raise ValueError(f"it belongs to run {meta['run']}")
+            self.net.load_state_dict({n[4:]: v for n, v in tensors.items() if n.startswith("net.")})
+            state: dict[int, dict[str, Tensor]] = {}
+            for name, value in tensors.items():
+                if name.startswith("adam."):
+                    _, index, key = name.split(".")
+                    state.setdefault(int(index), {})[key] = value
+            groups = self.optimiser.state_dict()["param_groups"]
+            self.optimiser.load_state_dict({"state": state, "param_groups": groups})
+            self.rows, self.seconds = json.loads(meta["rows"]), float(meta["seconds"])
+            self.kept, self.seen = list(tensors["kept"].numpy()), list(tensors["seen"].numpy())
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with the file, the remedy is the same
+            raise FmucError(f"{relative(path)}: cannot go on from it ({error}): delete it to start again") from None
+        self.warmed = True
+        return True
+
+    def record(self) -> Record:
+        """The finished run with its final file-wise predictions."""
+        parts = self.evaluate()
+        results = {f"{part}_accuracy": accuracy(p, y) for part, (_, p, y) in parts.items() if len(y)}
+        results |= {f"{part}_files": len(y) for part, (_, _, y) in parts.items()}
+        results["labelled_files"] = len(self.split.labelled)
+        files = {}
+        for part, (clips, probabilities, labels) in parts.items():
+            ids = [self.dataset.clips[i].id for i in clips]
+            files |= {f"{part}_probabilities": probabilities.astype(np.float16), f"{part}_labels": labels,
+                      f"{part}_ids": np.array(ids, dtype="S")}
+        origin = provenance(str(self.device), torch.get_num_threads(), self.seconds)
+        origin |= {"dataset_digest": self.dataset.digest, "split_digest": self.split.digest}
+        history = pd.DataFrame(self.rows).set_index("epoch")
+        return Record(self.run, self.dataset.classes, results, origin, history, np.stack(self.kept),
+                      np.stack(self.seen), files)
+
+
+def train(run: Run, *, device: str = "auto", folder: Path, progress: bool = True,
+          on_epoch: Callable[[dict], None] | None = None) -> Record:
+    """Train ``run`` in ``folder`` (created) from its last checkpoint, if any, and write its record.
+
+    A finished run is not trained again. ``on_epoch`` gets each new row of the history. Interrupting loses at most the
+    current epoch.
+    """
+    if is_finished(folder):
+        return load_record(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(run, load(run.dataset), folder, device)
+    trainer.load_checkpoint()
+    epochs = run.training.epochs
+    with tqdm(total=epochs, initial=trainer.epoch, desc=f"{run.variant}, seed {run.seed}", unit="epoch",
+              disable=not progress) as bar:
+        while trainer.epoch < epochs:
+            row = trainer.train_epoch()
+            trainer.save_checkpoint()
+            bar.set_postfix_str(describe(row))
+            bar.update()
+            if on_epoch:
+                on_epoch(row)
+    save_split(trainer.split, trainer.dataset, folder / "split.json")
+    save_record(trainer.record(), folder)
+    return load_record(folder)
+
+
+def describe(row: dict) -> str:
+    """A row of the history in a few words."""
+    text = f"loss {row['loss_labelled'] + row['loss_unlabelled']:.3f}"
+    if not np.isnan(row["quantity"]):
+        text += f", quality {row['quality']:.1%}, quantity {row['quantity']:.1%}"
+    return text + (f", test {row['test_accuracy']:.1%}" if "test_accuracy" in row else "")

@@ -1,0 +1,81 @@
+"""Temperature scaling (Eq. (1)) and Monte-Carlo Dropout (paper §II, §V-A; Gal and Ghahramani 2016, [11])."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .model import Dropout
+
+PASS_ELEMENTS = 2**19  # input values that one forward call of several dropout passes may hold
+
+
+class PassStatistics(NamedTuple):
+    """Mean and population standard deviation of the class probabilities over N passes; each (B, C)."""
+
+    mean: Tensor
+    std: Tensor
+
+
+def temperature_softmax(logits: Tensor, temperature: float) -> Tensor:
+    """Eq. (1): (..., C) logits -> (..., C) probabilities, computed in float32. Temperature 1 is the plain softmax."""
+    return torch.softmax(logits.float() / temperature, dim=-1)
+
+
+@contextmanager
+def prediction_mode(net: nn.Module, *, dropout: bool, batch_norm: str = "running") -> Iterator[None]:
+    """Evaluation mode with dropout on or off, without any effect that outlasts the block.
+
+    ``batch_norm="batch"`` normalises by the statistics of the batch (D8). The running statistics are never updated
+    in here, and every module's mode is restored. Raises ``ValueError`` for dropout in a net that has none.
+    """
+    drops = [m for m in net.modules() if isinstance(m, Dropout | nn.Dropout) and m.p > 0]
+    norms = [m for m in net.modules() if isinstance(m, _BatchNorm)] if batch_norm == "batch" else []
+    if dropout and not drops:
+        raise ValueError("MC-Dropout needs a network with dropout layers (network.dropout > 0)")
+    training = {module: module.training for module in net.modules()}
+    momenta = [norm.momentum for norm in norms]
+    counts = [norm.num_batches_tracked.clone() for norm in norms]
+    net.eval()
+    for module in drops if dropout else []:
+        module.train()
+    for norm in norms:
+        norm.train()
+        norm.momentum = 0.0  # new running value = 1 * old + 0 * batch
+    try:
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+        for norm, momentum, count in zip(norms, momenta, counts, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)
+
+
+@torch.no_grad()
+def weak_logits(net: nn.Module, x: Tensor, passes: int, batch_norm: str = "running") -> Tensor:
+    """Logits of N passes over the same batch: (B, 1, F, T) -> (N, B, C).
+
+    ``passes`` = 0 is one pass with dropout off (FixMatch, D9). Small batches are repeated along the batch axis to
+    save calls; large ones are looped over, so that memory does not grow with N.
+    """
+    with prediction_mode(net, dropout=passes > 0, batch_norm=batch_norm):
+        if passes <= 1:
+            return net(x).float()[None]
+        together = max(1, PASS_ELEMENTS // x.numel()) if batch_norm == "running" else 1
+        parts = []
+        for start in range(0, passes, together):
+            n = min(together, passes - start)
+            parts.append(net(x.repeat(n, 1, 1, 1)).float().unflatten(0, (n, len(x))))
+        return torch.cat(parts)  # (N, B, C)
+
+
+def pass_statistics(logits: Tensor, temperature: float) -> PassStatistics:
+    """(N, B, C) logits -> mean and population std (ddof = 0, D6) of the tempered softmax over the N passes."""
+    std, mean = torch.std_mean(temperature_softmax(logits, temperature), dim=0, correction=0)
+    return PassStatistics(mean, std)

@@ -1,0 +1,54 @@
+"""Small data sets made on the fly; nothing here reads the real ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+FAMILIES = ("bass", "guitar", "vocal")
+
+
+def write_nsynth_split(root: Path, split: str, notes: dict[str, str], *, rate: int = 16000, length: int = 8000) -> Path:
+    """One split in NSynth's layout: ``notes`` maps the note's name to its family; every note is a different sound."""
+    folder = root / f"nsynth-{split}"
+    (folder / "audio").mkdir(parents=True)
+    index = {}
+    for number, (note, family) in enumerate(notes.items()):
+        noise = np.random.default_rng(number).random(length)
+        sound = 0.3 * np.sin(np.arange(length) * (number + 1) / 50) + 0.01 * noise
+        soundfile.write(folder / "audio" / f"{note}.wav", sound, rate, subtype="PCM_16")
+        instrument, pitch, velocity = note.split("-")
+        index[note] = {
+            "note": number, "note_str": note, "instrument": 0, "instrument_str": instrument, "pitch": int(pitch),
+            "velocity": int(velocity), "sample_rate": rate, "qualities": [0] * 10, "qualities_str": [],
+            "instrument_family": 0, "instrument_family_str": family, "instrument_source": 0,
+            "instrument_source_str": "acoustic",
+        }
+    (folder / "examples.json").write_text(json.dumps(index, indent=1))
+    return folder
+
+
+def note_names(split: str, per_family: int) -> dict[str, str]:
+    """Names and families of ``per_family`` notes of each of three families, in no particular order."""
+    names = {f"{family}_acoustic_{split}-{60 + i:03d}-100": family for i in range(per_family) for family in FAMILIES}
+    return dict(reversed(names.items()))
+
+
+@pytest.fixture
+def data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty data folder that ``FMUC_DATA`` points to."""
+    monkeypatch.setenv("FMUC_DATA", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def nsynth_root(data_root: Path) -> Path:
+    """A tiny data set ``nsynth``: 3 families; 12 notes in train, 3 in valid, 6 in test; half a second each."""
+    root = data_root / "nsynth"
+    for split, per_family in (("train", 4), ("valid", 1), ("test", 2)):
+        write_nsynth_split(root, split, note_names(split, per_family))
+    return root

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import note_names, write_nsynth_split
+
+from fmuc import datasets
+from fmuc.datasets import NSYNTH_FAMILIES, Clip, Dataset, load, load_nsynth, read_audio
+from fmuc.errors import FmucError
+
+
+def edit_index(folder, change):
+    path = folder / "examples.json"
+    notes = json.loads(path.read_text())
+    change(notes)
+    path.write_text(json.dumps(notes))
+
+
+def test_nsynth_lists_every_note_of_every_split_sorted(nsynth_root):
+    dataset = load("nsynth")
+    assert dataset.classes == NSYNTH_FAMILIES and len(dataset.classes) == 11
+    for split, per_family in (("train", 4), ("valid", 1), ("test", 2)):
+        expected = note_names(split, per_family)
+        clips = [dataset.clips[i] for i in dataset.indices(split)]
+        assert [clip.id for clip in clips] == sorted(expected)
+        assert all(clip.label == expected[clip.id] and clip.split == split and clip.path.is_file() for clip in clips)
+        assert {clip.group for clip in clips} == {f"{family}_acoustic_{split}" for family in set(expected.values())}
+
+
+def test_indices_partition_the_clips_and_labels_are_class_indices(nsynth_root):
+    dataset = load("nsynth")
+    parts = [dataset.indices(split) for split in datasets.SPLITS]
+    assert sorted(np.concatenate(parts)) == list(range(21))
+    assert [dataset.classes[i] for i in dataset.labels()] == [clip.label for clip in dataset.clips]
+    with pytest.raises(ValueError, match="dev"):
+        dataset.indices("dev")
+
+
+def test_unknown_label_is_minus_one(tmp_path):
+    clips = (Clip("a", tmp_path, None, "g", "train"), Clip("b", tmp_path, "y", "g", "train"))
+    assert Dataset("d", ("x", "y"), clips).labels().tolist() == [-1, 1]
+
+
+def test_family_absent_from_the_data_keeps_its_class(tmp_path):
+    write_nsynth_split(tmp_path, "test", {"vocal_acoustic_1-060-100": "vocal"})
+    dataset = load_nsynth(tmp_path, "nsynth")
+    assert dataset.labels().tolist() == [10]
+    assert dataset.indices("train").size == 0
+
+
+def test_digest_covers_the_index_and_not_the_place(nsynth_root, tmp_path):
+    first = load("nsynth")
+    moved = nsynth_root.rename(tmp_path / "elsewhere")
+    assert load_nsynth(moved, "nsynth").digest == first.digest
+    for change in ({"id": "other"}, {"label": "organ"}, {"group": "other"}, {"split": "test"}):
+        clips = (replace(first.clips[0], **change), *first.clips[1:])
+        assert Dataset("nsynth", first.classes, clips).digest != first.digest
+    assert Dataset("nsynth", first.classes, first.clips[::-1]).digest != first.digest
+
+
+def test_missing_folder_names_place_and_remedy(data_root):
+    with pytest.raises(FmucError, match=r"nsynth-gm.*python -m fmuc data nsynth-gm.*data/README\.md"):
+        load("nsynth-gm")
+
+
+def test_unknown_data_set_lists_the_known_ones(data_root):
+    with pytest.raises(FmucError, match=r"'nsnyth'.*nsynth, nsynth-gm"):
+        load("nsnyth")
+
+
+def test_invalid_json_names_file_and_line(nsynth_root):
+    (nsynth_root / "nsynth-valid" / "examples.json").write_text('{\n "a": {},\n "b": \n')
+    with pytest.raises(FmucError, match=r"nsynth-valid/examples\.json, line 4"):
+        load("nsynth")
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "3"])
+def test_index_that_is_no_object_of_notes_is_refused(nsynth_root, text):
+    (nsynth_root / "nsynth-valid" / "examples.json").write_text(text)
+    with pytest.raises(FmucError, match=r"nsynth-valid/examples\.json: must be"):
+        load("nsynth")
+
+
+def test_missing_index_names_it(nsynth_root):
+    (nsynth_root / "nsynth-train" / "examples.json").unlink()
+    with pytest.raises(FmucError, match=r"nsynth-train/examples\.json"):
+        load("nsynth")
+
+
+@pytest.mark.parametrize(("field", "value", "expected"), [
+    ("instrument_str", None, "instrument_str is missing"),
+    ("instrument_str", 3, "instrument_str must be text, not 3"),
+    ("instrument_family_str", None, "instrument_family_str is missing"),
+    ("instrument_family_str", ["bass"], "instrument_family_str must be text"),
+    ("instrument_family_str", "kazoo", "unknown instrument_family_str 'kazoo'"),
+])
+def test_bad_field_names_note_and_field(nsynth_root, field, value, expected):
+    note = "bass_acoustic_train-061-100"
+    edit_index(nsynth_root / "nsynth-train", lambda notes: notes[note].update({field: value}))
+    with pytest.raises(FmucError, match=f"nsynth-train/examples.json: note {note}: (field )?{expected}"):
+        load("nsynth")
+    if value is None:
+        edit_index(nsynth_root / "nsynth-train", lambda notes: notes[note].pop(field))
+        with pytest.raises(FmucError, match=f"note {note}: field {expected}"):
+            load("nsynth")
+
+
+@pytest.mark.parametrize("record", [7, {}, {"pitch": 60}])
+def test_record_without_any_used_field_is_refused(nsynth_root, record):
+    note = "bass_acoustic_train-061-100"
+    edit_index(nsynth_root / "nsynth-train", lambda notes: notes.update({note: record}))
+    with pytest.raises(FmucError, match=f"note {note}: field instrument_str is missing"):
+        load("nsynth")
+
+
+def test_missing_sound_file_is_named_and_counted(nsynth_root):
+    audio = nsynth_root / "nsynth-train" / "audio"
+    (audio / "bass_acoustic_train-062-100.wav").unlink()
+    (audio / "vocal_acoustic_train-062-100.wav").unlink()
+    with pytest.raises(FmucError, match=r"audio/bass_acoustic_train-062-100\.wav \(2 of 12"):
+        load("nsynth")
+
+
+def test_missing_audio_folder_is_one_clear_error(nsynth_root):
+    (nsynth_root / "nsynth-test" / "audio").rename(nsynth_root / "gone")
+    with pytest.raises(FmucError, match=r"nsynth-test/audio/.*\(6 of 6"):
+        load("nsynth")
+
+
+def test_dataset_refuses_bad_clips(tmp_path):
+    good = Clip("a", tmp_path, "x", "g", "train")
+    for bad, message in ((good, "a occurs twice"), (replace(good, id="b", label="z"), "b has the unknown label 'z'"),
+                         (replace(good, id="b", split="dev"), "b has the split 'dev'")):
+        with pytest.raises(FmucError, match=message):
+            Dataset("d", ("x",), (good, bad))
+
+
+def test_read_audio_averages_channels(tmp_path):
+    stereo = np.random.default_rng(0).uniform(-0.9, 0.9, (500, 2)).astype(np.float32)
+    soundfile.write(tmp_path / "s.wav", stereo, 8000, subtype="FLOAT")
+    mono = read_audio(tmp_path / "s.wav", 8000)
+    assert mono.dtype == np.float32
+    np.testing.assert_allclose(mono, (stereo[:, 0] + stereo[:, 1]) / 2, atol=1e-7)
+
+
+def test_read_audio_resamples_a_tone_to_the_same_tone(tmp_path):
+    for rate in (44100, 22050):
+        soundfile.write(tmp_path / f"{rate}.wav", 0.5 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate), rate)
+    down, same = read_audio(tmp_path / "44100.wav", 22050), read_audio(tmp_path / "22050.wav", 22050)
+    assert down.shape == same.shape == (22050,)
+    np.testing.assert_allclose(down[500:-500], same[500:-500], atol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("text.wav", "cannot be read as sound"), ("absent.wav", "cannot be read as sound"), ("empty.wav", "no samples"),
+    ("nan.wav", "not finite"),
+])
+def test_read_audio_names_the_bad_file(tmp_path, name, message):
+    (tmp_path / "text.wav").write_text("this is no sound")
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0), 8000)
+    soundfile.write(tmp_path / "nan.wav", np.array([0.1, np.nan]), 8000, subtype="FLOAT")
+    with pytest.raises(FmucError, match=rf"{name}: .*{message}.*; replace the file"):
+        read_audio(tmp_path / name, 8000)

