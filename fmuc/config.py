@@ -134,7 +134,7 @@ class Training:
     ``supervised_batch``: labelled examples a step where there are no unlabelled ones: the supervised baselines (D11)
     and the warm start. ``warm_start``: steps of supervised training on the labelled part before the first pseudo-label
     (0 in the paper; D12 for mini). ``evaluate_every``: epochs between accuracies on test and unlabelled files.
-    ``precision``: "auto" (bfloat16 autocast on CUDA, float32 elsewhere), "float32" or "bfloat16".
+    ``precision``: "auto" (bfloat16 autocast where the hardware is made for it), "float32" or "bfloat16".
     """
 
     labelled_batch: int = 32

@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 import soxr  # comes with librosa
 
-from fmuc import paths
+from fmuc import nsynth_gm, paths
 from fmuc.errors import FmucError
 
 SPLITS = ("train", "valid", "test")
@@ -150,7 +150,18 @@ def _require_files(folder: Path, names: set[str]) -> None:
                         f"of this index are missing): {_REMEDY}")
 
 
-LOADERS: dict[str, Callable[[Path, str], Dataset]] = {"nsynth": load_nsynth, "nsynth-gm": load_nsynth}
+LOADERS: dict[str, Callable[[Path, str], Dataset]] = {
+    "nsynth": load_nsynth,
+    **dict.fromkeys(nsynth_gm.SIZES, load_nsynth),
+}
+STAND_INS = tuple(nsynth_gm.SIZES)
+
+
+def ensure(name: str, *, progress: bool = True) -> Dataset:
+    """Data set ``name``; a stand-in that is not there yet is rendered first (seconds to a minute)."""
+    if name in STAND_INS and not paths.dataset_dir(name).exists():
+        nsynth_gm.render(paths.dataset_dir(name), notes_per_family=nsynth_gm.SIZES[name], seed=0, progress=progress)
+    return load(name)
 
 
 def load(name: str) -> Dataset:

@@ -52,15 +52,15 @@ NSYNTH = Features(sample_rate=16_000, window=1024, hop=512, mel_bands=128, patch
 NSYNTH_SMALL = Features(sample_rate=16_000, window=1024, hop=2048, mel_bands=32, patch_frames=32)
 
 # D12: what mini changes so that a laptop sees the paper's regime within minutes. The same for every row.
-_MINI_NETWORK = Network(widths=(24, 48, 96), blocks=(1, 2, 2), stem=(7, 4))
+_MINI_NETWORK = Network(widths=(32, 64, 128), blocks=(1, 1, 1), stem=(7, 4))
 _MINI_VIEWS = Augmentation(View(shift_time=0.05), View(shift_time=0.1, shift_mel=0.03, noise=0.2, sharpen=0.5))
 _MINI_TRAINING = Training(labelled_batch=16, unlabelled_batch=112, iterations_per_epoch=100, epochs=30,
                           supervised_batch=32, warm_start=2000, evaluate_every=3)
 
 PROFILES: dict[str, dict[str, Preset]] = {
     "smoke": {
-        "nsynth-gm": Preset(
-            "nsynth-gm", NSYNTH_SMALL, labelled_share=0.25,
+        "nsynth-gm-smoke": Preset(
+            "nsynth-gm-smoke", NSYNTH_SMALL, labelled_share=0.25,
             training=Training(labelled_batch=4, unlabelled_batch=28, iterations_per_epoch=3, epochs=4,
                               supervised_batch=8, warm_start=10, evaluate_every=2),
             network=replace(_MINI_NETWORK, widths=(8, 16, 32)), augmentation=_MINI_VIEWS,

@@ -6,8 +6,9 @@ import ast
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 
 import nbformat
@@ -17,11 +18,13 @@ from fmuc import paths
 from fmuc.errors import FmucError
 
 LARGEST = 1_000_000  # bytes of a committed notebook
+SMALL = 1_000_000  # bytes; larger files beside a record (checkpoints) count by name and size only
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 KEPT_CELL_METADATA = ("tags", "jupyter", "slideshow", "editable", "deletable")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 _PROGRESS_BAR = re.compile(r"\d+%\|.*\||\d+\s*(it|ex|[kM]?B)?\s*\[\d\d:\d\d")  # tqdm's, full or without a total
-_KERNEL_FILE = re.compile(r"[^\s\"'(]*ipykernel_\d+/\d+\.py")  # "file" of a cell in a warning; holds a process id
+# The "file" of a cell in a warning holds a process id. The bounds keep long base64 texts linear.
+_KERNEL_FILE = re.compile(r"(?:/[\w.+-]{1,64}){0,12}?/ipykernel_\d+/\d+\.py")
 
 
 def find(only: Sequence[str] | None = None, folder: Path = paths.NOTEBOOKS) -> list[Path]:
@@ -95,6 +98,17 @@ def _typed(name: str, parameter: str, value: object, default: object) -> object:
         raise FmucError(f"{name}: parameter {parameter} must be of type {wanted.__name__}, "
                         f"as its default {default!r}, not {given!r}")
     return value
+
+
+def digest(files: Iterable[Path], root: Path | None = None) -> str:
+    """SHA-256 of the files' names (below ``root``), sizes and, up to :data:`SMALL`, contents."""
+    state = sha256()
+    for file in files:
+        size = file.stat().st_size
+        state.update(f"{file.relative_to(root) if root else file.name}\0{size}\0".encode())
+        if size <= SMALL:
+            state.update(file.read_bytes())
+    return state.hexdigest()
 
 
 def store(notebook: Path, executed: Path) -> None:

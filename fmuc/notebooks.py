@@ -12,7 +12,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -25,7 +25,6 @@ from fmuc import notebook_files, paths
 from fmuc.errors import FmucError
 
 COMMON = ("profile", "source")  # parameters of every notebook
-SMALL = 1_000_000  # bytes; larger files of a record (checkpoints) count by name and size only
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def execute(
     """
     start = time.perf_counter()
     given = {name: value for name, value in (("profile", profile), ("source", source)) if value is not None}
-    code = _digest([*sorted(Path(__file__).parent.glob("*.py")), *sorted(paths.PUBLISHED.glob("*.csv"))])
+    code = notebook_files.digest([*sorted(Path(__file__).parent.glob("*.py")), *sorted(paths.PUBLISHED.glob("*.csv"))])
     jobs = [_job(path, {**given, **(parameters or {})}, code, in_place) for path in notebook_files.find(only, folder)]
     outcomes = _batch(jobs, force, max(1, workers), progress)
     if in_place:
@@ -134,21 +133,10 @@ def _job(path: Path, given: Mapping[str, object], code: str, in_place: bool) -> 
     except ValueError as error:
         raise FmucError(f"{path.name}: {error}") from None
     cells = [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in notebook.cells]
-    data = _digest(sorted(file for file in records.rglob("*") if file.is_file()), records)
+    data = notebook_files.digest(sorted(file for file in records.rglob("*") if file.is_file()), records)
     fingerprint = sha256(json.dumps([cells, values, code, data], sort_keys=True, default=repr).encode()).hexdigest()
     output = paths.figures_dir(values["profile"]) / "notebooks" / path.name
     return Job(path, output, values, fingerprint, notebook_files.parameters_cell(notebook, path.name))
-
-
-def _digest(files: Iterable[Path], root: Path | None = None) -> str:
-    """SHA-256 of names (below ``root``), sizes and, of small files, contents."""
-    state = sha256()
-    for file in files:
-        size = file.stat().st_size
-        state.update(f"{file.relative_to(root) if root else file.name}\0{size}\0".encode())
-        if size <= SMALL:
-            state.update(file.read_bytes())
-    return state.hexdigest()
 
 
 def _batch(jobs: list[Job], force: bool, workers: int, progress: bool) -> dict[str, Outcome]:
@@ -221,7 +209,8 @@ def _run(job: Job) -> Outcome:
     partial = job.output.with_name(f".partial_{job.output.name}")
     try:
         papermill.execute_notebook(job.notebook, partial, job.parameters, kernel_name="python3",
-                                   cwd=job.notebook.parent, progress_bar=False)
+                                   language="python", cwd=job.notebook.parent, progress_bar=False,
+                                   extra_arguments=["--log-level=ERROR"])  # no notice per kernel about its sockets
     except papermill.PapermillExecutionError as failure:
         injected = failure.cell_index > job.parameters_cell  # papermill's own cell follows the parameters
         line = failure.source.strip().splitlines()[0]
@@ -231,11 +220,11 @@ def _run(job: Job) -> Outcome:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    if partial.exists():
+    copy, kept = paths.relative(job.output), partial.exists()
+    if kept:
         os.replace(partial, job.output)
-    copy = paths.relative(job.output)
     if error:
-        error = f"{job.notebook.name}, {error} (kept in {copy})"
+        error = f"{job.notebook.name}, {error}" + (f" (kept in {copy})" if kept else "")
     return Outcome(job.name, "failed" if error else "ran", time.perf_counter() - start, copy, error)
 
 

@@ -49,8 +49,10 @@ from fmuc.instruments import (
 )
 from fmuc.soundfonts import REMEDY, bundled, sha256
 
-SMOKE = {"train": 24, "valid": 4, "test": 8}  # notes per family
-MINI = {"train": 400, "valid": 20, "test": 100}
+SIZES = {  # notes per family
+    "nsynth-gm": {"train": 400, "valid": 20, "test": 100},
+    "nsynth-gm-smoke": {"train": 60, "valid": 5, "test": 10},  # to look at, to listen to and for tests
+}
 VELOCITIES = (25, 50, 75, 100, 127)  # NSynth's
 SILENCE = 10 ** (-60 / 20)  # peak of -60 dBFS
 RENDERER = 3  # raise it whenever the same parameters give other samples or another report

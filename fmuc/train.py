@@ -42,11 +42,18 @@ def pick_device(device: str = "auto") -> torch.device:
     return torch.device(device)
 
 
+def precision(run: Run, device: torch.device) -> str:
+    """"float32" or "bfloat16"; "auto" is bfloat16 on CUDA and on CPUs that multiply it natively."""
+    if run.training.precision != "auto":
+        return run.training.precision
+    native = torch.cpu.get_capabilities()
+    fast = device.type == "cuda" or native.get("avx512_bf16", False) or native.get("amx_bf16", False)
+    return "bfloat16" if fast else "float32"
+
+
 def autocast(run: Run, device: torch.device) -> torch.autocast:
-    """bfloat16 autocast where the run asks for it; "auto" means on CUDA."""
-    wanted = run.training.precision
-    enabled = wanted == "bfloat16" or (wanted == "auto" and device.type == "cuda")
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+    """Autocast of the forward passes; weights, losses and the optimiser stay in float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision(run, device) == "bfloat16")
 
 
 class PatchSource:
@@ -309,7 +316,7 @@ class Trainer:
             files |= {f"{part}_probabilities": probabilities.astype(np.float16), f"{part}_labels": labels,
                       f"{part}_ids": np.array(ids, dtype="S")}
         origin = provenance(str(self.device), torch.get_num_threads(), self.seconds)
-        origin |= {"dataset_digest": self.dataset.digest, "split_digest": self.split.digest}
+        origin |= {"precision": precision(self.run, self.device), "dataset_digest": self.dataset.digest, "split_digest": self.split.digest}
         history = pd.DataFrame(self.rows).set_index("epoch")
         return Record(self.run, self.dataset.classes, results, origin, history, np.stack(self.kept),
                       np.stack(self.seen), files)
@@ -346,5 +353,6 @@ def describe(row: dict) -> str:
     """A row of the history in a few words."""
     text = f"loss {row['loss_labelled'] + row['loss_unlabelled']:.3f}"
     if not np.isnan(row["quantity"]):
-        text += f", quality {row['quality']:.1%}, quantity {row['quantity']:.1%}"
+        right = "–" if np.isnan(row["quality"]) else f"{row['quality']:.1%}"
+        text += f", quality {right}, quantity {row['quantity']:.1%}"
     return text + (f", test {row['test_accuracy']:.1%}" if "test_accuracy" in row else "")

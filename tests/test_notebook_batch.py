@@ -156,50 +156,57 @@ def test_executes_with_parameters_and_skips_what_is_up_to_date(folder):
     assert json.dumps(again.asdict())
 
 
-@pytest.fixture
-def one_run(folder) -> Path:
-    """A folder with one notebook that is up to date."""
-    write(folder, "00_first", "print(1)")
+def test_up_to_date_until_something_changes(folder, monkeypatch):
+    path = write(folder, "00_first", "print(1)")
     assert statuses(run(folder)) == ["ran"]
-    return folder
+    started = []
+    monkeypatch.setattr(notebooks, "_run_all", lambda queue, workers: started.extend(queue) or (job for job in ()))
 
+    def would_run(**options) -> bool:  # whether it would be executed, without the seconds that it takes
+        started.clear()
+        run(folder, **options)
+        return bool(started)
 
-def would_run(folder: Path, monkeypatch: pytest.MonkeyPatch, **options) -> bool:
-    """Whether the batch would execute the notebook (without the seconds that it takes)."""
-    called = []
-    monkeypatch.setattr(notebooks, "_run_all", lambda queue, workers: called.extend(queue) or iter(()))
-    run(folder, **options)
-    return bool(called)
+    assert not would_run()
+    assert would_run(force=True)
+    assert would_run(parameters={"epochs": 4})
+    assert would_run(source="shipped", profile="other")
+    assert not would_run()
 
-
-def test_up_to_date_until_something_changes(one_run, monkeypatch):
-    assert not would_run(one_run, monkeypatch)
-    assert would_run(one_run, monkeypatch, force=True)
-    assert would_run(one_run, monkeypatch, parameters={"epochs": 4})
-    assert would_run(one_run, monkeypatch, source="shipped", profile="other")
-
-
-def test_outputs_do_not_count_but_sources_do(one_run, monkeypatch):
-    path = one_run / "00_first.ipynb"
     notebook = nbformat.read(path, as_version=4)
-    notebook.cells[2].outputs = [new_output("stream", name="stdout", text="old")]
+    notebook.cells[2].outputs = [new_output("stream", name="stdout", text="outputs do not count")]
     nbformat.write(notebook, path)
-    assert not would_run(one_run, monkeypatch)
+    assert not would_run()
     notebook.cells[2].source = "print(2)"
     nbformat.write(notebook, path)
-    assert would_run(one_run, monkeypatch)
+    assert would_run()
+    notebook.cells[2].source = "print(1)"
+    nbformat.write(notebook, path)
 
-
-def test_a_changed_record_counts(one_run, monkeypatch):
+    copy = folder.parent / "figures" / "smoke" / "notebooks" / "00_first.ipynb"
+    copy.rename(copy.with_suffix(".away"))
+    assert would_run()
+    copy.with_suffix(".away").rename(copy)
+    assert not would_run()
     record = paths.runs_dir("smoke") / "a_run" / "history.csv"
     record.parent.mkdir(parents=True)
     record.write_text("epoch,quality\n", encoding="utf-8")
-    assert would_run(one_run, monkeypatch)
+    assert would_run()
 
 
-def test_a_lost_copy_counts(one_run, monkeypatch):
-    (one_run.parent / "figures" / "smoke" / "notebooks" / "00_first.ipynb").unlink()
-    assert would_run(one_run, monkeypatch)
+def test_digest_sees_names_contents_and_the_size_of_large_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(notebook_files, "SMALL", 10)
+    small, large = tmp_path / "a", tmp_path / "b"
+    seen = set()
+    for texts in (("1", "x" * 20), ("2", "x" * 20), ("2", "x" * 21)):
+        for file, text in zip((small, large), texts, strict=True):
+            file.write_text(text, encoding="utf-8")
+        seen.add(notebook_files.digest([small, large], tmp_path))
+    assert len(seen) == 3
+    before = notebook_files.digest([small, large], tmp_path)
+    large.write_text("y" * 21, encoding="utf-8")  # too large to be read
+    assert notebook_files.digest([small, large], tmp_path) == before
+    assert notebook_files.digest([large.rename(tmp_path / "c"), small], tmp_path) != before
 
 
 def test_failing_notebook_stops_the_batch_is_kept_and_is_where_it_continues(folder):
@@ -221,8 +228,9 @@ def test_failing_notebook_stops_the_batch_is_kept_and_is_where_it_continues(fold
 
 def test_a_notebook_that_failed_is_never_up_to_date(folder):
     write(folder, "00_fails", "raise ValueError('still')")
-    assert run(folder).error == run(folder).error
-    assert "ValueError: still" in run(folder).error
+    first, second = run(folder), run(folder)
+    assert "ValueError: still" in first.error
+    assert second.error == first.error
 
 
 def test_notebooks_run_side_by_side(folder):
@@ -279,7 +287,7 @@ def alive(pid: int) -> bool:
 
 def test_in_place_keeps_the_outputs_and_nothing_of_the_machine(folder, monkeypatch):
     noisy = ("import pathlib, sys, warnings\nprint(pathlib.Path.cwd())\nprint(pathlib.Path.home() / 'music')\n"
-             "warnings.warn('mind the gap')\nprint('\\r 10%|#   | 1/10 [00:01<00:09]', file=sys.stderr)")
+             "warnings.warn('mind the gap')\nprint(f'\\r {10}%|#   | 1/10 [00:01<00:09]', file=sys.stderr)")
     monkeypatch.setattr(paths, "ROOT", folder.parent)
     path = write(folder, "00_first", noisy, "", "epochs + 1")
     notebook = nbformat.read(path, as_version=4)

@@ -109,7 +109,7 @@ def test_families_are_equally_large_and_synth_lead_is_in_train_only(rendered):
 
 
 def test_no_instrument_and_no_base_sound_is_on_both_sides():
-    planned = instruments.plan(soundfonts.bundled(), nsynth_gm.MINI, seed=0)
+    planned = instruments.plan(soundfonts.bundled(), nsynth_gm.SIZES["nsynth-gm"], seed=0)
     for attribute in ("name", "base_sound"):
         sides = [{getattr(i, attribute) for i in planned if i.split == split} for split in instruments.SPLITS]
         assert all(sides)
@@ -123,7 +123,7 @@ def test_a_held_out_preset_never_has_most_of_its_recordings_in_train():
     fonts = soundfonts.bundled()
     recordings = {(fonts[p.font], p.program): p.recordings
                   for i, path in enumerate(fonts) for p in soundfonts.read_presets(path, i)}
-    planned = instruments.plan(fonts, nsynth_gm.MINI, seed=1)
+    planned = instruments.plan(fonts, nsynth_gm.SIZES["nsynth-gm"], seed=1)
     for family in NSYNTH_FAMILIES:
         members = [i for i in planned if i.family == family]
         for one in (recordings[i.font, i.program] for i in members if i.split == "train"):

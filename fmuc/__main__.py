@@ -1,0 +1,203 @@
+"""The command line: ``python -m fmuc COMMAND``. Exit status 0 done, 1 bad input or a failed run, 2 wrong usage."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+
+from . import experiments, paths
+from .errors import FmucError
+
+
+def _data(args: argparse.Namespace) -> None:
+    from . import nsynth_gm
+
+    started = time.monotonic()
+    folder = paths.dataset_dir(args.name)
+    report = nsynth_gm.render(folder, notes_per_family=nsynth_gm.SIZES[args.name], seed=args.seed,
+                              soundfonts=args.soundfont, workers=args.workers, force=args.force)
+    _print(args, {"dataset": f"{args.name} (stand-in)", "folder": paths.relative(folder), "notes": report.notes,
+                  "instruments": report.instruments, "silent_dropped": report.silent_dropped,
+                  "seconds": round(time.monotonic() - started, 1)})
+
+
+def _features(args: argparse.Namespace) -> None:
+    from . import datasets, features
+
+    for name in _names(args):
+        started = time.monotonic()
+        cache = features.extract(datasets.load(name), experiments.preset(args.profile, name).features,
+                                 workers=args.workers)
+        _print(args, {"dataset": name, "patches": len(cache.patches), "shape": list(cache.patches.shape[1:]),
+                      "megabytes": round(cache.patches.nbytes / 1e6, 1),
+                      "seconds": round(time.monotonic() - started, 1)})
+
+
+def _train(args: argparse.Namespace) -> None:
+    from . import train
+
+    if args.variant is None:
+        return _train_plan(args)
+    name = args.dataset or next(iter(experiments.presets(args.profile)))
+    run = experiments.make_run(args.profile, name, args.variant, args.seed)
+
+    def report(row: dict) -> None:
+        print(json.dumps({"epoch": row["epoch"], "text": train.describe(row)}), flush=True)
+
+    record = train.train(run, device=args.device, folder=paths.runs_dir(args.profile) / run.name,
+                         progress=not args.json_lines, on_epoch=report if args.json_lines else None)
+    if not args.json_lines:
+        _print(args, {"run": run.name, **record.results, "wall_seconds": record.provenance["wall_seconds"]})
+
+
+def _train_plan(args: argparse.Namespace) -> None:
+    from . import schedule
+
+    started = time.monotonic()
+    runs = experiments.plan(args.profile, args.dataset)
+    todo = len(schedule.missing(runs, args.profile))
+    failures = schedule.train_plan(runs, args.profile, device=args.device, workers=args.workers)
+    if failures:
+        raise FmucError("; ".join(f"run {f.run} failed: {f.message}" for f in failures))
+    _print(args, {"runs": len(runs), "trained": todo, "seconds": round(time.monotonic() - started, 1),
+                  "folder": paths.relative(paths.runs_dir(args.profile))})
+
+
+def _plan(args: argparse.Namespace) -> None:
+    from . import schedule
+
+    planned = experiments.plan(args.profile, args.dataset)
+    todo = {run.id for run in schedule.missing(planned, args.profile)}
+    rows = [{"run": r.name, "dataset": r.dataset, "variant": r.variant, "seed": r.seed, "epochs": r.training.epochs,
+             "steps": r.training.epochs * r.training.iterations_per_epoch, "finished": r.id not in todo}
+            for r in planned]
+    if args.json:
+        return print(json.dumps(rows, indent=1))
+    import pandas as pd
+
+    print(pd.DataFrame(rows).drop(columns="run").to_string(index=False))
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from . import tables
+
+    result = tables.compare(args.profile, args.source)
+    print(json.dumps(result, indent=1) if args.json else tables.format_compare(result))
+
+
+def _notebooks(args: argparse.Namespace) -> None:
+    from . import notebooks
+
+    summary = notebooks.execute(
+        args.profile, source=args.source, only=args.only, force=args.force, workers=args.workers or 2,
+        in_place=args.in_place, parameters=dict(p.partition("=")[::2] for p in args.parameter),
+    )
+    print(json.dumps(summary.asdict(), indent=1) if args.json else summary)
+    if summary.error:
+        raise FmucError(summary.error)
+
+
+def _reproduce(args: argparse.Namespace) -> None:
+    """Sound files -> features -> runs -> notebooks, figures and tables."""
+    from . import datasets
+
+    started = time.monotonic()
+    for args.name in (name for name in _names(args) if name in datasets.STAND_INS):
+        _data(args)
+    _features(args)
+    _train_plan(args)
+    args.source, args.only, args.in_place, args.parameter = "runs", None, False, []
+    _notebooks(args)
+    _compare(args)
+    print(f"reproduced profile {args.profile} in {(time.monotonic() - started) / 60:.1f} minutes; figures and tables: "
+          f"{paths.relative(paths.figures_dir(args.profile))}", file=sys.stderr)
+
+
+def _figures(args: argparse.Namespace) -> None:
+    args.source, args.only, args.in_place, args.parameter = "shipped", None, False, []
+    _notebooks(args)
+
+
+def _ship(args: argparse.Namespace) -> None:
+    from . import runs
+
+    copied = runs.ship(args.profile, experiments.plan(args.profile))
+    _print(args, {"records": len(copied), "folder": paths.relative(paths.records_dir(args.profile, "shipped"))})
+
+
+def _names(args: argparse.Namespace) -> list[str]:
+    return [args.dataset] if args.dataset else list(experiments.presets(args.profile))
+
+
+def _print(args: argparse.Namespace, result: dict) -> None:
+    if args.json:
+        print(json.dumps(result))
+    else:
+        print(", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in result.items()))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m fmuc", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, function: Callable, text: str, *options: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(function=function)
+        command.add_argument("--profile", default="mini", help="smoke, mini (default) or paper")
+        command.add_argument("--json", action="store_true", help="print the result as JSON")
+        known = {
+            "dataset": {"help": "one data set of the profile (default: all)"},
+            "device": {"default": "auto", "help": "auto (default), cpu, cuda, cuda:1, ..."},
+            "workers": {"type": int, "help": "processes at a time (default: one per core; one run per GPU)"},
+            "seed": {"type": int, "default": 0},
+            "source": {"default": "runs", "choices": ("runs", "shipped"),
+                       "help": "records trained here (runs) or those of the repository (shipped)"},
+            "force": {"action": "store_true", "help": "make it again although it is there"},
+        }
+        for option in options:
+            command.add_argument(f"--{option}", **known[option])
+        return command
+
+    data = add("data", _data, "render the stand-in data set nsynth-gm", "seed", "workers", "force")
+    data.add_argument("name", choices=("nsynth-gm", "nsynth-gm-smoke"))
+    add("features", _features, "extract log-Mel patches", "dataset", "workers")
+    train = add("train", _train, "train one run, or every missing run of the plan", "dataset", "device", "workers", "seed")
+    train.add_argument("--variant", help=f"one of: {', '.join(experiments.VARIANTS)} (default: the whole plan)")
+    train.add_argument("--json-lines", action="store_true", help="one JSON line per epoch instead of a progress bar")
+    add("plan", _plan, "list the runs of Tables I and II", "dataset")
+    add("compare", _compare, "Tables I and II beside the paper's, rank correlations and claims", "source")
+    notebooks = add("notebooks", _notebooks, "execute the notebooks with papermill", "source", "force", "workers")
+    notebooks.add_argument("--only", nargs="+", metavar="NN", help="only notebooks whose names start so")
+    notebooks.add_argument("--in-place", action="store_true", help="store the outputs in notebooks/")
+    notebooks.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
+    reproduce = add("reproduce", _reproduce, "everything: sound files, features, runs, notebooks, figures, tables",
+                    "dataset", "device", "workers", "seed", "source", "force")
+    add("figures", _figures, "figures and tables from the shipped records", "force", "workers")
+    add("ship", _ship, "copy the profile's records into data/records (maintainers)")
+    for command in (data, reproduce):
+        command.add_argument("--soundfont", action="append", default=[], metavar="PATH",
+                             help="a further SoundFont for nsynth-gm (repeatable)")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    args = _parser().parse_args(arguments)
+    try:
+        args.function(args)
+    except (FmucError, ValueError) as error:
+        print(f"fmuc: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("fmuc: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
