@@ -30,6 +30,7 @@ $(STAMP): requirements.lock requirements-synth.txt pyproject.toml
 	@$(PY) -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV) || { \
 	  echo "make: $(PYTHON) cannot create $(VENV): install its venv module (Debian and Ubuntu: apt install python3-venv)" >&2; \
 	  exit 1; }
+	@echo "installing the locked packages into $(VENV): 1 to 5 minutes and, with the GPU libraries on Linux, 6 GB"
 	$(PY) -m pip install --quiet -r requirements.lock
 	$(PY) -m pip install --quiet --no-deps -r requirements-synth.txt
 	$(PY) -m pip install --quiet --no-deps --no-build-isolation -e .
@@ -42,7 +43,7 @@ figures: setup ## every figure and table of PROFILE from the shipped records, no
 	$(PY) -m fmuc figures --profile $(PROFILE)
 
 notebooks: setup ## execute the notebooks anew and store their outputs in notebooks/
-	$(PY) -m fmuc notebooks --in-place
+	$(PY) -m fmuc notebooks --in-place --source shipped
 
 test: setup ## run every test
 	$(PY) -m pytest

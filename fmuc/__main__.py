@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable
 
-from . import experiments, paths
-from .errors import FmucError
+from fmuc import experiments, paths
+from fmuc.errors import FmucError
 
 
 def _data(args: argparse.Namespace) -> None:
-    from . import nsynth_gm
+    from fmuc import nsynth_gm
 
     started = time.monotonic()
     folder = paths.dataset_dir(args.name)
     report = nsynth_gm.render(folder, notes_per_family=nsynth_gm.SIZES[args.name], seed=args.seed,
                               soundfonts=args.soundfont, workers=args.workers, force=args.force)
+    if args.force:  # the same names may now have another sound: features made from the old one must go
+        for stale in (paths.data_root() / "features").glob(f"{args.name}-????????"):
+            shutil.rmtree(stale)
     _print(args, {"dataset": f"{args.name} (stand-in)", "folder": paths.relative(folder), "notes": report.notes,
                   "instruments": report.instruments, "silent_dropped": report.silent_dropped,
                   "seconds": round(time.monotonic() - started, 1)})
 
 
 def _features(args: argparse.Namespace) -> None:
-    from . import datasets, features
+    from fmuc import datasets, features
 
     for name in _names(args):
         started = time.monotonic()
@@ -37,7 +41,7 @@ def _features(args: argparse.Namespace) -> None:
 
 
 def _train(args: argparse.Namespace) -> None:
-    from . import train
+    from fmuc import train
 
     if args.variant is None:
         return _train_plan(args)
@@ -54,7 +58,7 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _train_plan(args: argparse.Namespace) -> None:
-    from . import schedule
+    from fmuc import schedule
 
     started = time.monotonic()
     runs = experiments.plan(args.profile, args.dataset)
@@ -67,7 +71,7 @@ def _train_plan(args: argparse.Namespace) -> None:
 
 
 def _plan(args: argparse.Namespace) -> None:
-    from . import schedule
+    from fmuc import schedule
 
     planned = experiments.plan(args.profile, args.dataset)
     todo = {run.id for run in schedule.missing(planned, args.profile)}
@@ -82,14 +86,14 @@ def _plan(args: argparse.Namespace) -> None:
 
 
 def _compare(args: argparse.Namespace) -> None:
-    from . import tables
+    from fmuc import tables
 
     result = tables.compare(args.profile, args.source)
     print(json.dumps(result, indent=1) if args.json else tables.format_compare(result))
 
 
 def _notebooks(args: argparse.Namespace) -> None:
-    from . import notebooks
+    from fmuc import notebooks
 
     summary = notebooks.execute(
         args.profile, source=args.source, only=args.only, force=args.force, workers=args.workers or 2,
@@ -102,11 +106,13 @@ def _notebooks(args: argparse.Namespace) -> None:
 
 def _reproduce(args: argparse.Namespace) -> None:
     """Sound files -> features -> runs -> notebooks, figures and tables."""
-    from . import datasets
+    from fmuc import datasets
 
     started = time.monotonic()
-    for args.name in (name for name in _names(args) if name in datasets.STAND_INS):
-        _data(args)
+    for name in _names(args):
+        if name in datasets.STAND_INS:
+            args.name = name
+            _data(args)
     _features(args)
     _train_plan(args)
     args.source, args.only, args.in_place, args.parameter = "runs", None, False, []
@@ -122,9 +128,11 @@ def _figures(args: argparse.Namespace) -> None:
 
 
 def _ship(args: argparse.Namespace) -> None:
-    from . import runs
+    from fmuc import readme, runs
 
     copied = runs.ship(args.profile, experiments.plan(args.profile))
+    if args.profile == "mini":
+        readme.update()
     _print(args, {"records": len(copied), "folder": paths.relative(paths.records_dir(args.profile, "shipped"))})
 
 
@@ -164,7 +172,8 @@ def _parser() -> argparse.ArgumentParser:
     data = add("data", _data, "render the stand-in data set nsynth-gm", "seed", "workers", "force")
     data.add_argument("name", choices=("nsynth-gm", "nsynth-gm-smoke"))
     add("features", _features, "extract log-Mel patches", "dataset", "workers")
-    train = add("train", _train, "train one run, or every missing run of the plan", "dataset", "device", "workers", "seed")
+    train = add("train", _train, "train one run, or every missing run of the plan",
+                "dataset", "device", "workers", "seed")
     train.add_argument("--variant", help=f"one of: {', '.join(experiments.VARIANTS)} (default: the whole plan)")
     train.add_argument("--json-lines", action="store_true", help="one JSON line per epoch instead of a progress bar")
     add("plan", _plan, "list the runs of Tables I and II", "dataset")
@@ -176,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     reproduce = add("reproduce", _reproduce, "everything: sound files, features, runs, notebooks, figures, tables",
                     "dataset", "device", "workers", "seed", "source", "force")
     add("figures", _figures, "figures and tables from the shipped records", "force", "workers")
-    add("ship", _ship, "copy the profile's records into data/records (maintainers)")
+    add("ship", _ship, "copy the profile's records into data/records and write the README's tables (maintainers)")
     for command in (data, reproduce):
         command.add_argument("--soundfont", action="append", default=[], metavar="PATH",
                              help="a further SoundFont for nsynth-gm (repeatable)")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from .config import View
+from fmuc.config import View
 
 
 class Draw(NamedTuple):

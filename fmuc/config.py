@@ -93,7 +93,7 @@ class Network:
     def __post_init__(self) -> None:
         for name in ("widths", "blocks", "stem"):  # JSON gives lists
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        _require(len(self.widths) == len(self.blocks) > 0, "network.widths and network.blocks must have the same length")
+        _require(len(self.widths) == len(self.blocks) > 0, "network.widths and network.blocks must be of one length")
         _require(0 <= self.dropout < 1, f"network.dropout must lie in [0, 1), not {self.dropout}")
 
 
@@ -119,7 +119,8 @@ class Selection:
         _require(self.rule in RULES, f"selection.rule must be one of {', '.join(RULES)}, not {self.rule!r}")
         _require(0 < self.threshold < 1, f"selection.threshold must lie in (0, 1), not {self.threshold}")
         _require(self.temperature > 0, f"selection.temperature must be positive, not {self.temperature}")
-        _require(isinstance(self.passes, int) and self.passes >= 0, f"selection.passes must be >= 0, not {self.passes!r}")
+        _require(isinstance(self.passes, int) and self.passes >= 0,
+                 f"selection.passes must be a whole number >= 0, not {self.passes!r}")
         _require((self.std_threshold is not None) == (self.rule == "two_thresholds"),
                  "selection.std_threshold goes with the rule two_thresholds, and only with it")
         _require(self.batch_norm in ("running", "batch"), "selection.batch_norm must be 'running' or 'batch'")
@@ -180,7 +181,8 @@ class Run:
     def __post_init__(self) -> None:
         _require(self.labels in ("part", "all"), f"run.labels must be 'part' or 'all', not {self.labels!r}")
         _require(0 < self.labelled_share <= 1, f"run.labelled_share must lie in (0, 1], not {self.labelled_share}")
-        _require(self.labels == "part" or self.selection is None, "a run with all labels has no pseudo-labels to select")
+        _require(self.labels == "part" or self.selection is None,
+                 "run.selection must be None where run.labels is 'all': there is nothing to pseudo-label")
 
     @property
     def id(self) -> str:

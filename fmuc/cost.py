@@ -5,17 +5,17 @@ The unit of work is one patch through the net without gradient; a training pass 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pandas as pd
 import torch
-from torch.utils.benchmark import Timer
 
-from .augment import augment
-from .config import Run
-from .selection import pseudo_label
-from .train import Batch, Trainer, as_images, build, pick_device, step
+from fmuc.augment import augment
+from fmuc.config import Run
+from fmuc.selection import pseudo_label
+from fmuc.train import Batch, Trainer, as_images, build, pick_device, step
 
 TRAINED = 3  # a backward pass costs about twice the forward pass
 
@@ -69,7 +69,8 @@ def seconds_per_unit(run: Run, classes: int, device: str = "auto", repeats: int 
     """
     where, training = pick_device(device), run.training
     sizes = ("labelled_batch", "unlabelled_batch", "supervised_batch")
-    small = replace(run, training=replace(training, **{size: max(getattr(training, size) // shrink, 2) for size in sizes}))
+    smaller = {size: max(getattr(training, size) // shrink, 2) for size in sizes}
+    small = replace(run, training=replace(training, **smaller))
     net, optimiser = build(small, classes, where)
     rng, batch = torch.Generator(where).manual_seed(run.seed), _random_batch(small, classes, where)
     net.train()
@@ -79,8 +80,8 @@ def seconds_per_unit(run: Run, classes: int, device: str = "auto", repeats: int 
 def forecast(runs: Sequence[Run], seconds_per_unit: float) -> pd.DataFrame:
     """Runs, epochs, units of work a step and hours of each data set and variant, in the order of the plan."""
     rows = pd.DataFrame([
-        {"data set": run.dataset, "variant": run.variant, "epochs": run.training.epochs, "units a step": step_units(run),
-         "hours": run_units(run) * seconds_per_unit / 3600}
+        {"data set": run.dataset, "variant": run.variant, "epochs": run.training.epochs,
+         "units a step": step_units(run), "hours": run_units(run) * seconds_per_unit / 3600}
         for run in runs
     ])
     keys = ["data set", "variant", "epochs", "units a step"]
@@ -101,5 +102,14 @@ def _random_batch(run: Run, classes: int, device: torch.device) -> Batch:
 
 def _seconds(function: Callable[[], object], repeats: int) -> float:
     """Mean seconds of a call after one that is not counted; waits for the GPU."""
-    timer = Timer("function()", globals={"function": function}, num_threads=torch.get_num_threads())
-    return timer.timeit(repeats).mean
+    def wait() -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+    function()
+    wait()
+    started = time.perf_counter()
+    for _ in range(repeats):
+        function()
+    wait()
+    return (time.perf_counter() - started) / repeats

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from .config import Augmentation, Features, Network, Run, Selection, Training, View
-from .errors import FmucError
+from fmuc.config import Augmentation, Features, Network, Run, Selection, Training, View
+from fmuc.errors import FmucError
 
 FM = Selection(rule="confidence", threshold=0.95)
 FMUC = Selection(rule="mean_minus_std", threshold=0.9, temperature=2.0, passes=5)
@@ -31,7 +31,11 @@ VARIANTS = (*TABLE_1, LABELLED_ONLY, FULLY_SUPERVISED)
 
 @dataclass(frozen=True)
 class Preset:
-    """What a profile does with one data set. ``epochs`` for Table I; Table II trains ``table_2_factor`` times as long."""
+    """What a profile does with one data set.
+
+    ``training.epochs`` are those of Table I; Table II trains ``table_2_factor`` times as long (§VI).
+    ``figure_3_epoch`` is the epoch of the confusion matrix.
+    """
 
     dataset: str
     features: Features

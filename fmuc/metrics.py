@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .selection import PseudoLabels
+from fmuc.selection import PseudoLabels
 
 
 class PseudoLabelCounts:

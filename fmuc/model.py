@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .config import Network
+from fmuc.config import Network
 
 PARAMETERS = {11: 419_707, 15: 420_223}  # of the default Network, by number of classes
 

@@ -28,7 +28,7 @@ _KERNEL_FILE = re.compile(r"(?:/[\w.+-]{1,64}){0,12}?/ipykernel_\d+/\d+\.py")
 
 
 def find(only: Sequence[str] | None = None, folder: Path = paths.NOTEBOOKS) -> list[Path]:
-    """The numbered notebooks of ``folder`` in order; ``only`` names some by number ("06") or name.
+    """The numbered notebooks of ``folder`` in order; ``only`` names some by number ("06") or how their names start.
 
     Raises :class:`FmucError` if there are none or a name is unknown.
     """
@@ -37,11 +37,11 @@ def find(only: Sequence[str] | None = None, folder: Path = paths.NOTEBOOKS) -> l
         raise FmucError(f"no notebooks NN_*.ipynb under {paths.relative(folder)}: run this from a whole checkout")
     if only is None:
         return known
-    wanted = {name.removesuffix(".ipynb") for name in only}
-    unknown = sorted(wanted - {path.stem for path in known} - {path.stem[:2] for path in known})
-    if unknown:
-        raise FmucError(f"unknown notebook {unknown[0]!r}: known are {', '.join(path.stem for path in known)}")
-    return [path for path in known if wanted & {path.stem, path.stem[:2]}]
+    wanted = tuple(name.removesuffix(".ipynb") for name in only)
+    for name in wanted:
+        if not any(path.stem.startswith(name) for path in known):
+            raise FmucError(f"unknown notebook {name!r}: known are {', '.join(path.stem for path in known)}")
+    return [path for path in known if path.stem.startswith(wanted)]
 
 
 def read(path: Path) -> NotebookNode:

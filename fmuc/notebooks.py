@@ -106,7 +106,8 @@ def execute(
     """
     start = time.perf_counter()
     given = {name: value for name, value in (("profile", profile), ("source", source)) if value is not None}
-    code = notebook_files.digest([*sorted(Path(__file__).parent.glob("*.py")), *sorted(paths.PUBLISHED.glob("*.csv"))])
+    package = (file for file in Path(__file__).parent.iterdir() if file.is_file())
+    code = notebook_files.digest([*sorted(package), *sorted(paths.PUBLISHED.glob("*.csv"))])
     jobs = [_job(path, {**given, **(parameters or {})}, code, in_place) for path in notebook_files.find(only, folder)]
     outcomes = _batch(jobs, force, max(1, workers), progress)
     if in_place:

@@ -121,7 +121,7 @@ def _existing(out: Path, parameters: dict, force: bool) -> Report | None:
     if same:
         return Report(**stored)
     if not force:
-        raise FmucError(f"{out}: was rendered with other parameters (see its render.json): force or remove it")
+        raise FmucError(f"{out}: was rendered with other parameters (see its render.json): use --force or remove it")
     return None
 
 

@@ -2,7 +2,8 @@
 
 A record is a folder: ``run.json`` (config, results, provenance), ``history.csv`` (one row per epoch), ``counts.npz``
 (``kept`` (epochs, C + 1, C) and ``seen`` (epochs, C + 1), see ``metrics.PseudoLabelCounts``), ``files.npz`` (file-wise
-probabilities of test and unlabelled files) and ``split.json`` (the labelled files). Only a finished run has ``run.json``.
+probabilities of test and unlabelled files) and ``split.json`` (the labelled files). ``run.json`` is written last: a run
+that has it is finished.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from . import __version__, paths
-from .config import Run, run_from_dict
-from .errors import FmucError
+from fmuc import __version__, paths
+from fmuc.config import Run, run_from_dict
+from fmuc.errors import FmucError
+from fmuc.experiments import plan
 
 FORMAT = 1
 FILES = ("run.json", "history.csv", "counts.npz", "files.npz", "split.json")
@@ -51,7 +53,8 @@ class Record:
 
 def provenance(device: str, threads: int, wall_seconds: float) -> dict:
     """Versions, commit, machine and wall time of a run; no host or user name."""
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=paths.ROOT, capture_output=True, text=True)
+    command = ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, check=False)
     packages = ("torch", "torchaudio", "librosa", "numpy")
     return {
         "fmuc": __version__,
@@ -84,7 +87,7 @@ def save_record(record: Record, folder: Path) -> None:
 
 
 def load_record(folder: Path) -> Record:
-    """Inverse of :func:`save_record`; :class:`FmucError` names the file that is missing, damaged or of other content."""
+    """Inverse of :func:`save_record`; :class:`FmucError` names the record that is damaged or of another version."""
     where = paths.relative(folder)
     remedy = "delete the folder and train the run again ('python -m fmuc train')"
     try:
@@ -99,10 +102,10 @@ def load_record(folder: Path) -> Record:
             files = {name: arrays[name] for name in arrays.files}
     except FmucError:
         raise
-    except Exception as error:  # noqa: BLE001 - any damage of any file gets the same clear line
+    except Exception as error:  # any damage of any file gets the same clear line
         raise FmucError(f"{where}: not a readable run record ({error!r}): {remedy}") from None
     if run.id != content["id"]:
-        raise FmucError(f"{where}: its config has the id {run.id}, recorded is {content['id']} (edited by hand?): {remedy}")
+        raise FmucError(f"{where}: its config has the id {run.id}, recorded is {content['id']}: {remedy}")
     classes = tuple(content["classes"])
     if not len(kept) == len(seen) == len(history) or kept.shape[1:] != (len(classes) + 1, len(classes)):
         raise FmucError(f"{where}: history.csv and counts.npz do not fit together: {remedy}")
@@ -115,12 +118,16 @@ def is_finished(folder: Path) -> bool:
 
 
 def load_all(profile: str, source: str = "runs") -> list[Record]:
-    """Every finished record of a profile, sorted by folder name; ``source`` as in :func:`fmuc.paths.records_dir`."""
+    """The finished runs of a profile's plan, in its order; ``source`` as in :func:`fmuc.paths.records_dir`.
+
+    Records of other configurations in the same folder are left alone. Raises :class:`FmucError` if there is none.
+    """
     folder = paths.records_dir(profile, source)
-    found = [load_record(path.parent) for path in sorted(folder.glob("*/run.json"))]
+    found = [load_record(folder / run.name) for run in plan(profile) if is_finished(folder / run.name)]
     if not found:
-        remedy = f"run 'python -m fmuc reproduce --profile {profile}'"
-        raise FmucError(f"no run records under {paths.relative(folder)}: {remedy}")
+        stale = any(folder.glob("*/run.json"))
+        problem = "only run records of other configurations" if stale else "no run records"
+        raise FmucError(f"{problem} under {paths.relative(folder)}: run 'python -m fmuc reproduce --profile {profile}'")
     return found
 
 

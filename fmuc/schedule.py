@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import torch
 from tqdm.auto import tqdm
 
-from . import paths
-from .config import Run
-from .errors import FmucError
-from .runs import is_finished
+from fmuc import paths
+from fmuc.config import Run
+from fmuc.errors import FmucError
+from fmuc.runs import is_finished
 
 # glibc keeps freed memory instead of returning it to the system: a third less time on large activations
 _ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "99999999999", "MALLOC_TOP_PAD_": "268435456"}

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from .config import Selection
-from .uncertainty import PassStatistics, pass_statistics, weak_logits
+from fmuc.config import Selection
+from fmuc.uncertainty import PassStatistics, pass_statistics, weak_logits
 
 
 class PseudoLabels(NamedTuple):

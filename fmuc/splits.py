@@ -39,7 +39,7 @@ class Split:
 
 
 def draw_split(dataset: Dataset, labelled_share: float, seed: int, labels: str = "part") -> Split:
-    """Labelled, unlabelled and test files (paper §III; stratified, D6).
+    """Labelled, unlabelled and test files (paper §III; stratified, D14).
 
     ``labels="part"``: ``labelled_share`` of the labelled files of the train split, per class in proportion (largest
     remainder, ties broken by the seed) and at least one of each class; the rest of the train split is unlabelled.

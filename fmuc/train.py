@@ -18,18 +18,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-from .augment import augment
-from .config import Run
-from .datasets import Dataset, load
-from .errors import FmucError
-from .features import FeatureCache, open_cache
-from .metrics import PseudoLabelCounts, accuracy, filewise_probabilities, quality, quantity
-from .model import CNN420
-from .paths import relative
-from .runs import Record, is_finished, load_record, provenance, save_record
-from .selection import PseudoLabels, pseudo_label
-from .splits import draw_split, save_split
-from .uncertainty import prediction_mode
+from fmuc.augment import augment
+from fmuc.config import Run
+from fmuc.datasets import Dataset, load
+from fmuc.errors import FmucError
+from fmuc.features import FeatureCache, open_cache
+from fmuc.metrics import PseudoLabelCounts, accuracy, filewise_probabilities, quality, quantity
+from fmuc.model import CNN420
+from fmuc.paths import relative
+from fmuc.runs import Record, is_finished, load_record, provenance, save_record
+from fmuc.selection import PseudoLabels, pseudo_label
+from fmuc.splits import draw_split, save_split
+from fmuc.uncertainty import prediction_mode
 
 CHECKPOINT = "checkpoint.safetensors"
 RESIDENT_BYTES = 4 * 2**30  # patches up to this size are copied to the device once (on CUDA: if they fit)
@@ -249,7 +249,8 @@ class Trainer:
         row = {"epoch": self.epoch + 1, "loss_labelled": labelled, "loss_unlabelled": unlabelled,
                "quality": quality(kept), "quantity": quantity(kept, seen)}
         if not np.isfinite(labelled + unlabelled):
-            raise FmucError(f"{self.run.name}: the loss is not finite in epoch {row['epoch']}: lower training.learning_rate")
+            raise FmucError(f"{self.run.name}: the loss is not finite in epoch {row['epoch']}: "
+                            "lower training.learning_rate")
         if row["epoch"] % training.evaluate_every == 0 or row["epoch"] == training.epochs:
             row |= {f"{part}_accuracy": accuracy(p, y) for part, (_, p, y) in self.evaluate().items()}
         self.kept.append(kept)
@@ -299,7 +300,7 @@ class Trainer:
             self.optimiser.load_state_dict({"state": state, "param_groups": groups})
             self.rows, self.seconds = json.loads(meta["rows"]), float(meta["seconds"])
             self.kept, self.seen = list(tensors["kept"].numpy()), list(tensors["seen"].numpy())
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with the file, the remedy is the same
+        except Exception as error:  # whatever is wrong with the file, the remedy is the same
             raise FmucError(f"{relative(path)}: cannot go on from it ({error}): delete it to start again") from None
         self.warmed = True
         return True
@@ -316,7 +317,8 @@ class Trainer:
             files |= {f"{part}_probabilities": probabilities.astype(np.float16), f"{part}_labels": labels,
                       f"{part}_ids": np.array(ids, dtype="S")}
         origin = provenance(str(self.device), torch.get_num_threads(), self.seconds)
-        origin |= {"precision": precision(self.run, self.device), "dataset_digest": self.dataset.digest, "split_digest": self.split.digest}
+        origin |= {"precision": precision(self.run, self.device), "dataset_digest": self.dataset.digest,
+                   "split_digest": self.split.digest}
         history = pd.DataFrame(self.rows).set_index("epoch")
         return Record(self.run, self.dataset.classes, results, origin, history, np.stack(self.kept),
                       np.stack(self.seen), files)

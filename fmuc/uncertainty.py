@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .model import Dropout
+from fmuc.model import Dropout
 
 PASS_ELEMENTS = 2**19  # input values that one forward call of several dropout passes may hold
 

@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from fmuc import datasets, features
+from fmuc.config import Features
+from fmuc.experiments import NSYNTH_SMALL
+
 FAMILIES = ("bass", "guitar", "vocal")
 
 
@@ -52,3 +56,30 @@ def nsynth_root(data_root: Path) -> Path:
     for split, per_family in (("train", 4), ("valid", 1), ("test", 2)):
         write_nsynth_split(root, split, note_names(split, per_family))
     return root
+
+
+TINY = Features(sample_rate=16_000, window=512, hop=512, mel_bands=12, patch_frames=8)  # two patches of half a second
+
+
+@pytest.fixture(scope="session")
+def _trainable_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """See :func:`trainable`."""
+    root = tmp_path_factory.mktemp("trainable")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FMUC_DATA", str(root))
+        for name, preset in (("nsynth", TINY), ("nsynth-gm-smoke", NSYNTH_SMALL)):
+            for split, per_family in (("train", 8), ("valid", 1), ("test", 3)):
+                write_nsynth_split(root / name, split, note_names(split, per_family))
+            features.extract(datasets.load(name), preset, workers=1, progress=False)
+    return root
+
+
+@pytest.fixture
+def trainable(_trainable_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder with two tiny data sets whose features are there, made once: ``nsynth`` (features ``TINY``) and
+    ``nsynth-gm-smoke`` (those of the profile smoke); 3 families; 24 notes in train, 9 in test. Runs of a test stay
+    its own."""
+    for part in _trainable_root.iterdir():
+        (tmp_path / part.name).symlink_to(part)
+    monkeypatch.setenv("FMUC_DATA", str(tmp_path))
+    return tmp_path

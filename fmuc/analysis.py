@@ -1,0 +1,113 @@
+"""Run records -> what the notebooks look at beside the tables: confusions, outcomes, calibration, gaps. Values in %."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from fmuc.claims import Claim
+from fmuc.metrics import expected_calibration_error, quality, quantity
+from fmuc.runs import Record
+from fmuc.tables import PARTS, history_table
+
+
+def data_sets(records: Sequence[Record]) -> list[str]:
+    """Names of the data sets of the records, each once, in their order."""
+    return list(dict.fromkeys(record.run.dataset for record in records))
+
+
+def claims_table(claims: Sequence[Claim], *sections: str) -> pd.DataFrame:
+    """Claims of the given sections (default: all) with the verdict on our runs, one row each."""
+    rows = [(claim.section, claim.text, claim.verdict, claim.ours or "–")
+            for claim in claims if not sections or claim.section in sections]
+    return pd.DataFrame(rows, columns=["paper", "claim", "in our runs", "ours, in %"])
+
+
+def outcomes(kept: np.ndarray, seen: np.ndarray) -> pd.Series:
+    """What became of the unlabelled examples offered: shares "kept, right", "kept, wrong" and "left out".
+
+    ``kept`` (C + 1, C) and ``seen`` (C + 1,) counts; examples of unknown class (last row) are not counted.
+    """
+    known, offered = kept[:-1], seen[:-1].sum()
+    right, total = np.trace(known), known.sum()
+    shares = np.array([right, total - right, offered - total], dtype=float)
+    return pd.Series(100 * shares / offered if offered else shares * np.nan,
+                     index=["kept, right", "kept, wrong", "left out"])
+
+
+def top_confusions(kept: np.ndarray, classes: Sequence[str], count: int = 5) -> pd.DataFrame:
+    """The ``count`` most frequent kinds of wrong kept pseudo-labels, by their share of the true class as in Fig. 3.
+
+    Columns: true, pseudo-label, wrong (how many), kept (how many of the true class), share. Fewer rows where there
+    are fewer mistakes; ties in the order of the classes.
+    """
+    known = kept[: len(classes)]
+    totals = known.sum(axis=1)
+    rows = [(classes[i], classes[j], known[i, j], totals[i], 100 * known[i, j] / totals[i])
+            for i, j in np.argwhere(known > 0) if i != j]
+    table = pd.DataFrame(rows, columns=["true", "pseudo-label", "wrong", "kept", "share"])
+    return table.sort_values("share", ascending=False, kind="stable").head(count).reset_index(drop=True)
+
+
+def error_concentration(kept: np.ndarray, count: int = 5) -> tuple[float, float]:
+    """Share of all wrong kept pseudo-labels in the ``count`` fullest of the C (C - 1) cells beside the diagonal.
+
+    Second: the share they would have if every kind of mistake were equally frequent. NaN without any mistake.
+    """
+    known = kept[:-1].astype(float)
+    wrong = known[~np.eye(len(known), dtype=bool)]
+    share = 100 * np.sort(wrong)[-count:].sum() / wrong.sum() if wrong.sum() else float("nan")
+    return share, 100 * count / wrong.size
+
+
+def class_rates(kept: np.ndarray, seen: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
+    """Per class: offered, kept (both of the true class), quantity, quality, and precision in %.
+
+    ``quality``: right ones among the kept examples of this true class (a diagonal cell of Fig. 3); ``precision``:
+    right ones among the examples that were given this class as pseudo-label.
+    """
+    size = len(classes)
+    rows = []
+    for index in range(size):
+        only, given = np.zeros_like(kept[:size]), np.zeros_like(kept[:size])
+        only[index], given[:, index] = kept[index], kept[:size, index]
+        rows.append((seen[index], kept[index].sum(), 100 * quantity(kept[index], seen[index]), 100 * quality(only),
+                     100 * quality(given)))
+    return pd.DataFrame(rows, columns=["offered", "kept", "quantity", "quality", "precision"],
+                        index=pd.Index(classes, name="class"))
+
+
+def accuracy_gap(records: Sequence[Record], dataset: str, part: str, variants: tuple[str, str] = ("FMUC", "FM")
+                 ) -> pd.DataFrame:
+    """File-wise accuracy of the first variant minus that of the second, in points: evaluated epochs x seeds.
+
+    Only epochs and seeds that both were evaluated at; empty if there are none.
+    """
+    column = f"{part}_accuracy"
+    history = history_table(records, dataset, variants).dropna(subset=[column])
+    first, second = (history[history["variant"] == variant].pivot(index="epoch", columns="seed", values=column)
+                     for variant in variants)
+    epochs, seeds = first.index.intersection(second.index), first.columns.intersection(second.columns)
+    return (first - second).loc[epochs, seeds].astype(float)
+
+
+def calibration(records: Sequence[Record], dataset: str, bins: int = 15) -> pd.DataFrame:
+    """How far the final file-wise predictions can be believed, one row per run and part.
+
+    Columns: part, variant, seed, accuracy, confidence (mean of the largest file-wise probability), error (expected
+    calibration error, Guo et al. 2017 [12]). Files of unknown class are left out.
+    """
+    rows = []
+    for record in (r for r in records if r.run.dataset == dataset):
+        for part in PARTS:
+            labels = record.files[f"{part}_labels"]
+            probabilities = record.files[f"{part}_probabilities"][labels >= 0].astype(float)
+            if len(probabilities):
+                confidence = np.clip(probabilities.max(axis=1), 0.0, 1.0)
+                correct = probabilities.argmax(axis=1) == labels[labels >= 0]
+                error = expected_calibration_error(confidence, correct, bins)
+                rows.append((part, record.run.variant, record.run.seed, 100 * correct.mean(), 100 * confidence.mean(),
+                             100 * error))
+    return pd.DataFrame(rows, columns=["part", "variant", "seed", "accuracy", "confidence", "error"])

@@ -1,0 +1,110 @@
+"""Figures and tables as files: one style, byte-stable output, and a row of the manifest with data, runs and checksums.
+
+``figures/<profile>/<name>.{png,svg,csv}`` or ``.{md,csv}``; ``figures/<profile>/manifest/<name>.json`` is the row. One
+file a row, so that notebooks that run at the same time cannot lose each other's.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from fmuc import paths
+from fmuc.errors import FmucError
+from fmuc.runs import Record
+
+STYLE = Path(__file__).with_name("fmuc.mplstyle")
+styled = plt.style.context(STYLE)  # decorates every function that draws, whatever style its caller has set
+WIDTHS = {"column": 3.5, "double": 7.16}  # inches
+_METADATA = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}  # neither dates nor versions
+
+
+@styled
+def figure(width: str = "column", *, rows: int = 1, columns: int = 1, aspect: float = 0.75, **options) -> tuple:
+    """``plt.subplots`` in the project's style: (figure, axes). ``aspect`` is height / width of one panel."""
+    inches = WIDTHS[width]
+    return plt.subplots(rows, columns, figsize=(inches, inches / columns * aspect * rows), **options)
+
+
+@styled
+def save_figure(fig: Figure, name: str, profile: str, *, data: pd.DataFrame | Mapping | None = None,
+                records: Sequence[Record] = (), alt: str) -> dict:
+    """Write a figure as PNG and SVG, its data as CSV, and its row of the manifest; returns the row.
+
+    ``data``: what the figure shows (None for a diagram); ``records``: the runs it comes from; ``alt``: the figure in
+    words for those who cannot see it.
+    """
+    contents = {}
+    for kind, metadata in _METADATA.items():
+        buffer = io.BytesIO()
+        fig.savefig(buffer, format=kind, metadata=metadata)
+        contents[f"{name}.{kind}"] = buffer.getvalue()
+    if data is not None:
+        contents[f"{name}.csv"] = _csv(pd.DataFrame(data))
+    return _save(name, profile, "figure", contents, records, alt)
+
+
+def save_table(frame: pd.DataFrame, name: str, profile: str, *, records: Sequence[Record] = (), alt: str) -> dict:
+    """Write a table as Markdown and CSV and its row of the manifest; returns the row."""
+    contents = {f"{name}.md": f"{markdown(frame)}\n".encode(), f"{name}.csv": _csv(frame)}
+    return _save(name, profile, "table", contents, records, alt)
+
+
+def manifest(profile: str) -> list[dict]:
+    """Every row of a profile's manifest, by name."""
+    files = sorted((paths.figures_dir(profile) / "manifest").glob("*.json"))
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A table in Markdown; the bar between ours and the paper's number does not end a cell."""
+    def escape(text: object) -> object:
+        return text.replace("|", r"\|") if isinstance(text, str) else text
+
+    escaped = frame.map(escape).rename(columns=escape, index=escape)
+    return escaped.to_markdown(disable_numparse=True)
+
+
+def _csv(frame: pd.DataFrame) -> bytes:
+    numbered = isinstance(frame.index, pd.RangeIndex)
+    return frame.to_csv(index=not numbered, float_format="%.6g", lineterminator="\n").encode()
+
+
+def _save(name: str, profile: str, kind: str, contents: Mapping[str, bytes], records: Sequence[Record],
+          alt: str) -> dict:
+    if not re.fullmatch(r"[a-z0-9_]+", name):
+        raise FmucError(f"name {name!r} of a {kind}: use small letters, digits and _ only")
+    if not alt.strip():
+        raise FmucError(f"{kind} {name!r} has no alt text: say in 'alt' what it shows")
+    folder = paths.figures_dir(profile)
+    row = {
+        "name": name, "kind": kind, "profile": profile, "alt": alt,
+        "datasets": sorted({record.run.dataset for record in records}),
+        "runs": sorted(record.run.name for record in records),
+        "files": {file: sha256(content).hexdigest() for file, content in contents.items()},
+    }
+    for file, content in contents.items():
+        _write(folder / file, content)
+    _write(folder / "manifest" / f"{name}.json", (json.dumps(row, indent=1, ensure_ascii=False) + "\n").encode())
+    return row
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

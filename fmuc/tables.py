@@ -1,0 +1,247 @@
+"""Run records -> Tables I and II beside the paper's numbers, rank correlation and claims. Every number is in %."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+from tabulate import tabulate
+
+from fmuc import claims as rules
+from fmuc import paths
+from fmuc.claims import THIRDS, Claim, number, spread
+from fmuc.errors import FmucError
+from fmuc.experiments import TABLE_1, TABLE_2, Preset, plan, presets
+from fmuc.metrics import quality, quantity
+from fmuc.runs import Record, load_all
+
+PAPER = {"nsynth-gm": "nsynth", "nsynth": "nsynth", "scenes-sim": "tut2017", "tut2017": "tut2017"}
+TITLES = {"nsynth": "NSynth", "tut2017": "TUT2017"}
+METRICS, PARTS = ("quality", "quantity"), ("test", "unlabelled")
+COLUMNS = (*METRICS, *THIRDS, *PARTS)
+
+
+def paper_dataset(dataset: str) -> str | None:
+    """The published data set in whose place ``dataset`` stands; None for one that the paper does not have."""
+    return PAPER.get(dataset.removesuffix("-smoke"))
+
+
+def title(dataset: str) -> str:
+    """A data set's name in headers: the paper's own, or ours marked as a stand-in."""
+    if dataset in TITLES:
+        return TITLES[dataset]
+    return f"{dataset} (stand-in)" if paper_dataset(dataset) else dataset
+
+
+def header(dataset: str) -> str:
+    """Whose numbers stand on both sides of "|" in a cell of a formatted table."""
+    return f"{title(dataset)} | paper: {TITLES.get(paper_dataset(dataset), '–')}"
+
+
+def published_table1() -> pd.DataFrame:
+    """The paper's Table I, tidy: columns dataset, variant, quality, quantity."""
+    return pd.read_csv(paths.PUBLISHED / "table1.csv")
+
+
+def published_table2() -> pd.DataFrame:
+    """The paper's Table II, tidy: columns dataset, part, variant, mean, std."""
+    frame = pd.read_csv(paths.PUBLISHED / "table2.csv").rename(columns={"split": "part"})
+    return frame.replace({"part": {"unlabeled": "unlabelled"}})
+
+
+def last_tenth(epochs: int) -> tuple[int, int]:
+    """First and last epoch that Table I reads: the last tenth of the training, at least one epoch (D13)."""
+    return epochs - max(1, epochs // 10) + 1, epochs
+
+
+def thirds(record: Record, epochs: int | None = None) -> tuple[float, float, float]:
+    """Quality in each third of the first ``epochs`` epochs (default: all), from counts; NaN where none was kept."""
+    parts = np.array_split(record.kept[:epochs], 3)
+    return tuple(100 * quality(part.sum(axis=0)) for part in parts)
+
+
+def measured(records: Sequence[Record], dataset: str, epochs: int | None = None) -> pd.DataFrame:
+    """One row per run of a data set: index (variant, seed), columns ``COLUMNS`` in %, NaN where there is no value.
+
+    Quality and quantity come from the counts of the first ``epochs`` epochs (default: all): the learning rate is
+    constant, so the beginning of a longer run of Table II is the run of Table I. Accuracies are those of the whole run.
+    """
+    rows: dict[tuple[str, int], dict] = {}
+    for record in (r for r in records if r.run.dataset == dataset):
+        run, trained = record.run, len(record.kept)
+        if (run.variant, run.seed) in rows:
+            raise FmucError(f"two records of {dataset}, {run.variant}, seed {run.seed}, one of them {run.name}: "
+                            "delete the one of another configuration")
+        if epochs and run.selection and trained < epochs:
+            raise FmucError(f"{run.name} has {trained} epochs, Table I needs {epochs}: delete it and train it again")
+        counts = record.counts(*last_tenth(epochs or trained))
+        values = [quality(counts[0]), quantity(*counts), *np.divide(thirds(record, epochs), 100),
+                  *(record.results.get(f"{part}_accuracy", np.nan) for part in PARTS)]
+        rows[run.variant, run.seed] = dict(zip(COLUMNS, np.multiply(values, 100), strict=True))
+    index = pd.MultiIndex.from_tuples(list(rows), names=["variant", "seed"])
+    return pd.DataFrame(list(rows.values()), index=index, columns=list(COLUMNS), dtype=float).sort_index()
+
+
+def _summary(values: pd.Series, variants: Sequence[str]) -> pd.DataFrame:
+    """Mean, sample standard deviation (ddof = 1; NaN for one seed), n and every seed's value, per variant.
+
+    The paper does not say which of the two standard deviations its Table II shows.
+    """
+    rows = []
+    for variant in variants:
+        seeds = values.xs(variant, level="variant").dropna() if variant in values.index else pd.Series(dtype=float)
+        rows.append({"mean": seeds.mean(), "std": seeds.std(ddof=1), "n": len(seeds), "seeds": tuple(seeds)})
+    return pd.DataFrame(rows, index=pd.Index(variants, name="variant"))
+
+
+def table1(records: Sequence[Record], dataset: str, epochs: int) -> pd.DataFrame:
+    """Table I from the counts of the last tenth of ``epochs`` epochs (D13), the paper's numbers beside ours.
+
+    Index: the eight variants in the paper's order; columns (metric, x) for the metrics quality and quantity and x of
+    mean, std, n (runs with a value), seeds (their values), paper.
+    """
+    runs, paper = measured(records, dataset, epochs), published_table1()
+    paper = paper[paper["dataset"] == paper_dataset(dataset)].set_index("variant")
+    return pd.concat({m: _summary(runs[m], list(TABLE_1)).assign(paper=paper[m]) for m in METRICS}, axis=1)
+
+
+def table2(records: Sequence[Record], dataset: str) -> pd.DataFrame:
+    """Table II, file-wise accuracy: index (part, variant); columns mean, std, n, seeds, paper, paper_std."""
+    runs, paper = measured(records, dataset), published_table2()
+    paper = paper[paper["dataset"] == paper_dataset(dataset)].set_index(["part", "variant"])[["mean", "std"]]
+    ours = pd.concat({part: _summary(runs[part], TABLE_2) for part in PARTS}, names=["part"])
+    return ours.join(paper.rename(columns={"mean": "paper", "std": "paper_std"}))
+
+
+def cell(row: Mapping) -> str:
+    """Ours and the paper's number: ``86.7 ± 0.4 (n=3) | paper 86.7``; "–" for what was not run or not published."""
+    ours = "–" if pd.isna(row["mean"]) else f"{spread(row['mean'], row['std'])} (n={row['n']})"
+    return f"{ours} | paper {spread(row['paper'], row.get('paper_std', np.nan))}"
+
+
+def format_table1(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """:func:`table1` as text."""
+    texts = {m: [cell(row) for _, row in table[m].iterrows()] for m in METRICS}
+    return pd.DataFrame({f"{m} in %: {header(dataset)}": texts[m] for m in METRICS}, index=table.index)
+
+
+def format_table2(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """:func:`table2` as text: a row for each part, a column for each method."""
+    texts = pd.Series([cell(row) for _, row in table.iterrows()], index=table.index).unstack("variant")
+    texts = texts.loc[list(PARTS), list(TABLE_2)].rename_axis(columns=None)
+    return texts.rename(index=lambda part: f"{part} in %: {header(dataset)}").rename_axis("file-wise accuracy")
+
+
+def history_table(records: Sequence[Record], dataset: str, variants: Sequence[str] = tuple(TABLE_1)) -> pd.DataFrame:
+    """Every epoch of every run, tidy and in %: columns variant, seed, epoch, quality, quantity and, where evaluated,
+    test_accuracy and unlabelled_accuracy."""
+    columns = [*METRICS, *(f"{part}_accuracy" for part in PARTS)]
+    frames = [
+        record.history.reindex(columns=columns).mul(100).reset_index().assign(variant=variant, seed=record.run.seed)
+        for variant in variants
+        for record in sorted(records, key=lambda r: r.run.seed)
+        if (record.run.dataset, record.run.variant) == (dataset, variant)
+    ]
+    order = ["variant", "seed", "epoch", *columns]
+    return pd.concat(frames, ignore_index=True)[order] if frames else pd.DataFrame(columns=order)
+
+
+def claims(records: Sequence[Record], dataset: str, epochs: int) -> list[Claim]:
+    """Every claim of the paper (see :mod:`fmuc.claims`), decided on our records of one data set."""
+    return rules.judge(measured(records, dataset, epochs), paper_dataset(dataset))
+
+
+def spearman(records: Sequence[Record], dataset: str, epochs: int) -> dict:
+    """Rank correlation of our rows of Table I with the paper's, for quality and for quantity, and how many rows it has.
+
+    Rows without a number on either side are left out; NaN where fewer than two rows differ.
+    """
+    table, result = table1(records, dataset, epochs), {"rows": {}}
+    for metric in METRICS:
+        both = table[metric][["mean", "paper"]].astype(float).dropna()
+        result["rows"][metric] = len(both)
+        result[metric] = float(spearmanr(both).statistic) if (both.nunique() > 1).all() else float("nan")
+    return result
+
+
+def planned(records: Sequence[Record], profile: str) -> list[Record]:
+    """The records of the profile's plan, without those of other configurations; :class:`FmucError` if none is left."""
+    wanted = {run.id for run in plan(profile)}
+    found = [record for record in records if record.run.id in wanted]
+    if not found:
+        raise FmucError(f"none of {len(records)} run records has a configuration of profile {profile!r}: "
+                        f"run 'python -m fmuc reproduce --profile {profile}'")
+    return found
+
+
+def compare(profile: str, source: str = "runs") -> dict:
+    """Ours against the paper, ready for JSON; what does not exist is None.
+
+    ``{<data set>: {"table1": {"rows", "spearman"}, "table2", "claims", "regime", ...}}``; ``source`` as in
+    :func:`fmuc.runs.load_all`.
+    """
+    every = load_all(profile, source)
+    records = planned(every, profile)
+    result = {}
+    for name, preset in presets(profile).items():
+        ours = [record for record in every if record.run.dataset == name]
+        used = [record for record in ours if record in records]
+        other = [record.run.name for record in ours if record not in records]
+        result[name] = _plain({"records": len(used), "other_records": other, **_compare(used, preset)})
+    return result
+
+
+def _compare(records: Sequence[Record], preset: Preset) -> dict:
+    dataset, epochs = preset.dataset, preset.training.epochs
+    one, two = table1(records, dataset, epochs), table2(records, dataset)
+    fm = {metric: one.loc["FM", (metric, "mean")] for metric in METRICS}
+    above = two.loc[("unlabelled", "FM"), "mean"] - two.loc[("test", "FM"), "mean"]
+    return {
+        "header": header(dataset),
+        "epochs": epochs,
+        "table1": {"rows": {v: {m: one.loc[v, m].to_dict() for m in METRICS} for v in one.index},
+                   "spearman": spearman(records, dataset, epochs)},
+        "table2": {part: {v: two.loc[(part, v)].to_dict() for v in TABLE_2} for part in PARTS},
+        "claims": [asdict(claim) | {"verdict": claim.verdict} for claim in claims(records, dataset, epochs)],
+        "regime": {"fm_quantity": fm["quantity"], "fm_quality": fm["quality"],
+                   "unlabelled_above_test": None if pd.isna(above) else bool(above > 0)},
+    }
+
+
+def _plain(value: object) -> object:
+    """The same for JSON: numbers of Python rounded to 1e-4, lists, None for NaN."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        return None if np.isnan(value) else round(float(value), 4)
+    return int(value) if isinstance(value, np.integer) else value
+
+
+def format_compare(comparison: Mapping) -> str:
+    """:func:`compare` as a text to read."""
+    return "\n\n\n".join(_format_dataset(name, part) for name, part in comparison.items())
+
+
+def _format_dataset(dataset: str, part: Mapping) -> str:
+    one, two, rank, regime = part["table1"]["rows"], part["table2"], part["table1"]["spearman"], part["regime"]
+    rho = [f"{m} {'–' if rank[m] is None else format(rank[m], '.2f')} ({rank['rows'][m]} rows)" for m in METRICS]
+    above = {None: "not run", True: "yes", False: "no"}[regime["unlabelled_above_test"]]
+    tables = [tabulate([[v, *(cell(row[m]) for m in METRICS)] for v, row in one.items()],
+                       headers=["Table I", *(f"{m} in %" for m in METRICS)], disable_numparse=True),
+              tabulate([[v, *(cell(two[p][v]) for p in PARTS)] for v in TABLE_2],
+                       headers=["Table II: accuracy in %", *PARTS], disable_numparse=True)]
+    lines = [f"{claim['verdict']:>13}  {claim['section']:<4}  {claim['text']}"
+             + (f"\n{'':21}{claim['ours']}" if claim["ours"] else "") for claim in part["claims"]]
+    head = (f"{part['header']}\nrecords of runs: {part['records']}; Table I reads the last tenth of {part['epochs']} "
+            "epochs; ± is the sample standard deviation over seeds")
+    if part["other_records"]:
+        head += f"\nleft out, of another configuration: {', '.join(part['other_records'])}"
+    return "\n\n".join([
+        head, tables[0], f"Spearman's rank correlation with the paper: {', '.join(rho)}", tables[1],
+        f"Regime: FM keeps {number(regime['fm_quantity'])} % with a quality of {number(regime['fm_quality'])} %; "
+        f"unlabelled accuracy above test accuracy: {above}", "Claims of the paper in our runs:\n" + "\n".join(lines)])

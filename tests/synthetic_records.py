@@ -1,0 +1,78 @@
+"""Fabricated run records, for tests of tables and plots only: their numbers are made up and no run was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from fmuc import experiments, metrics
+from fmuc.runs import Record
+
+CLASSES = ("bass", "brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string", "synth_lead", "vocal")
+OFFERED = 1000  # unlabelled examples per class and epoch
+
+#: variant -> final quality, final quantity, test and unlabelled accuracy; close to the paper's shape, not its numbers
+SYNTHETIC = {
+    "FM": (0.79, 0.90, 0.70, 0.74),
+    "FM thresh. 0.99": (0.82, 0.74, 0.70, 0.74),
+    "FMUC": (0.88, 0.70, 0.72, 0.77),
+    "FMUC thresh. 0.95": (0.87, 0.61, 0.71, 0.76),
+    "FMUC two thresh.": (0.85, 0.69, 0.71, 0.75),
+    "FMUC w/o temp.": (0.80, 0.88, 0.70, 0.74),
+    "FMUC w. temp. 4": (0.94, 0.30, 0.66, 0.70),
+    "FMUC w/o MC-Dr.": (0.84, 0.72, 0.71, 0.76),
+    "Labelled part only": (np.nan, np.nan, 0.60, 0.62),
+    "Fully supervised": (np.nan, np.nan, 0.78, np.nan),
+}
+
+
+def fabricate_counts(quality: float, quantity: float, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """One epoch's (C + 1, C) kept and (C + 1,) seen counts; each class is mistaken for its three successors."""
+    kept, seen = np.zeros((classes + 1, classes), dtype=np.int64), np.zeros(classes + 1, dtype=np.int64)
+    if np.isnan(quantity):  # a supervised run
+        return kept, seen
+    seen[:classes] = OFFERED
+    number = round(OFFERED * quantity)
+    wrong = number - round(number * quality) if number else 0
+    shares = (number - wrong, wrong // 2, wrong // 3, wrong - wrong // 2 - wrong // 3)
+    true = np.arange(classes)
+    for step, share in enumerate(shares):
+        kept[true, (true + step) % classes] = share
+    return kept, seen
+
+
+def synthetic_record(variant: str, quality: Sequence[float], quantity: Sequence[float], *, seed: int = 0,
+                     dataset: str = "nsynth-gm", test: float = np.nan, unlabelled: float = np.nan,
+                     classes: Sequence[str] = CLASSES) -> Record:
+    """A record with the given quality and quantity in every epoch (up to rounding to counts)."""
+    run = experiments.make_run("mini", "nsynth-gm", variant, seed)
+    run = replace(run, dataset=dataset, training=replace(run.training, epochs=len(quality)))
+    counts = [fabricate_counts(a, b, len(classes)) for a, b in zip(quality, quantity, strict=True)]
+    epochs = pd.RangeIndex(1, len(quality) + 1, name="epoch")
+    history = pd.DataFrame({"quality": [metrics.quality(kept) for kept, _ in counts],
+                            "quantity": [metrics.quantity(*both) for both in counts]}, index=epochs)
+    history.loc[len(quality), ["test_accuracy", "unlabelled_accuracy"]] = test, unlabelled
+    results = {name: value for name, value in (("test_accuracy", test), ("unlabelled_accuracy", unlabelled))
+               if not np.isnan(value)}
+    kept, seen = (np.stack(part) for part in zip(*counts, strict=True))
+    return Record(run, tuple(classes), results, {"commit": "synthetic"}, history, kept, seen, {})
+
+
+def synthetic_plan(dataset: str = "nsynth-gm", epochs: int = 30, seeds: Sequence[int] = (0, 1, 2),
+                   numbers: dict[str, tuple] = SYNTHETIC) -> list[Record]:
+    """Records of all rows of Tables I and II; the rows of Table II with every seed, the others with the first."""
+    records = []
+    for variant, (quality, quantity, test, unlabelled) in numbers.items():
+        for seed in seeds if variant in experiments.TABLE_2 else seeds[:1]:
+            rng = np.random.default_rng([len(variant), seed])
+            approach = 1 - np.exp(-np.arange(epochs) / (epochs / 5))
+            noise = rng.normal(0, 0.004, (2, epochs))
+            shift = 0.008 * (seed - 1)
+            records.append(synthetic_record(
+                variant, quality - 0.07 * (1 - approach) + noise[0] + shift,
+                np.clip(quantity * (0.2 + 0.8 * approach) + noise[1] - shift, 0, 1), seed=seed, dataset=dataset,
+                test=test + shift + rng.normal(0, 0.006), unlabelled=unlabelled + shift + rng.normal(0, 0.006)))
+    return records

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, replace
+
+import pytest
+
+from fmuc.errors import FmucError
+from fmuc.experiments import PROFILES, TABLE_1, TABLE_2, VARIANTS, make_run, plan, preset, presets
+
+# §V-A and Table I: rule, threshold, threshold of the standard deviation, temperature, passes
+ROWS = {
+    "FM": ("confidence", 0.95, None, 1, 0),
+    "FM thresh. 0.99": ("confidence", 0.99, None, 1, 0),
+    "FMUC": ("mean_minus_std", 0.9, None, 2, 5),
+    "FMUC thresh. 0.95": ("mean_minus_std", 0.95, None, 2, 5),
+    "FMUC two thresh.": ("two_thresholds", 0.7, 0.05, 2, 5),
+    "FMUC w/o temp.": ("mean_minus_std", 0.9, None, 1, 5),
+    "FMUC w. temp. 4": ("mean_minus_std", 0.9, None, 4, 5),
+    "FMUC w/o MC-Dr.": ("mean_minus_std", 0.9, None, 2, 0),
+}
+EVERY_PRESET = [(profile, name) for profile, sets in PROFILES.items() for name in sets]
+
+
+def test_the_eight_rows_have_the_papers_settings_in_the_papers_order():
+    ours = {name: (s.rule, s.threshold, s.std_threshold, s.temperature, s.passes) for name, s in TABLE_1.items()}
+    assert ours == ROWS and list(ours) == list(ROWS)
+    assert {(s.batch_norm, s.score) for s in TABLE_1.values()} == {("running", "argmax_of_mean")}
+
+
+def test_the_paper_profile_trains_as_the_paper_does():
+    for name, epochs, share in (("nsynth", 200, 0.01),):
+        p = preset("paper", name)
+        t = p.training
+        assert (t.labelled_batch, t.unlabelled_batch, t.learning_rate) == (32, 224, 1e-3)
+        assert (t.iterations_per_epoch, t.epochs, p.table_2_epochs, t.warm_start) == (500, epochs, 2 * epochs, 0)
+        assert (p.labelled_share, len(p.seeds), p.network.dropout) == (share, 3, 0.1)
+
+
+@pytest.mark.parametrize(("profile", "name"), EVERY_PRESET)
+def test_the_rows_differ_in_nothing_but_the_selection(profile, name):
+    """And in the length of the training, where a row belongs to Table II as well."""
+    runs = [make_run(profile, name, row) for row in TABLE_1]
+    assert {run.variant: run.selection for run in runs} == TABLE_1
+    first = runs[0]
+    alike = {replace(r, variant="", selection=None, training=first.training).id for r in runs}
+    assert len(alike) == 1
+    factor = preset(profile, name).table_2_factor
+    assert {r.variant: r.training for r in runs} == {
+        row: replace(preset(profile, name).training,
+                     epochs=preset(profile, name).training.epochs * (factor if row in TABLE_2 else 1))
+        for row in TABLE_1}
+
+
+@pytest.mark.parametrize(("profile", "name"), EVERY_PRESET)
+def test_the_baselines_have_no_pseudo_labels(profile, name):
+    part, full = (make_run(profile, name, row) for row in ("Labelled part only", "Fully supervised"))
+    assert (part.selection, part.labels) == (None, "part")
+    assert (full.selection, full.labels) == (None, "all")
+    fm = make_run(profile, name, "FM")
+    assert asdict(fm) | {"variant": "", "selection": None} == asdict(part) | {"variant": ""}
+
+
+def test_the_plan_of_mini_is_each_row_once_and_the_rows_of_table_2_three_times():
+    for name in presets("mini"):
+        runs = plan("mini", name)
+        assert len(runs) == 18 == len({run.id for run in runs}) == len({run.name for run in runs})
+        assert Counter(run.variant for run in runs) == {
+            row: 3 if row in ("FM", "FMUC", "Labelled part only", "Fully supervised") else 1 for row in VARIANTS}
+        assert {run.seed for run in runs if run.variant not in TABLE_2} == {0}
+        assert {run.seed for run in runs if run.variant in TABLE_2} == {0, 1, 2}
+    assert plan("mini") == [run for name in presets("mini") for run in plan("mini", name)]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_planned_run_is_found_again_by_its_names(profile):
+    for run in plan(profile):
+        assert make_run(profile, run.dataset, run.variant, run.seed) == run
+
+
+@pytest.mark.parametrize(("profile", "name"), EVERY_PRESET)
+def test_presets_are_consistent(profile, name):
+    p = preset(profile, name)
+    assert p.dataset == name
+    assert 1 <= p.figure_3_epoch <= p.training.epochs
+    assert p.training.unlabelled_batch == 7 * p.training.labelled_batch
+
+
+@pytest.mark.parametrize(("call", "named"), [
+    (lambda: presets("maxi"), "maxi.*smoke, mini, paper"),
+    (lambda: plan("maxi"), "maxi.*smoke, mini, paper"),
+    (lambda: preset("mini", "esc50"), "esc50.*nsynth-gm"),
+    (lambda: plan("mini", "esc50"), "esc50.*nsynth-gm"),
+    (lambda: make_run("mini", "nsynth-gm", "FlexMatch"), "FlexMatch.*FMUC two thresh."),
+])
+def test_unknown_names_are_refused_with_the_known_ones(call, named):
+    with pytest.raises(FmucError, match=named) as caught:
+        call()
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,278 @@
+"""Figures: what is drawn is what the data say; files are byte-stable and complete. All records are fabricated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.text import Text
+from synthetic_records import CLASSES, synthetic_plan, synthetic_record
+
+from fmuc import diagrams, experiments, paths, plots, tables
+from fmuc.errors import FmucError
+
+NAME = "nsynth-gm"
+SCENES = ("beach", "bus", "cafe/restaurant", "car", "city_center", "forest_path", "grocery_store", "home", "library",
+          "metro_station", "office", "park", "residential_area", "train", "tram")
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    """No test writes into the real figures; every figure is closed."""
+    monkeypatch.setattr(paths, "FIGURES", tmp_path / "figures")
+    mpl.use("Agg")
+    yield tmp_path / "figures" / "mini"
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def records():
+    return synthetic_plan(NAME, epochs=12)
+
+
+def by_gid(ax):
+    return {line.get_gid(): line for line in ax.lines if line.get_gid()}
+
+
+def overlapping(ax, texts):
+    """Pairs of texts whose boxes overlap on the drawn figure."""
+    ax.figure.draw_without_rendering()
+    boxes = [(text.get_text(), Text.get_window_extent(text)) for text in texts if text.get_text()]
+    return [(a, b) for i, (a, one) in enumerate(boxes) for b, two in boxes[i + 1 :] if one.overlaps(two)]
+
+
+# --- curves ----------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("metric", ["quality", "quantity"])
+def test_curves_draw_every_seed_and_the_mean(records, metric):
+    _, ax = plots.figure()
+    assert getattr(plots, f"{metric}_curves")(ax, records, NAME) is ax
+    for variant in ("FM", "FMUC"):
+        runs = [record.history[metric] * 100 for record in records if record.run.variant == variant]
+        lines = [line for line in ax.lines if line.get_color() == plots.COLOURS[variant] and line.get_gid() is None]
+        *seeds, mean = lines
+        assert len(seeds) == len(runs) == 3
+        for line, run in zip(seeds, runs, strict=True):
+            assert line.get_xdata() == pytest.approx(np.arange(1, 13)) and line.get_ydata() == pytest.approx(run)
+            assert line.get_linewidth() < mean.get_linewidth()
+        assert mean.get_ydata() == pytest.approx(np.mean(runs, axis=0))
+    assert ax.get_xlabel() == "epoch" and ax.get_ylabel() == f"pseudo-label {metric} (%)"
+
+
+def test_published_values_are_marked_as_the_papers(records):
+    _, ax = plots.figure()
+    plots.quality_curves(ax, records, NAME)
+    marks = {gid: line.get_ydata()[0] for gid, line in by_gid(ax).items()}
+    assert marks == {"paper FM start": 75, "paper FM end": 78.4, "paper FMUC end": 86.7}
+    assert all(line.get_linestyle() == ":" for line in by_gid(ax).values())
+    low, high = ax.get_ylim()
+    assert all(low < value < high for value in marks.values())
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["FM (n=3)", "FMUC (n=3)", "paper (NSynth)"]
+    assert ax.get_title() == "nsynth-gm (stand-in)"
+
+
+def test_curves_stop_at_the_epochs_asked_for(records):
+    _, ax = plots.figure()
+    plots.quantity_curves(ax, records, NAME, epochs=5, variants=("FM",))
+    assert ax.lines[0].get_xdata().max() == 5 and ax.get_xlim() == (1, 5)
+
+
+def test_curves_of_own_data_have_no_reference():
+    record = synthetic_record("FM", [0.5, 0.6], [0.2, 0.3], dataset="birds")
+    _, ax = plots.figure()
+    plots.quality_curves(ax, [record], "birds")
+    assert not by_gid(ax) and [text.get_text() for text in ax.get_legend().get_texts()] == ["FM (n=1)"]
+
+
+def test_nothing_run_draws_only_the_paper(own_folder):
+    fig, axes = plots.figure("double", columns=3)
+    plots.quality_curves(axes[0], [], NAME)
+    plots.table1_plane(axes[1], tables.table1([], NAME, 12), NAME)
+    plots.table2_points(axes[2], tables.table2([], NAME), NAME)
+    plots.save_figure(fig, "empty", "mini", alt="nothing but the paper")
+    assert all(gid.startswith("paper") or not len(line.get_ydata()) for ax in axes for gid, line in by_gid(ax).items())
+
+
+# --- confusion matrix ------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("classes", "width"), [(CLASSES, "column"), (SCENES, "double")])
+def test_confusion_heatmap_shows_every_share(classes, width):
+    count = len(classes)
+    shares = np.random.default_rng(0).dirichlet(np.full(count, 0.2), count)
+    shares[3] = np.nan  # a class without pseudo-label
+    shares[0] = np.eye(count)[0]
+    _, ax = plots.figure(width, aspect=0.9)
+    assert plots.confusion_heatmap(ax, shares, classes) is ax
+    drawn = ax.collections[0].get_array()
+    assert np.allclose(np.ma.filled(drawn.reshape(count, count), np.nan), 100 * shares, equal_nan=True)
+    expected = [f"{value:.1f}" if value < 99.95 else "100" for value in 100 * shares[~np.isnan(shares)] if value >= 0.5]
+    assert sorted(text.get_text() for text in ax.texts if text.get_text()) == sorted(expected)
+    assert ax.get_ylabel() == "true class" and ax.get_xlabel() == "pseudo-label"
+    assert [label.get_text() for label in ax.get_yticklabels()] == [name.replace("_", " ") for name in classes]
+    assert not overlapping(ax, ax.texts) and not overlapping(ax, ax.get_yticklabels())
+
+
+# --- tables as pictures ----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("width", ["column", "double"])
+def test_table1_plane_draws_ours_filled_and_the_paper_hollow(records, width):
+    table = tables.table1(records, NAME, 12)
+    _, ax = plots.figure(width, aspect=0.85)
+    assert plots.table1_plane(ax, table, NAME) is ax
+    drawn = by_gid(ax)
+    for variant in experiments.TABLE_1:
+        for gid, source, fill in ((variant, "mean", "full"), (f"paper {variant}", "paper", "none")):
+            x, y = table.loc[variant, ("quantity", source)], table.loc[variant, ("quality", source)]
+            assert drawn[gid].get_xydata() == pytest.approx(np.array([[x, y]]))
+            assert drawn[gid].get_fillstyle() == fill and drawn[gid].get_color() == plots.colour(variant)
+    assert {text.get_text() for text in ax.texts} == set(experiments.TABLE_1)
+    assert not overlapping(ax, ax.texts)
+
+
+def test_labels_of_crowded_points_do_not_overlap():
+    crowd = [synthetic_record(variant, [0.80 + 0.002 * i] * 10, [0.70 + 0.004 * i] * 10)
+             for i, variant in enumerate(experiments.TABLE_1)]
+    _, ax = plots.figure(aspect=0.85)
+    plots.table1_plane(ax, tables.table1(crowd, NAME, 10), NAME)
+    assert len(ax.texts) == 8
+    assert not overlapping(ax, ax.texts)
+
+
+def test_table2_points_show_every_seed(records):
+    table = tables.table2(records, NAME)
+    _, ax = plots.figure()
+    assert plots.table2_points(ax, table, NAME) is ax
+    drawn = by_gid(ax)
+    for (part, variant), row in table.iterrows():
+        assert drawn[f"{part} {variant}"].get_ydata() == pytest.approx(np.array(row["seeds"]))
+    means = [line.get_ydata()[0] for line in ax.lines if line.get_marker() == "_" and line.get_markersize() == 7]
+    assert means == pytest.approx(table["mean"].dropna().to_list())
+    hollow = [line.get_ydata()[0] for line in ax.lines if line.get_marker() == "D"]
+    assert hollow == pytest.approx(table["paper"].dropna().to_list())
+    labels = [label.get_text() for label in ax.get_xticklabels()]
+    assert labels == [*experiments.TABLE_2] * 2
+
+
+# --- style -----------------------------------------------------------------------------------------------------------
+
+def test_one_colour_per_method_and_none_shared():
+    assert plots.colour("FMUC w. temp. 4") == plots.colour("FMUC")
+    assert plots.colour("FM thresh. 0.99") == plots.colour("FM")
+    assert len({plots.colour(variant) for variant in experiments.TABLE_2}) == 4
+    styles = {(plots.colour(variant), plots.MARKERS[variant]) for variant in experiments.TABLE_1}
+    assert len(styles) == 8
+    grey = [np.dot(to_rgb(plots.COLOURS[method]), (0.299, 0.587, 0.114)) for method in ("FM", "FMUC")]
+    assert abs(grey[0] - grey[1]) > 0.05  # FM and FMUC differ in a grey print, too
+
+
+def test_the_style_is_local(records):
+    before = mpl.rcParams.copy()
+    fig, ax = plots.figure("column")
+    plots.quality_curves(ax, records, NAME)
+    diagrams.fmuc_diagram(ax)
+    plots.save_figure(fig, "style", "mini", alt="a style")
+    assert mpl.rcParams == before
+    assert fig.get_figwidth() == 3.5 and ax.xaxis.label.get_fontsize() == 7
+    fonts = {text.get_fontfamily()[0] for text in fig.findobj(Text)}
+    assert fonts == {"sans-serif"}
+
+
+# --- diagrams --------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("draw", "says"), [
+    (diagrams.fixmatch_diagram, ("≥ 0.95 ?", "softmax", "same weights")),
+    (diagrams.fmuc_diagram, ("> 0.9 ?", "mean − std", "logits / 2", "N = 5 passes")),
+])
+@pytest.mark.parametrize("with_pictures", [False, True])
+def test_diagrams_state_the_papers_settings(draw, says, with_pictures):
+    picture = np.random.default_rng(0).normal(size=(32, 16))
+    pictures = {"example": picture, "weak": picture + 1, "strong": picture + 2} if with_pictures else None
+    _, ax = plots.figure("double", aspect=0.4)
+    assert draw(ax, pictures) is ax
+    text = " ".join(label.get_text() for label in ax.texts)
+    for part in (*says, "unlabelled", "weak", "strong", "CNN420", "pseudo-label", "cross-entropy", "target"):
+        assert part in text
+    assert not overlapping(ax, ax.texts)
+    shown = [image.get_array() for image in ax.images]
+    assert len(shown) == (3 if with_pictures else 0)
+    assert all(np.array_equal(a, b) for a, b in zip(shown, (pictures or {}).values(), strict=True))
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+def save_curves(records):
+    fig, ax = plots.figure()
+    plots.quality_curves(ax, records, NAME)
+    history = tables.history_table(records, NAME, ("FM", "FMUC"))
+    return plots.save_figure(fig, "fig2a_quality", "mini", data=history, records=records, alt="Quality rises.")
+
+
+def test_saved_figure_is_complete_and_byte_stable(records, own_folder):
+    row = save_curves(records)
+    first = {path.name: path.read_bytes() for path in own_folder.rglob("*") if path.is_file()}
+    assert set(first) == {"fig2a_quality.png", "fig2a_quality.svg", "fig2a_quality.csv", "fig2a_quality.json"}
+    save_curves(records)
+    assert {path.name: path.read_bytes() for path in own_folder.rglob("*") if path.is_file()} == first
+    for name, digest in row["files"].items():
+        assert hashlib.sha256(first[name]).hexdigest() == digest
+    assert plots.manifest("mini") == [row] == [json.loads(first["fig2a_quality.json"])]
+    assert row["runs"] == sorted(record.run.name for record in records) and row["datasets"] == [NAME]
+    assert (row["kind"], row["profile"], row["alt"]) == ("figure", "mini", "Quality rises.")
+    svg = first["fig2a_quality.svg"].decode()
+    assert not re.search(r"\b20\d\d-\d\d-\d\d|Matplotlib v", svg) and b"Software" not in first["fig2a_quality.png"]
+    assert b"\r" not in first["fig2a_quality.csv"]
+    data = pd.read_csv(own_folder / "fig2a_quality.csv")
+    assert np.allclose(data["quality"], tables.history_table(records, NAME, ("FM", "FMUC"))["quality"], rtol=1e-5)
+    assert plt.imread(own_folder / "fig2a_quality.png").shape[1] == 700  # 3.5 inches at 200 dpi
+
+
+def test_saved_table(records, own_folder):
+    frame = tables.format_table1(tables.table1(records, NAME, 12), NAME)
+    row = plots.save_table(frame, "table1", "mini", records=records, alt="Table I beside the paper's.")
+    assert set(row["files"]) == {"table1.md", "table1.csv"} and row["kind"] == "table"
+    lines = (own_folder / "table1.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 2 + 8
+    cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
+    assert {len(line) for line in cells} == {3}  # the bar inside a cell does not end it
+    assert cells[2][1].strip().replace(r"\|", "|") == frame.iloc[0, 0]
+    read = pd.read_csv(own_folder / "table1.csv", index_col=0)
+    assert list(read.index) == list(frame.index) and read.iloc[7, 1] == frame.iloc[7, 1]
+
+
+def test_many_at_the_same_time_lose_nothing(own_folder):
+    frame = pd.DataFrame({"a": [1.0]})
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: plots.save_table(frame, f"table_{i % 10}", "mini", alt=f"number {i}"), range(60)))
+    assert [row["name"] for row in plots.manifest("mini")] == [f"table_{i}" for i in range(10)]
+    assert not list(own_folder.rglob("*.tmp"))
+
+
+def test_a_failed_write_leaves_the_old_file(own_folder, monkeypatch):
+    plots.save_table(pd.DataFrame({"a": [1]}), "table1", "mini", alt="one")
+    before = (own_folder / "table1.md").read_bytes()
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("fmuc.figure_files.os.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        plots.save_table(pd.DataFrame({"a": [2]}), "table1", "mini", alt="two")
+    assert (own_folder / "table1.md").read_bytes() == before
+    assert not list(own_folder.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize(("name", "alt", "message"), [
+    ("../table", "text", "small letters"), ("Table", "text", "small letters"), ("table1", " ", "no alt text"),
+])
+def test_refuses_a_bad_name_and_a_missing_alt_text(own_folder, name, alt, message):
+    with pytest.raises(FmucError, match=message):
+        plots.save_table(pd.DataFrame({"a": [1]}), name, "mini", alt=alt)
+    assert not own_folder.exists()

@@ -1,0 +1,218 @@
+"""The project's frame: files that must agree with each other."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from functools import cache
+
+import pandas as pd
+import pytest
+import yaml
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import fmuc
+from fmuc.experiments import FULLY_SUPERVISED, TABLE_1
+from fmuc.paths import PUBLISHED, ROOT
+
+FILES = ("README.md", "environment.yml", "pyproject.toml", "Makefile", "CITATION.cff", "LICENSE", "CHANGELOG.md",
+         "requirements.lock", "requirements-synth.txt", ".gitignore", ".ci/run", "data/README.md")
+FOLDERS = ("fmuc", "notebooks", "tests", "data", "figures")
+SYSTEMS = ({"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"},
+           {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "aarch64"},
+           {"sys_platform": "darwin", "platform_system": "Darwin", "platform_machine": "arm64"})
+PYTHONS = ("3.11.0", "3.11.9", "3.12.4", "3.13.1")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_file_exists(name):
+    assert (ROOT / name).stat().st_size > 0
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_folder_exists(name):
+    assert any((ROOT / name).iterdir())
+
+
+# --- dependencies ---
+
+
+@cache
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def declared(*, test: bool = True) -> list[Requirement]:
+    extra = project()["optional-dependencies"]["test"] if test else []
+    return [Requirement(line) for line in (*project()["dependencies"], *extra)]
+
+
+def requirements(name: str) -> list[Requirement]:
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+def ranges(listed: list[Requirement]) -> dict[str, str]:
+    found = {canonicalize_name(r.name): str(r.specifier) for r in listed}
+    assert len(found) == len(listed), "a name occurs twice"
+    return found
+
+
+def test_conda_environment_equals_the_project():
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    assert conda["name"] == "fmuc"
+    plain = [entry for entry in conda["dependencies"] if isinstance(entry, str)]
+    (pip,) = [entry["pip"] for entry in conda["dependencies"] if isinstance(entry, dict)]
+    assert "python=" + project()["requires-python"].removeprefix(">=") in plain
+    assert "--editable ." in pip
+    listed = ranges([Requirement(entry) for entry in pip if not entry.startswith("-")])
+    assert listed == ranges([*declared(), *requirements("requirements-synth.txt")])
+
+
+def test_lock_is_exact_and_free_of_places():
+    for locked in requirements("requirements.lock"):
+        assert [s.operator for s in locked.specifier] == ["=="]
+        assert locked.url is None
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    assert not re.search(r"^#|--|://|@|\.\./", text, re.M)
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: "-".join(system.values()))
+def test_lock_satisfies_the_project(system, python):
+    environment = {**default_environment(), **system, "python_full_version": python,
+                   "python_version": python.rpartition(".")[0]}
+    valid = [r for r in requirements("requirements.lock") if r.marker is None or r.marker.evaluate(environment)]
+    locked = {name: specifier.removeprefix("==") for name, specifier in ranges(valid).items()}
+    for wanted in declared():
+        assert wanted.specifier.contains(locked[canonicalize_name(wanted.name)]), wanted
+
+
+def test_lock_is_that_of_the_tested_pair():
+    assert {"torch": "==2.14.1", "torchaudio": "==2.11.0"}.items() <= {
+        r.name: str(r.specifier) for r in requirements("requirements.lock")}.items()
+
+
+def imported(folder: str) -> set[str]:
+    """Top-level names of the third-party modules that the files of ``folder`` import."""
+    names = set()
+    for path in (ROOT / folder).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names.add(node.module)
+    own = {path.stem for path in (ROOT / "tests").glob("*.py")} | {"fmuc"}
+    return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - own
+
+
+DISTRIBUTIONS = {"IPython": "ipython", "yaml": "pyyaml", "sklearn": "scikit-learn"}  # modules named otherwise
+
+
+@pytest.mark.parametrize("folder", ["fmuc", "tests"])
+def test_what_is_imported_is_declared(folder):
+    listed = ranges([*declared(test=folder == "tests"), *requirements("requirements-synth.txt")])
+    needed = {canonicalize_name(DISTRIBUTIONS.get(name, name)) for name in imported(folder)}
+    assert needed <= listed.keys()
+
+
+# --- texts ---
+
+
+def test_citation_names_version_and_authors():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors"} <= cited.keys()
+    assert cited["version"] == fmuc.__version__
+    paper = cited["preferred-citation"]
+    assert {"type", "title"} <= paper.keys()
+    assert [author["family-names"] for author in paper["authors"]] == ["Grollmisch", "Cano", "Lukashevich", "Abeßer"]
+
+
+def test_changelog_has_this_version():
+    assert f"## [{fmuc.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["README.md", "data/README.md"])
+def test_links_to_files_resolve(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    inline, html, reference = r"\]\(<?([^)\s>]+)", r"(?:src|href)=\"([^\"]+)\"", r"^\[[^\]]+\]:\s+(\S+)"
+    for match in re.findall(f"{inline}|{html}|{reference}", text, re.M):
+        target = next(filter(None, match))
+        if not re.match(r"[a-z]+:|#", target):
+            assert (ROOT / name).parent.joinpath(target.partition("#")[0]).exists(), f"{name}: {target}"
+
+
+def deviations() -> set[int]:
+    """Numbers of the README's list "Deviations and assumptions": "1. ...", "D1 ...", "- **D1** ..." or "| D1 |"."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    match = re.search(r"^(#+) [^\n]*Deviations and assumptions[^\n]*\n(.*?)(?=^#{1,6} |\Z)", text, re.M | re.S | re.I)
+    assert match, "README.md has no section 'Deviations and assumptions'"
+    items = re.findall(r"^(?:[-*|] *)?\**(?:D(\d+)\b|(\d+)[.)] )", match[2], re.M)
+    return {int(a or b) for a, b in items}
+
+
+def test_cited_deviations_are_listed():
+    listed = deviations()
+    for path in sorted((ROOT / "fmuc").glob("*.py")):
+        for number in re.findall(r"\bD(\d+)\b", path.read_text(encoding="utf-8")):
+            assert int(number) in listed, f"{path.name} cites D{number}"
+
+
+# --- the paper's numbers ---
+
+
+def test_published_table1_has_every_variant_of_ours():
+    table = pd.read_csv(PUBLISHED / "table1.csv")
+    assert list(table.columns) == ["dataset", "variant", "quality", "quantity"]
+    for name in ("nsynth", "tut2017"):
+        assert list(table.variant[table.dataset == name]) == list(TABLE_1)
+    fmuc_gain = table.set_index(["dataset", "variant"]).quality.unstack().eval("FMUC - FM")
+    assert fmuc_gain.round(1).to_dict() == {"nsynth": 8.3, "tut2017": 2.0}  # §V-B states the differences
+
+
+def test_published_table2_has_its_rows_and_gains():
+    table = pd.read_csv(PUBLISHED / "table2.csv").set_index(["dataset", "split", "variant"])
+    assert list(table.columns) == ["mean", "std"]
+    means = table["mean"].unstack()
+    assert set(means.columns) == {"FMUC", "FM", FULLY_SUPERVISED}
+    gain = (means["FMUC"] - means["FM"]).round(1)  # §VI states them
+    assert gain.to_dict() == {("nsynth", "test"): 1.1, ("nsynth", "unlabeled"): 2.5,
+                              ("tut2017", "test"): 1.6, ("tut2017", "unlabeled"): 3.5}
+    assert means[FULLY_SUPERVISED].dropna().to_dict() == {("nsynth", "test"): 77.1, ("tut2017", "test"): 77.2}
+
+
+# --- make ---
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess:
+    outer = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PROFILE", "PYTHON", "VENV")  # those of a `make test` around it
+    environment = {name: value for name, value in os.environ.items() if name not in outer}
+    return subprocess.run(["make", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_make_lists_its_targets():
+    listed = make().stdout
+    for target in ("help", "setup", "reproduce", "figures", "notebooks", "test", "lint", "clean"):
+        assert re.search(rf"^  {target}\s+\S", listed, re.M)
+
+
+def test_make_passes_the_profile_on():
+    assert "-m fmuc reproduce --profile smoke" in make("--dry-run", "reproduce", "PROFILE=smoke").stdout
+    assert "-m fmuc figures --profile mini" in make("--dry-run", "figures").stdout
+
+
+def test_set_up_refuses_an_old_python(tmp_path):
+    old = tmp_path / "python3"
+    old.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
+    old.chmod(0o755)
+    done = make("setup", f"PYTHON={old}", f"VENV={tmp_path / 'venv'}")
+    assert done.returncode == 2
+    assert "older than Python 3.11" in done.stderr
+    assert "PYTHON=python3.11" in done.stderr

@@ -1,0 +1,19 @@
+"""The README's numbers are those of the shipped records."""
+
+from __future__ import annotations
+
+import pytest
+
+from fmuc import readme
+
+
+def test_the_readme_shows_what_the_shipped_records_say():
+    text = readme.README.read_text(encoding="utf-8")
+    assert text == readme.filled(text, readme.blocks("mini"))
+
+
+def test_only_the_text_between_markers_is_replaced():
+    text = "before\n<!-- a -->\nold\n<!-- /a -->\nafter\n"
+    assert readme.filled(text, {"a": "new \\1"}) == "before\n<!-- a -->\nnew \\1\n<!-- /a -->\nafter\n"
+    with pytest.raises(ValueError, match="no markers for 'b'"):
+        readme.filled(text, {"b": "new"})

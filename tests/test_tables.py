@@ -1,0 +1,371 @@
+"""Tables, rank correlation and claims against slow references, on fabricated records (see ``synthetic_records``)."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from synthetic_records import SYNTHETIC, synthetic_plan, synthetic_record
+
+from fmuc import experiments, runs, tables
+from fmuc.claims import RULES
+from fmuc.errors import FmucError
+
+NAME = "nsynth-gm"
+
+
+@pytest.fixture(scope="module")
+def whole_plan():
+    return synthetic_plan(NAME)
+
+
+def verdicts(records, dataset=NAME, epochs=30):
+    return {claim.key: claim.holds for claim in tables.claims(records, dataset, epochs)}
+
+
+def changed(**numbers):
+    """The fabricated plan with other numbers for some variants; keyword FMUC_quality changes one of the four."""
+    position = {"quality": 0, "quantity": 1, "test": 2, "unlabelled": 3}
+    table = {variant: list(values) for variant, values in SYNTHETIC.items()}
+    for key, value in numbers.items():
+        variant, _, what = key.rpartition("_")
+        table[variant.replace("_", " ")][position[what]] = value
+    return synthetic_plan(NAME, numbers={variant: tuple(values) for variant, values in table.items()})
+
+
+# --- Table I ---------------------------------------------------------------------------------------------------------
+
+def slow_quality_and_quantity(record, first, last):
+    """By loops over epochs (from 1), true classes and pseudo-labels."""
+    right = kept = offered = 0
+    for epoch in range(first, last + 1):
+        for true in range(len(record.classes)):
+            offered += int(record.seen[epoch - 1, true])
+            for label in range(len(record.classes)):
+                kept += int(record.kept[epoch - 1, true, label])
+                right += int(record.kept[epoch - 1, true, label]) if true == label else 0
+    return 100 * right / kept, 100 * kept / offered
+
+
+def test_table1_equals_loops_over_the_last_tenth(whole_plan):
+    table = tables.table1(whole_plan, NAME, 30)
+    assert list(table.index) == list(experiments.TABLE_1)
+    for variant in table.index:
+        slow = [slow_quality_and_quantity(record, 28, 30) for record in runs.find(whole_plan, NAME, variant)]
+        for metric, values in zip(("quality", "quantity"), zip(*slow, strict=True), strict=True):
+            row = table.loc[variant, metric]
+            assert row["seeds"] == pytest.approx(values)
+            assert row["n"] == len(values)
+            assert row["mean"] == pytest.approx(sum(values) / len(values))
+            if len(values) == 1:
+                assert math.isnan(row["std"])
+            else:
+                mean = sum(values) / len(values)
+                squares = sum((value - mean) ** 2 for value in values)
+                assert row["std"] == pytest.approx(math.sqrt(squares / (len(values) - 1)))
+
+
+def test_counts_weigh_more_than_epochs():
+    """Quality of several epochs is that of all their pseudo-labels, not the mean of the epochs' qualities."""
+    record = synthetic_record("FM", [0.5] * 18 + [1.0, 0.5], [0.5] * 18 + [0.1, 0.9])
+    table = tables.table1([record], NAME, 20)
+    assert table.loc["FM", ("quality", "mean")] == pytest.approx(100 * (0.1 * 1.0 + 0.9 * 0.5) / 1.0)
+
+
+def test_table1_reads_the_first_epochs_of_a_longer_run():
+    short = synthetic_record("FM", np.linspace(0.5, 0.7, 20), np.linspace(0.1, 0.8, 20))
+    first = short.history
+    longer = synthetic_record("FM", [*first["quality"], *[0.99] * 20], [*first["quantity"], *[1.0] * 20])
+    assert tables.table1([longer], NAME, 20).equals(tables.table1([short], NAME, 20))
+    assert not tables.table1([longer], NAME, 40).equals(tables.table1([short], NAME, 20))
+
+
+@pytest.mark.parametrize(("epochs", "span"), [(1, (1, 1)), (4, (4, 4)), (19, (19, 19)), (20, (19, 20)),
+                                              (200, (181, 200))])
+def test_last_tenth(epochs, span):
+    assert tables.last_tenth(epochs) == span
+
+
+def test_thirds_by_hand():
+    record = synthetic_record("FM", [0.5, 0.7, 0.8, 0.8, 1.0, 1.0, 0.1], [0.5, 0.5, 0.4, 0.4, 0.0, 0.0, 0.9])
+    first, second, third = tables.thirds(record, 6)
+    assert (first, second) == pytest.approx((60.0, 80.0))
+    assert math.isnan(third)  # nothing kept
+    assert tables.thirds(record)[2] == pytest.approx(10.0)  # epochs 6 and 7 of seven
+
+
+def test_refuses_a_short_run_and_two_records_of_one_run():
+    record = synthetic_record("FM", [0.5] * 5, [0.5] * 5)
+    with pytest.raises(FmucError, match=f"{record.run.name} has 5 epochs, Table I needs 30"):
+        tables.table1([record], NAME, 30)
+    other = replace(record, run=replace(record.run, labelled_share=0.5))
+    with pytest.raises(FmucError, match=r"two records of nsynth-gm, FM, seed 0.*delete"):
+        tables.table1([record, other], NAME, 5)
+
+
+# --- Table II --------------------------------------------------------------------------------------------------------
+
+def test_table2_by_hand():
+    records = [synthetic_record("FM", [0.5], [0.5], seed=seed, test=test, unlabelled=0.8)
+               for seed, test in enumerate((0.6, 0.7, 0.8))]
+    table = tables.table2(records, NAME)
+    row = table.loc[("test", "FM")]
+    assert (row["mean"], row["std"], row["n"]) == pytest.approx((70.0, 10.0, 3))
+    assert row["seeds"] == pytest.approx((60, 70, 80))
+    assert (row["paper"], row["paper_std"]) == (71.0, 1.9)
+    assert table.loc[("unlabelled", "FM"), "std"] == pytest.approx(0)
+    assert table.loc[("test", "FMUC"), "n"] == 0 and math.isnan(table.loc[("test", "FMUC"), "mean"])
+    assert set(table.index.get_level_values("variant")) == set(experiments.TABLE_2)
+
+
+def test_accuracies_are_those_of_the_whole_run():
+    record = synthetic_record("FM", [0.5] * 40, [0.5] * 40, test=0.7, unlabelled=0.75)
+    assert tables.measured([record], NAME, 20).loc[("FM", 0), "test"] == pytest.approx(70)
+
+
+# --- text ------------------------------------------------------------------------------------------------------------
+
+def test_cells(whole_plan):
+    assert tables.cell({"mean": 86.72, "std": 0.41, "n": 3, "paper": 86.7}) == "86.7 ± 0.4 (n=3) | paper 86.7"
+    assert tables.cell({"mean": 86.72, "std": None, "n": 1, "paper": 86.7}) == "86.7 (n=1) | paper 86.7"
+    assert tables.cell({"mean": math.nan, "std": math.nan, "n": 0, "paper": 86.7}) == "– | paper 86.7"
+    assert tables.cell({"mean": 1.0, "std": 0.0, "n": 2, "paper": None}) == "1.0 ± 0.0 (n=2) | paper –"
+    table = tables.format_table2(tables.table2(whole_plan, NAME), NAME)
+    assert list(table.columns) == list(experiments.TABLE_2)
+    assert table["FMUC"].iloc[0].endswith("| paper 72.1 ± 0.7")
+    assert table[experiments.FULLY_SUPERVISED].iloc[1] == "– | paper –"
+    assert table.index[0] == "test in %: nsynth-gm (stand-in) | paper: NSynth"
+
+
+def test_a_variant_not_run_and_one_that_kept_nothing():
+    nothing = synthetic_record("FMUC w. temp. 4", [0.9] * 10, [0.0] * 10)
+    text = tables.format_table1(tables.table1([nothing], NAME, 10), NAME)
+    quality, quantity = text.loc["FMUC w. temp. 4"]
+    assert (quality, quantity) == ("– | paper 92.3", "0.0 (n=1) | paper 34.1")
+    assert list(text.loc["FM"]) == ["– | paper 78.4", "– | paper 91.1"]
+    assert list(text.columns) == [f"{m} in %: nsynth-gm (stand-in) | paper: NSynth" for m in ("quality", "quantity")]
+
+
+@pytest.mark.parametrize(("dataset", "header", "fm"), [
+    ("nsynth", "NSynth | paper: NSynth", 78.4), ("nsynth-gm-smoke", "nsynth-gm-smoke (stand-in) | paper: NSynth", 78.4),
+    ("tut2017", "TUT2017 | paper: TUT2017", 87.9), ("scenes-sim", "scenes-sim (stand-in) | paper: TUT2017", 87.9),
+    ("birds", "birds | paper: –", math.nan),
+])
+def test_each_data_set_stands_beside_its_own_column(dataset, header, fm):
+    record = synthetic_record("FM", [0.5] * 10, [0.5] * 10, dataset=dataset)
+    assert tables.header(dataset) == header
+    assert tables.table1([record], dataset, 10).loc["FM", ("quality", "paper")] == pytest.approx(fm, nan_ok=True)
+
+
+def test_published_tables_are_whole():
+    one, two = tables.published_table1(), tables.published_table2()
+    for dataset in ("nsynth", "tut2017"):
+        assert list(one[one["dataset"] == dataset]["variant"]) == list(experiments.TABLE_1)
+        assert len(two[two["dataset"] == dataset]) == 5
+    assert set(two["part"]) == {"test", "unlabelled"} and set(two["variant"]) <= set(experiments.TABLE_2)
+
+
+def test_history_table(whole_plan):
+    history = tables.history_table(whole_plan, NAME, ("FM", "FMUC"))
+    assert len(history) == 2 * 3 * 30
+    fm = next(record for record in whole_plan if record.run.variant == "FM" and record.run.seed == 2)
+    rows = history[(history["variant"] == "FM") & (history["seed"] == 2)].set_index("epoch")
+    assert rows["quality"].to_list() == pytest.approx([100 * value for value in fm.history["quality"]])
+    assert tables.history_table([], NAME).empty
+
+
+# --- rank correlation ------------------------------------------------------------------------------------------------
+
+def slow_spearman(ours, paper):
+    """Without ties: 1 - 6 sum d² / (n (n² - 1))."""
+    def ranks(values):
+        return [sorted(values).index(value) for value in values]
+
+    n = len(ours)
+    return 1 - 6 * sum((a - b) ** 2 for a, b in zip(ranks(ours), ranks(paper), strict=True)) / (n * (n * n - 1))
+
+
+def test_spearman_by_hand(whole_plan):
+    table, result = tables.table1(whole_plan, NAME, 30), tables.spearman(whole_plan, NAME, 30)
+    for metric in ("quality", "quantity"):
+        expected = slow_spearman(list(table[metric]["mean"]), list(table[metric]["paper"]))
+        assert result[metric] == pytest.approx(expected)
+        assert -1 < expected < 1
+    assert result["rows"] == {"quality": 8, "quantity": 8}
+
+
+def test_spearman_of_a_reversed_order_and_of_too_few_rows():
+    ours = {"FM": (0.9, 0.1), "FM thresh. 0.99": (0.8, 0.2), "FMUC": (0.7, 0.3)}  # the paper: ascending, 91, 76, 78
+    records = [synthetic_record(v, [q] * 10, [n] * 10) for v, (q, n) in ours.items()]
+    records.append(synthetic_record("FMUC w. temp. 4", [0.9] * 10, [0.0] * 10))  # no quality: a row fewer there
+    result = tables.spearman(records, NAME, 10)
+    assert result["quality"] == pytest.approx(-1) and result["rows"] == {"quality": 3, "quantity": 4}
+    assert result["quantity"] == pytest.approx(slow_spearman([10, 20, 30, 0], [91.1, 75.8, 78.1, 34.1]))
+    alone = tables.spearman(records[:1], NAME, 10)
+    assert math.isnan(alone["quality"]) and alone["rows"]["quality"] == 1
+    assert math.isnan(tables.spearman([], NAME, 10)["quantity"])
+
+
+# --- claims ----------------------------------------------------------------------------------------------------------
+
+def test_every_claim_holds_on_records_of_the_papers_shape(whole_plan):
+    found = verdicts(whole_plan)
+    assert len(found) == 16 and all(holds is True for holds in found.values())
+    assert {rule.key for rule in RULES} == set(found)
+
+
+@pytest.mark.parametrize(("numbers", "fails"), [
+    ({"FMUC_quality": 0.70}, {"quality_every_third", "one_threshold", "mc_dropout", "gain_shrinks"}),
+    ({"FMUC_quantity": 0.95}, {"quantity_below"}),
+    ({"FM_thresh._0.99_quality": 0.70}, {"fm_threshold"}),
+    ({"FM_thresh._0.99_quantity": 0.97}, {"fm_threshold"}),
+    ({"FMUC_thresh._0.95_quality": 0.91}, {"fmuc_threshold"}),
+    ({"FMUC_w._temp._4_quality": 0.86}, {"temperature_4"}),
+    ({"FMUC_w._temp._4_quantity": 0.65}, {"temperature_4"}),
+    ({"FMUC_w/o_temp._quality": 0.90}, {"no_temperature", "temperature_most"}),
+    ({"FMUC_w/o_temp._quantity": 0.71}, {"no_temperature"}),
+    ({"FMUC_two_thresh._quality": 0.92}, {"one_threshold"}),
+    ({"FMUC_two_thresh._quantity": 0.78}, {"one_threshold"}),
+    ({"FMUC_w/o_MC-Dr._quality": 0.90}, {"mc_dropout"}),
+    ({"FMUC_test": 0.66}, {"test_accuracy"}),
+    ({"FMUC_unlabelled": 0.67}, {"unlabelled_accuracy", "known_domain"}),
+    ({"FMUC_test": 0.89}, {"gain_shrinks", "supervision_on_top", "known_domain"}),
+    ({"Labelled_part_only_test": 0.74}, {"fm_helps"}),
+    ({"Fully_supervised_test": 0.71}, {"supervision_on_top"}),
+])
+def test_what_does_not_hold_is_said(numbers, fails):
+    found = verdicts(changed(**numbers))
+    assert {key for key, holds in found.items() if not holds} >= fails
+    if len(numbers) == 1 and len(fails) == 1:
+        assert {key for key, holds in found.items() if holds is False} == fails
+    assert None not in found.values()
+
+
+def test_every_third_means_every_third():
+    fm = synthetic_record("FM", [0.75] * 9, [0.9] * 9)
+    above = synthetic_record("FMUC", [0.9] * 9, [0.7] * 9)
+    dips = synthetic_record("FMUC", [0.9] * 3 + [0.7] * 3 + [0.9] * 3, [0.7] * 9)
+    never = synthetic_record("FMUC", [0.9] * 9, [0.0] * 3 + [0.7] * 6)  # nothing kept at first: no quality to compare
+    assert verdicts([fm, above], epochs=9)["quality_every_third"] is True
+    for record in (dips, never):
+        assert verdicts([fm, record], epochs=9)["quality_every_third"] is False
+    claim = next(c for c in tables.claims([fm, never], NAME, 9) if c.key == "quality_every_third")
+    assert claim.ours == "quality by thirds: FMUC –, 90.0, 90.0; FM 75.0, 75.0, 75.0 (seed 0)"
+    falling = synthetic_record("FM", np.linspace(0.9, 0.8, 9), [0.9] * 9)
+    assert verdicts([falling], epochs=9)["fm_recovers"] is False
+
+
+def test_one_threshold_may_be_a_point_behind():
+    two = synthetic_record("FMUC two thresh.", [0.880] * 10, [0.700] * 10)
+    within = synthetic_record("FMUC", [0.871] * 10, [0.700] * 10)
+    beyond = synthetic_record("FMUC", [0.860] * 10, [0.700] * 10)
+    assert verdicts([two, within], epochs=10)["one_threshold"] is True
+    assert verdicts([two, beyond], epochs=10)["one_threshold"] is False
+
+
+def test_rows_are_compared_on_common_seeds():
+    """FM's other seeds must not decide what its threshold did with seed 0."""
+    records = [synthetic_record("FM", [quality] * 10, [0.9] * 10, seed=seed)
+               for seed, quality in enumerate((0.7, 0.9, 0.9))]
+    records.append(synthetic_record("FM thresh. 0.99", [0.75] * 10, [0.8] * 10, seed=0))
+    claim = next(c for c in tables.claims(records, NAME, 10) if c.key == "fm_threshold")
+    assert claim.holds is True
+    assert claim.ours == "quality: FM thresh. 0.99 75.0, FM 70.0; quantity: FM thresh. 0.99 80.0, FM 90.0 (seed 0)"
+
+
+def test_accuracy_claim_names_spread_and_seeds():
+    records = [synthetic_record(variant, [0.8], [0.8], seed=seed, test=test, unlabelled=0.8)
+               for variant, values in (("FMUC", (0.70, 0.74, 0.72)), ("FM", (0.71, 0.70, 0.69)))
+               for seed, test in enumerate(values)]
+    claim = next(c for c in tables.claims(records, NAME, 1) if c.key == "test_accuracy")
+    assert claim.holds and claim.verdict == "holds"
+    assert claim.ours == "test accuracy: FMUC 72.0 ± 2.0, FM 70.0 ± 1.0; higher in 2 of 3 seeds (seeds 0, 1, 2)"
+
+
+def test_scenes_have_their_own_claims():
+    """On TUT2017 the paper's higher threshold of FMUC raised the quality, and MC-Dropout hardly mattered."""
+    numbers = dict(SYNTHETIC)
+    numbers["FMUC thresh. 0.95"] = (0.92, 0.61, 0.71, 0.76)
+    numbers["FMUC w/o MC-Dr."] = (0.875, 0.705, 0.71, 0.76)
+    scenes = verdicts(synthetic_plan("scenes-sim", numbers=numbers), "scenes-sim")
+    assert scenes["fmuc_threshold"] is True and scenes["mc_dropout"] is True
+    notes = verdicts(synthetic_plan(NAME, numbers=numbers))
+    assert notes["fmuc_threshold"] is False and notes["mc_dropout"] is True
+    own = verdicts(synthetic_plan("birds"), "birds")  # not in the paper: only what the paper says of both
+    assert "mc_dropout" not in own and own["test_accuracy"] is True
+
+
+@pytest.mark.parametrize("missing", experiments.VARIANTS)
+def test_what_was_not_run_decides_nothing(whole_plan, missing):
+    records = [record for record in whole_plan if record.run.variant != missing]
+    complete = {claim.key: claim for claim in tables.claims(whole_plan, NAME, 30)}
+    rules = [rule for rule in RULES if rule.paper in (None, "nsynth")]
+    for rule, claim in zip(rules, tables.claims(records, NAME, 30), strict=True):
+        if missing in rule.variants:
+            assert (claim.holds, claim.verdict, claim.ours) == (None, "not run", "")
+        else:
+            assert claim == complete[claim.key]
+
+
+# --- compare ---------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def shipped(whole_plan, monkeypatch):
+    """``compare`` reads these records instead of a folder."""
+    def use(records):
+        monkeypatch.setattr(tables, "load_all", lambda profile, source: list(records))
+
+    preset = experiments.preset("mini", NAME)
+    epochs = preset.training.epochs
+    records, numbers = [], synthetic_plan(NAME, epochs=epochs, seeds=preset.seeds)
+    for run in experiments.plan("mini", NAME):
+        fabricated = runs.find(numbers, NAME, run.variant, run.seed)[0]
+        repeated = preset.table_2_factor if run.training.epochs > epochs else 1
+        records.append(replace(fabricated, run=run, kept=np.tile(fabricated.kept, (repeated, 1, 1)),
+                               seen=np.tile(fabricated.seen, (repeated, 1))))
+    use(records)
+    return use, records
+
+
+def test_compare_is_json_and_text(shipped):
+    _, records = shipped
+    result = json.loads(json.dumps(tables.compare("mini")))[NAME]
+    epochs = experiments.preset("mini", NAME).training.epochs
+    expected = tables.spearman(records, NAME, epochs)
+    assert result["table1"]["spearman"]["quality"] == pytest.approx(expected["quality"], abs=1e-4)
+    assert result["table1"]["rows"]["FMUC"]["quality"]["paper"] == 86.7
+    assert result["table2"]["unlabelled"]["Fully supervised"]["mean"] is None
+    assert result["regime"]["unlabelled_above_test"] is True
+    assert result["regime"]["fm_quantity"] == result["table1"]["rows"]["FM"]["quantity"]["mean"]
+    assert result["records"] == len(records) and result["other_records"] == []
+    text = tables.format_compare({NAME: result})
+    for part in ("nsynth-gm (stand-in) | paper: NSynth", "| paper 86.7", "Spearman", "±", "T = 4", "        holds"):
+        assert part in text
+    assert "not run" not in text and "does not hold" not in text and "nan" not in text
+
+
+def test_compare_says_what_is_missing_or_not_so(shipped):
+    use, records = shipped
+    use([record for record in records if record.run.variant in ("FM", "FMUC") and record.run.seed == 0])
+    text = tables.format_compare(tables.compare("mini"))
+    assert "not run  §VI   Full supervision" in text and "– | paper 92.3" in text and "nan" not in text
+    swapped = {"FM": "FMUC", "FMUC": "FM"}
+    by_key = {(record.run.variant, record.run.seed): record for record in records}
+    use([replace(by_key[swapped.get(r.run.variant, r.run.variant), r.run.seed], run=r.run) for r in records])
+    text = tables.format_compare(tables.compare("mini"))
+    assert "does not hold  §VI   FMUC is more accurate than FM on test files" in text
+
+
+def test_compare_leaves_out_records_of_another_configuration(shipped):
+    use, records = shipped
+    old = replace(records[0], run=replace(records[0].run, labelled_share=0.5))
+    use([*records, old])
+    result = tables.compare("mini")
+    assert result[NAME]["other_records"] == [old.run.name]
+    assert old.run.name in tables.format_compare(result)
+    use([old])
+    with pytest.raises(FmucError, match="none of 1 run records has a configuration of profile 'mini'.*reproduce"):
+        tables.compare("mini")

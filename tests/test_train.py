@@ -1,0 +1,496 @@
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+from torch.nn import BatchNorm2d
+from torch.testing import assert_close
+
+from fmuc import datasets, uncertainty
+from fmuc import train as training
+from fmuc.augment import augment
+from fmuc.config import Augmentation, Network, Run, Selection, Training, View
+from fmuc.errors import FmucError
+from fmuc.metrics import PseudoLabelCounts
+from fmuc.model import Dropout
+from fmuc.runs import is_finished, load_record
+from fmuc.splits import draw_split, load_split
+from fmuc.train import CHECKPOINT, Batch, Trainer, as_images, build, predict, step, stream, train
+
+CPU = torch.device("cpu")
+LOW_FM = Selection(rule="confidence", threshold=0.7)
+LOW_FMUC = Selection(rule="mean_minus_std", threshold=0.55, temperature=2.0, passes=3)
+RUN = Run(
+    "nsynth", "FM", 0, TINY, labelled_share=0.25, selection=Selection(rule="confidence", threshold=0.1),
+    augmentation=Augmentation(View(shift_time=0.2), View(shift_time=0.3, shift_mel=0.1, noise=0.3, sharpen=0.5)),
+    network=Network(widths=(4, 8), blocks=(1, 1), stem=(3, 2)),
+    training=Training(labelled_batch=4, unlabelled_batch=10, iterations_per_epoch=3, epochs=4, supervised_batch=6,
+                      warm_start=5, evaluate_every=2, precision="float32"),
+)
+PART = replace(RUN, variant="Labelled part only", selection=None)
+FULL = replace(RUN, variant="Fully supervised", selection=None, labels="all")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Nets this small are fastest so, and equality to the last bit does not depend on how work is shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def trainer(folder: Path, run: Run = RUN) -> Trainer:
+    return Trainer(run, datasets.load(run.dataset), folder, "cpu")
+
+
+def weights(net: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+def assert_equal_weights(first: torch.nn.Module, second: torch.nn.Module) -> None:
+    other = second.state_dict()
+    different = [name for name, value in first.state_dict().items() if not torch.equal(value, other[name])]
+    assert not different
+
+
+# One step against plain autograd
+
+
+def decided(run: Run) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    """A fresh net and its optimiser, with a head that spreads the confidences."""
+    net, optimiser = build(run, 3, CPU)
+    with torch.no_grad():
+        net.head.weight.mul_(40)
+    return net, optimiser
+
+
+def random_batch() -> Batch:
+    rng = torch.Generator().manual_seed(5)
+    return Batch(torch.randn(6, 12, 8, generator=rng), torch.tensor([0, 1, 2, 2, 1, 0]),
+                 torch.randn(14, 12, 8, generator=rng), torch.randint(-1, 3, (14,), generator=rng))
+
+
+def slow_pseudo_labels(net: torch.nn.Module, weak: torch.Tensor, selection: Selection) -> tuple[list[int], list[bool]]:
+    """Labels and mask, one pass and one example at a time; the net is left in training mode."""
+    net.eval()
+    for module in net.modules():
+        if isinstance(module, Dropout):
+            module.train(selection.passes > 0)
+    with torch.no_grad():
+        passes = [torch.softmax(net(as_images(weak)) / selection.temperature, dim=1)
+                  for _ in range(max(selection.passes, 1))]
+    net.train()
+    labels, kept = [], []
+    for example in range(len(weak)):
+        values = torch.stack([p[example] for p in passes]).double()  # (N, C)
+        mean = values.mean(dim=0)
+        std = ((values - mean) ** 2).mean(dim=0).sqrt()
+        label = int(mean.argmax())
+        labels.append(label)
+        kept.append(bool(mean[label] - std[label] > selection.threshold) if selection.rule == "mean_minus_std"
+                    else bool(mean[label] >= selection.threshold))
+    return labels, kept
+
+
+def slow_step(net: torch.nn.Module, batch: Batch, run: Run, rng: torch.Generator) -> tuple:
+    """FixMatch or FMUC, written out: losses, mask, pseudo-labels, gradients and Adam's first update of ``net``."""
+    x = augment(batch.labelled, run.augmentation.weak, rng)
+    weak = augment(batch.unlabelled, run.augmentation.weak, rng)
+    strong = augment(batch.unlabelled, run.augmentation.strong, rng)
+    labels, kept = slow_pseudo_labels(net, weak, run.selection)
+    log = torch.log_softmax(net(as_images(torch.cat([x, strong]))), dim=1)
+    labelled = sum(-log[i, label] for i, label in enumerate(batch.labels.tolist())) / len(x)
+    unlabelled = sum((-log[len(x) + i, label] for i, label in enumerate(labels) if kept[i]), torch.zeros(())) / len(weak)
+    gradients = torch.autograd.grad(labelled + unlabelled, list(net.parameters()))
+    with torch.no_grad():
+        for parameter, gradient in zip(net.parameters(), gradients, strict=True):
+            first, second = 0.1 * gradient / (1 - 0.9), 0.001 * gradient**2 / (1 - 0.999)  # bias-corrected moments
+            parameter -= run.training.learning_rate * first / (second.sqrt() + 1e-8)
+    return labelled.item(), unlabelled.item(), labels, kept, gradients
+
+
+@pytest.mark.parametrize("selection", [LOW_FM, LOW_FMUC, replace(LOW_FMUC, passes=0)], ids=["FM", "FMUC", "w/o MC-Dr."])
+def test_one_step_equals_plain_autograd(selection, monkeypatch):
+    monkeypatch.setattr(uncertainty, "PASS_ELEMENTS", 1)  # the passes one by one, as in the reference
+    run, batch = replace(RUN, selection=selection), random_batch()
+    net, optimiser = decided(run)
+    reference, counts = deepcopy(net), PseudoLabelCounts(3)
+    torch.manual_seed(11)
+    losses = step(net, optimiser, batch, run, torch.Generator().manual_seed(1), counts)
+    torch.manual_seed(11)
+    expected = slow_step(reference, batch, run, torch.Generator().manual_seed(1))
+    labelled, unlabelled, labels, kept, gradients = expected
+    assert 0 < sum(kept) < 14
+    assert losses.tolist() == pytest.approx([labelled, unlabelled], rel=1e-5)
+    table = np.zeros((4, 3), dtype=int)
+    for true, label, keep in zip(batch.truth.tolist(), labels, kept, strict=True):
+        table[true, label] += keep  # -1 is the last row
+    np.testing.assert_array_equal(counts.kept.numpy(), table)
+    for parameter, gradient in zip(net.parameters(), gradients, strict=True):
+        assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
+    for name, value in net.state_dict().items():
+        assert_close(value, reference.state_dict()[name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_supervised_step_is_the_cross_entropy_of_the_weak_view():
+    net, optimiser = build(PART, 3, CPU)
+    reference, batch = deepcopy(net), random_batch()
+    torch.manual_seed(11)
+    losses = step(net, optimiser, replace(batch, unlabelled=None, truth=None), PART, torch.Generator().manual_seed(1))
+    torch.manual_seed(11)
+    x = augment(batch.labelled, PART.augmentation.weak, torch.Generator().manual_seed(1))
+    log = torch.log_softmax(reference(as_images(x)), dim=1)
+    assert losses.tolist() == pytest.approx([-log[range(6), batch.labels].mean().item(), 0], rel=1e-6)
+
+
+@pytest.mark.parametrize("selection", [LOW_FM, LOW_FMUC, replace(LOW_FMUC, batch_norm="batch")],
+                         ids=["FM", "FMUC", "batch statistics"])
+def test_running_statistics_are_updated_once_by_the_training_pass_alone(selection):
+    run = replace(RUN, selection=selection)
+    net, optimiser = build(run, 3, CPU)
+    norm = next(m for m in net.modules() if isinstance(m, BatchNorm2d))
+    seen = []
+    norm.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().clone()))
+    before = norm.running_mean.clone(), norm.running_var.clone()
+    step(net, optimiser, random_batch(), run, torch.Generator().manual_seed(1))
+    trained = [x for x in seen if len(x) == 6 + 14]
+    assert len(trained) == 1 and norm.num_batches_tracked.item() == 1
+    values = trained[0].transpose(0, 1).flatten(1)
+    assert_close(norm.running_mean, 0.9 * before[0] + 0.1 * values.mean(dim=1))
+    assert_close(norm.running_var, 0.9 * before[1] + 0.1 * values.var(dim=1))
+
+
+def test_every_weight_learns_in_bfloat16_too():
+    """The weak pass without gradients shares autocast's cache of weights with the training pass."""
+    run = replace(RUN, selection=LOW_FMUC, training=replace(RUN.training, precision="bfloat16"))
+    net, optimiser = decided(run)
+    losses = step(net, optimiser, random_batch(), run, torch.Generator().manual_seed(1))
+    assert losses.dtype == torch.float32 and losses.isfinite().all()
+    assert all(p.grad is not None and p.grad.any() and p.dtype == torch.float32 for p in net.parameters())
+
+
+# Sampling
+
+
+@pytest.mark.parametrize("size", [1, 5, 12])
+def test_every_pass_of_a_stream_is_a_new_permutation(size):
+    pool = np.arange(100, 100 + size)
+    taken = stream(pool, (3, 0), 0, 6 * size).reshape(6, size)
+    assert all(sorted(lap) == pool.tolist() for lap in taken)
+    assert size < 12 or len({tuple(lap) for lap in taken}) == 6
+
+
+def test_a_stream_is_addressed_by_position():
+    pool = np.arange(7)
+    whole = stream(pool, (3, 0), 0, 60)
+    for start, count in ((0, 3), (3, 9), (6, 1), (7, 7), (13, 40), (59, 1), (20, 0)):
+        np.testing.assert_array_equal(stream(pool, (3, 0), start, count), whole[start : start + count])
+    assert not np.array_equal(whole, stream(pool, (4, 0), 0, 60))
+    assert not np.array_equal(whole, stream(pool, (3, 1), 0, 60))
+
+
+def test_batches_take_every_unlabelled_patch_before_any_comes_again(trainable, tmp_path):
+    t, taken = trainer(tmp_path), {}
+    assert len(t.unlabelled) == 2 * 18 and len(t.labelled) == 2 * 6  # two patches of each file
+    gather = t.source.gather
+    t.source.gather = lambda patches: taken.setdefault(len(patches), []).extend(patches.tolist()) or gather(patches)
+    batches = [t.batch(index, unlabelled=True) for index in range(18)]
+    assert sorted(taken[10][:36]) == sorted(t.unlabelled.tolist()) == sorted(set(taken[10][:36]))
+    assert np.bincount(taken[10])[t.unlabelled].tolist() == [5] * 36  # 18 * 10 = 5 * 36
+    assert np.bincount(taken[4])[t.labelled].tolist() == [6] * 12
+    assert not set(taken[10]) & set(taken[4])
+    for batch in batches:
+        assert (batch.labelled.shape, batch.unlabelled.shape) == ((4, 12, 8), (10, 12, 8))
+        assert batch.labels.shape == (4,) and batch.truth.shape == (10,)
+
+
+def test_patches_come_normalised_with_the_labels_of_their_files(trainable, tmp_path):
+    t = trainer(tmp_path)
+    part = t.indices(0, t.labelled, 3, 4)
+    batch, files = t.batch(3, unlabelled=True), t.source.cache.clip_of_patch[part.numpy()]
+    np.testing.assert_array_equal(batch.labelled.numpy(), t.source.cache.normalised(part.numpy()))
+    assert batch.labels.tolist() == [t.dataset.classes.index(t.dataset.clips[i].label) for i in files]
+    assert {i for i in files} <= set(t.split.labelled.tolist())
+
+
+def test_a_batch_larger_than_the_pool_goes_round_it(trainable, tmp_path):
+    t = trainer(tmp_path, replace(RUN, training=replace(RUN.training, unlabelled_batch=50)))
+    assert np.bincount(t.indices(2, t.unlabelled, 0, 50).numpy())[t.unlabelled].min() == 1
+
+
+# The hidden truth
+
+
+def test_the_truth_of_unlabelled_files_is_counted_but_never_learnt_from(trainable, tmp_path):
+    honest, wrong = trainer(tmp_path), trainer(tmp_path)
+    wrong.truth[wrong.unlabelled] = (wrong.truth[wrong.unlabelled] + 1) % 11
+    for _ in range(2):
+        first, second = honest.train_epoch(), wrong.train_epoch()
+    assert_equal_weights(honest.net, wrong.net)
+    assert first["quantity"] == second["quantity"] > 0 and first["loss_unlabelled"] == second["loss_unlabelled"] > 0
+    assert honest.kept[-1].sum() == wrong.kept[-1].sum() and not np.array_equal(honest.kept[-1], wrong.kept[-1])
+    unknown = trainer(tmp_path)
+    unknown.truth[unknown.unlabelled] = -1
+    for _ in range(2):
+        row = unknown.train_epoch()
+    assert_equal_weights(honest.net, unknown.net)
+    assert np.isnan(row["quality"]) and unknown.kept[-1][-1].sum() == honest.kept[-1].sum()
+
+
+# Epochs, resuming, records
+
+
+def test_the_seed_decides_everything(trainable, tmp_path):
+    first, again, other = (trainer(tmp_path, replace(RUN, seed=seed)) for seed in (0, 0, 1))
+    for t in (first, again, other):
+        t.train_epoch()
+    assert_equal_weights(first.net, again.net)
+    assert not torch.equal(first.net.head.weight, other.net.head.weight)
+    assert first.split.digest != other.split.digest
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+@pytest.mark.parametrize("run", [RUN, replace(RUN, selection=LOW_FMUC), PART], ids=["FM", "FMUC", "supervised"])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(trainable, tmp_path, run, stop):
+    whole, before = trainer(tmp_path, run), trainer(tmp_path, run)
+    for _ in range(4):
+        whole.train_epoch()
+    for _ in range(stop):
+        before.train_epoch()
+    before.save_checkpoint()
+    torch.manual_seed(99)  # another process knows nothing of the first one's generators
+    after = trainer(tmp_path, run)
+    assert after.load_checkpoint() and after.epoch == stop
+    for _ in range(4 - stop):
+        after.train_epoch()
+    assert_equal_weights(whole.net, after.net)
+    np.testing.assert_array_equal(whole.kept, after.kept)
+    np.testing.assert_array_equal(whole.seen, after.seen)
+    rows = [[{**row, "seconds": 0} for row in t.rows] for t in (whole, after)]
+    assert json.dumps(rows[0]) == json.dumps(rows[1])  # as text: NaN equals NaN
+
+
+def test_resuming_restores_the_optimiser(trainable, tmp_path):
+    before, after = trainer(tmp_path), trainer(tmp_path)
+    before.train_epoch()
+    before.save_checkpoint()
+    after.load_checkpoint()
+    for old, new in zip(before.net.parameters(), after.net.parameters(), strict=True):
+        for name, value in before.optimiser.state[old].items():
+            restored = after.optimiser.state[new][name]
+            assert torch.equal(value, restored) and value.stride() == restored.stride()  # the kernel reads memory
+
+
+def test_training_goes_on_after_an_interrupt_and_warms_up_once(trainable, tmp_path, monkeypatch):
+    warm_ups, warm_up = [], Trainer.warm_up
+    monkeypatch.setattr(Trainer, "warm_up", lambda self: warm_ups.append(self.epoch) or warm_up(self))
+    folder, epochs = tmp_path / "run", []
+
+    def interrupt(row: dict) -> None:
+        epochs.append(row["epoch"])
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(RUN, device="cpu", folder=folder, progress=False, on_epoch=interrupt)
+    assert not is_finished(folder)
+    record = train(RUN, device="cpu", folder=folder, progress=False, on_epoch=interrupt)
+    assert epochs == [1, 2, 3, 4] == record.history.index.tolist() and warm_ups == [0]
+    assert record.kept.shape == (4, 12, 11) and (record.seen.sum(axis=1) == 30).all()
+    assert is_finished(folder) and not list(folder.glob(".*"))
+
+
+def test_warm_start_takes_its_number_of_supervised_steps(trainable, tmp_path):
+    t, with_none = trainer(tmp_path), trainer(tmp_path, replace(RUN, training=replace(RUN.training, warm_start=0)))
+    norm = next(m for m in t.net.modules() if isinstance(m, BatchNorm2d))
+    t.train_epoch()
+    assert norm.num_batches_tracked.item() == 5 + 3
+    with_none.train_epoch()
+    assert {state["step"].item() for state in t.optimiser.state.values()} == {8}
+    assert {state["step"].item() for state in with_none.optimiser.state.values()} == {3}
+    assert t.seen[0].sum() == 30 == with_none.seen[0].sum()  # the warm start is not counted
+
+
+def test_a_finished_run_is_not_trained_again(trainable, tmp_path, monkeypatch):
+    run = replace(PART, training=replace(PART.training, epochs=1))
+    first = train(run, device="cpu", folder=tmp_path / "run", progress=False)
+    monkeypatch.setattr(training, "Trainer", None)
+    again = train(run, device="cpu", folder=tmp_path / "run", progress=False)
+    assert again.results == first.results and again.history.equals(first.history)
+
+
+def test_a_finished_record_of_another_configuration_is_refused(trainable, tmp_path):
+    run = replace(PART, training=replace(PART.training, epochs=1))
+    train(run, device="cpu", folder=tmp_path / "run", progress=False)
+    with pytest.raises(FmucError, match="run"):
+        train(replace(run, seed=1), device="cpu", folder=tmp_path / "run", progress=False)
+
+
+def test_a_longer_run_begins_with_the_shorter_one(trainable, tmp_path):
+    """So Table I can be read off the first epochs of the runs of Table II."""
+    shorter, longer = trainer(tmp_path, replace(RUN, training=replace(RUN.training, epochs=1))), trainer(tmp_path)
+    shorter.train_epoch()
+    longer.train_epoch()
+    assert_equal_weights(shorter.net, longer.net)
+    np.testing.assert_array_equal(shorter.kept, longer.kept)
+
+
+def test_accuracies_are_computed_in_the_planned_epochs_and_do_not_disturb_training(trainable, tmp_path):
+    often = trainer(tmp_path, replace(RUN, training=replace(RUN.training, evaluate_every=1)))
+    seldom = trainer(tmp_path, replace(RUN, training=replace(RUN.training, evaluate_every=3)))
+    for _ in range(4):
+        often.train_epoch()
+        seldom.train_epoch()
+    assert_equal_weights(often.net, seldom.net)
+    assert [row["epoch"] for row in seldom.rows if "test_accuracy" in row] == [3, 4]
+    assert all(0 <= row["unlabelled_accuracy"] <= 1 for row in often.rows)
+
+
+def test_a_record_holds_what_the_net_predicts_for_every_file(trainable, tmp_path):
+    run = replace(RUN, training=replace(RUN.training, epochs=1))
+    record = train(run, device="cpu", folder=tmp_path / "run", progress=False)
+    t = trainer(tmp_path / "run", run)
+    assert t.load_checkpoint()
+    for part in ("test", "unlabelled"):
+        clips = getattr(t.split, part)
+        assert record.files[f"{part}_ids"].astype(str).tolist() == [t.dataset.clips[i].id for i in clips]
+        right = []
+        for row, clip in enumerate(clips):
+            patches = np.flatnonzero(t.source.cache.clip_of_patch == clip)
+            mean = predict(t.net, t.source, patches, run).mean(axis=0)
+            np.testing.assert_allclose(record.files[f"{part}_probabilities"][row], mean, atol=1e-3)
+            truth = t.dataset.classes.index(t.dataset.clips[clip].label)
+            assert record.files[f"{part}_labels"][row] == truth
+            right.append(mean.argmax() == truth)
+        assert record.results[f"{part}_accuracy"] == pytest.approx(np.mean(right))
+        assert record.results[f"{part}_files"] == len(clips) == {"test": 9, "unlabelled": 18}[part]
+    assert load_split(tmp_path / "run" / "split.json", t.dataset).digest == t.split.digest
+    assert record.provenance["dataset_digest"] == t.dataset.digest and record.provenance["precision"] == "float32"
+
+
+def test_predictions_do_not_depend_on_the_batch_and_keep_the_mode(trainable, tmp_path):
+    t = trainer(tmp_path)
+    t.train_epoch()
+    patches = t.unlabelled[::-1].copy()
+    whole = predict(t.net, t.source, patches, RUN)
+    np.testing.assert_allclose(predict(t.net, t.source, patches, RUN, batch=5), whole, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(whole.sum(axis=1), 1, rtol=1e-5)
+    assert t.net.training
+
+
+@pytest.mark.parametrize(("run", "labelled", "unlabelled"), [(PART, 6, 18), (FULL, 24, 0)], ids=["part", "all"])
+def test_supervised_runs(trainable, tmp_path, run, labelled, unlabelled):
+    batches, batch = [], Trainer.batch
+    t = trainer(tmp_path, run)
+    t.batch = lambda index, unlabelled: batches.append(batch(t, index, unlabelled)) or batches[-1]
+    row = t.train_epoch()
+    assert [len(b.labelled) for b in batches] == [6, 6, 6] and {b.unlabelled for b in batches} == {None}
+    assert row["loss_labelled"] > 0 == row["loss_unlabelled"]
+    assert np.isnan(row["quality"]) and np.isnan(row["quantity"]) and t.seen[0].sum() == 0
+    results = t.record().results
+    assert (results["labelled_files"], results["unlabelled_files"]) == (labelled, unlabelled)
+    assert ("unlabelled_accuracy" in results) == bool(unlabelled) and 0 <= results["test_accuracy"] <= 1
+
+
+def test_supervised_training_learns(trainable, tmp_path):
+    t = trainer(tmp_path, replace(FULL, training=replace(FULL.training, iterations_per_epoch=60, learning_rate=1e-2)))
+    first, last = t.train_epoch()["loss_labelled"], t.train_epoch()["loss_labelled"]
+    assert last < 0.9 * first
+
+
+def test_patches_that_do_not_fit_are_read_batch_by_batch_with_the_same_result(trainable, tmp_path, monkeypatch):
+    resident = trainer(tmp_path)
+    monkeypatch.setattr(training, "RESIDENT_BYTES", 0)
+    mapped = trainer(tmp_path)
+    assert resident.source.resident is not None and mapped.source.resident is None
+    for t in (resident, mapped):
+        t.train_epoch()
+    assert_equal_weights(resident.net, mapped.net)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_the_remedy(trainable, tmp_path):
+    t = trainer(tmp_path, replace(RUN, training=replace(RUN.training, learning_rate=1e30)))
+    with pytest.raises(FmucError, match=r"epoch \d.*training.learning_rate"):
+        for _ in range(4):
+            t.train_epoch()
+
+
+# Bad input
+
+
+def one_line(error: pytest.ExceptionInfo) -> str:
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_checkpoint_of_another_run_is_refused(trainable, tmp_path):
+    first = trainer(tmp_path)
+    first.train_epoch()
+    first.save_checkpoint()
+    other = replace(RUN, seed=1)
+    with pytest.raises(FmucError, match=f"{CHECKPOINT}.*{RUN.id}.*delete") as caught:
+        train(other, device="cpu", folder=tmp_path, progress=False)
+    one_line(caught)
+
+
+def test_a_checkpoint_of_other_data_is_refused(trainable, tmp_path):
+    """The same run over changed data would go on with other labelled files."""
+    first = trainer(tmp_path)
+    first.train_epoch()
+    first.save_checkpoint()
+    clips = tuple(replace(clip, id=f"new-{clip.id}") for clip in first.dataset.clips)
+    first.dataset = replace(first.dataset, clips=clips)
+    first.split = draw_split(first.dataset, 0.25, 0)
+    with pytest.raises(FmucError, match=CHECKPOINT) as caught:
+        first.load_checkpoint()
+    one_line(caught)
+
+
+@pytest.mark.parametrize("damage", ["text", "cut", "empty", "weights"])
+def test_a_damaged_checkpoint_is_refused(trainable, tmp_path, damage):
+    first = trainer(tmp_path)
+    first.train_epoch()
+    if damage == "weights":
+        first.net.extra = torch.nn.Linear(2, 2)
+    first.save_checkpoint()
+    path = tmp_path / CHECKPOINT
+    content = path.read_bytes()
+    path.write_bytes({"text": b"not a checkpoint", "cut": content[: len(content) // 2], "empty": b"",
+                      "weights": content}[damage])
+    with pytest.raises(FmucError, match=f"{CHECKPOINT}.*delete it") as caught:
+        train(RUN, device="cpu", folder=tmp_path, progress=False)
+    one_line(caught)
+
+
+def test_missing_features_are_named_with_a_command_that_works(trainable, tmp_path):
+    run = replace(PART, features=replace(TINY, hop=256))
+    with pytest.raises(FmucError, match=r"no features under .* 'python -m fmuc features --dataset nsynth ") as caught:
+        train(run, device="cpu", folder=tmp_path / "run", progress=False)
+    one_line(caught)
+
+
+def test_nothing_to_pseudo_label_is_said_so(trainable, tmp_path):
+    with pytest.raises(FmucError, match="labelled_share") as caught:
+        train(replace(RUN, labelled_share=1.0), device="cpu", folder=tmp_path / "run", progress=False)
+    one_line(caught)
+
+
+def test_an_unusable_device_is_named(trainable, tmp_path):
+    for device in ("gpu", "cuda:99"):
+        with pytest.raises(FmucError, match=device) as caught:
+            train(RUN, device=device, folder=tmp_path / "run", progress=False)
+        one_line(caught)
+
+
+def test_the_record_read_back_is_the_record(trainable, tmp_path):
+    record = train(replace(RUN, training=replace(RUN.training, epochs=2)), device="cpu", folder=tmp_path / "run",
+                   progress=False)
+    again = load_record(tmp_path / "run")
+    assert again.run == record.run and again.results == record.results and again.history.equals(record.history)

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from fmuc import uncertainty
+from fmuc.config import Network, Selection
+from fmuc.model import CNN420, Dropout
+from fmuc.selection import pseudo_label
+from fmuc.uncertainty import pass_statistics, prediction_mode, weak_logits
+
+SMALL = Network(widths=(4, 8), blocks=(1, 1), stem=(3, 2))
+
+
+@pytest.fixture
+def net() -> CNN420:
+    """A net in training mode whose BatchNorm layers have seen data; one block is frozen in evaluation mode."""
+    torch.manual_seed(0)
+    net = CNN420(3, SMALL)
+    net(torch.randn(16, 1, 8, 8))
+    net.blocks[1].eval()
+    return net
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    return torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def state(net: nn.Module) -> tuple[list[bool], list[float], dict[str, torch.Tensor]]:
+    """Everything that a prediction must leave alone: modes, momenta, weights and running statistics."""
+    momenta = [m.momentum for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    return [m.training for m in net.modules()], momenta, deepcopy(net.state_dict())
+
+
+def assert_same_state(net: nn.Module, before: tuple) -> None:
+    modes, momenta, weights = state(net)
+    assert (modes, momenta) == before[:2]
+    assert all(torch.equal(value, before[2][name]) for name, value in weights.items())
+
+
+@pytest.mark.parametrize("batch_norm", ["running", "batch"])
+@pytest.mark.parametrize("dropout", [False, True])
+def test_prediction_mode_leaves_no_trace(net, x, dropout, batch_norm):
+    net.blocks[0].units[0][1].momentum = 0.3
+    before = state(net)
+    assert before[1] == [0.3, 0.1, 0.1, 0.1]
+    with prediction_mode(net, dropout=dropout, batch_norm=batch_norm):
+        net(x)
+        net(2 * x + 1)
+    assert_same_state(net, before)
+
+
+def test_prediction_mode_restores_after_an_error(net):
+    before = state(net)
+    with pytest.raises(RuntimeError, match="in between"), prediction_mode(net, dropout=True, batch_norm="batch"):
+        raise RuntimeError("in between")
+    assert_same_state(net, before)
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+def test_dropout_is_active_only_when_asked_for(net, x, dropout):
+    with prediction_mode(net, dropout=dropout):
+        modes = {type(m): m.training for m in net.modules()}
+        assert torch.equal(net(x), net(x)) is not dropout
+    assert (modes[Dropout], modes[nn.BatchNorm2d]) == (dropout, False)
+
+
+def test_a_net_without_dropout_is_refused(x):
+    without = CNN420(3, Network(widths=(4,), blocks=(1,), stem=(3, 1), dropout=0.0))
+    with pytest.raises(ValueError, match="network.dropout"), prediction_mode(without, dropout=True):
+        pass
+    with pytest.raises(ValueError, match="network.dropout"):
+        weak_logits(without, x, passes=5)
+    assert without.training
+    assert weak_logits(without, x, passes=0).shape == (1, 6, 3)
+
+
+def test_dropout_layers_of_the_library_count_as_well(x):
+    net = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 3)).eval()
+    logits = weak_logits(net, x, passes=4)
+    assert not torch.equal(logits[0], logits[1]) and not net[1].training
+
+
+def test_no_pass_means_one_deterministic_pass(net, x):
+    reference = deepcopy(net).eval()
+    logits = weak_logits(net, x, passes=0)
+    assert logits.shape == (1, 6, 3)
+    assert_close(logits[0], reference(x).detach())
+
+
+def test_batch_statistics_normalise_by_the_batch(net, x):
+    reference = deepcopy(net).train()
+    for module in reference.modules():
+        if isinstance(module, Dropout):
+            module.eval()
+    before = state(net)
+    logits = weak_logits(net, x, passes=0, batch_norm="batch")
+    assert_close(logits[0], reference(x).detach())
+    assert not torch.allclose(logits, weak_logits(net, x, passes=0, batch_norm="running"))
+    assert_same_state(net, before)
+
+
+@pytest.mark.parametrize("batch_norm", ["running", "batch"])
+def test_passes_differ_and_come_as_passes_by_batch_by_class(net, x, batch_norm):
+    logits = weak_logits(net, x, passes=5, batch_norm=batch_norm)
+    assert logits.shape == (5, 6, 3) and logits.dtype == torch.float32
+    assert all(not torch.equal(logits[i], logits[j]) for i in range(5) for j in range(i))
+
+
+@pytest.mark.parametrize("together", [1, 2, 5, 100])
+def test_repeated_and_looped_passes_are_in_the_same_order(net, x, together, monkeypatch):
+    """With dropout that drops nothing every pass must equal the plain one, example by example."""
+    monkeypatch.setattr(uncertainty, "PASS_ELEMENTS", together * x.numel())
+    for module in net.modules():
+        if isinstance(module, Dropout):
+            module.dropped = 0
+    sizes = []
+    net.register_forward_hook(lambda _, args, __: sizes.append(len(args[0])))
+    logits = weak_logits(net, x, passes=5)
+    assert [size // 6 for size in sizes] == {1: [1] * 5, 2: [2, 2, 1], 5: [5], 100: [5]}[together]
+    assert_close(logits, weak_logits(net, x, passes=0).expand(5, -1, -1))
+
+
+def test_batch_statistics_are_those_of_one_copy_of_the_batch(net, x):
+    sizes = []
+    net.register_forward_hook(lambda _, args, __: sizes.append(len(args[0])))
+    weak_logits(net, x, passes=3, batch_norm="batch")
+    assert sizes == [6, 6, 6]
+
+
+def test_repeated_and_looped_passes_have_the_same_distribution(net, x, monkeypatch):
+    torch.manual_seed(0)
+    draws = {}
+    for name, elements in (("looped", 1), ("repeated", 2**30)):
+        monkeypatch.setattr(uncertainty, "PASS_ELEMENTS", elements)
+        draws[name] = weak_logits(net, x, passes=600).double()
+    looped, repeated = draws.values()
+    error = ((looped.var(dim=0) + repeated.var(dim=0)) / 600).sqrt()
+    assert ((looped.mean(dim=0) - repeated.mean(dim=0)).abs() < 5 * error).all()
+    assert_close(looped.std(dim=0), repeated.std(dim=0), rtol=0.25, atol=0)
+    # copies of an example within one call have masks of their own
+    pairs = repeated - repeated.mean(dim=0)
+    assert ((pairs[1:] * pairs[:-1]).mean(dim=0).abs() < 5 * repeated.var(dim=0) / 600**0.5).all()
+
+
+def test_one_pass_has_neither_spread_nor_nan(net, x):
+    mean, std = pass_statistics(weak_logits(net, x, passes=1), 2.0)
+    assert torch.equal(std, torch.zeros(6, 3)) and mean.isfinite().all()
+
+
+@pytest.mark.parametrize("passes", [0, 5])
+def test_pseudo_labels_carry_no_gradient_and_leave_no_trace(net, x, passes):
+    before = state(net)
+    pseudo = pseudo_label(net, x, Selection(rule="mean_minus_std", threshold=0.2, temperature=2.0, passes=passes))
+    assert_same_state(net, before)
+    assert [part.shape for part in pseudo] == [(6,)] * 3
+    assert [part.dtype for part in pseudo] == [torch.int64, torch.bool, torch.float32]
+    assert not pseudo.score.requires_grad and all(p.grad is None for p in net.parameters())
+    assert not weak_logits(net, x, passes).requires_grad
+
+
+def test_pseudo_labels_use_the_temperature_and_the_batch_statistics_of_the_rule(net, x):
+    for batch_norm in ("running", "batch"):
+        rule = Selection(threshold=0.5, temperature=4.0, batch_norm=batch_norm)
+        logits = weak_logits(net, x, 0, batch_norm)[0]
+        assert_close(pseudo_label(net, x, rule).score, torch.softmax(logits / 4, dim=1).amax(dim=1))
