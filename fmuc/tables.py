@@ -14,7 +14,7 @@ from fmuc import claims as rules
 from fmuc import paths
 from fmuc.claims import THIRDS, Claim, number, spread
 from fmuc.errors import FmucError
-from fmuc.experiments import TABLE_1, TABLE_2, Preset, plan, presets
+from fmuc.experiments import TABLE_1, TABLE_2, Preset, presets
 from fmuc.metrics import quality, quantity
 from fmuc.runs import Record, load_all
 
@@ -167,30 +167,16 @@ def spearman(records: Sequence[Record], dataset: str, epochs: int) -> dict:
     return result
 
 
-def planned(records: Sequence[Record], profile: str) -> list[Record]:
-    """The records of the profile's plan, without those of other configurations; :class:`FmucError` if none is left."""
-    wanted = {run.id for run in plan(profile)}
-    found = [record for record in records if record.run.id in wanted]
-    if not found:
-        raise FmucError(f"none of {len(records)} run records has a configuration of profile {profile!r}: "
-                        f"run 'python -m fmuc reproduce --profile {profile}'")
-    return found
-
-
 def compare(profile: str, source: str = "runs") -> dict:
     """Ours against the paper, ready for JSON; what does not exist is None.
 
     ``{<data set>: {"table1": {"rows", "spearman"}, "table2", "claims", "regime", ...}}``; ``source`` as in
     :func:`fmuc.runs.load_all`.
     """
-    every = load_all(profile, source)
-    records = planned(every, profile)
-    result = {}
+    records, result = load_all(profile, source), {}
     for name, preset in presets(profile).items():
-        ours = [record for record in every if record.run.dataset == name]
-        used = [record for record in ours if record in records]
-        other = [record.run.name for record in ours if record not in records]
-        result[name] = _plain({"records": len(used), "other_records": other, **_compare(used, preset)})
+        ours = [record for record in records if record.run.dataset == name]
+        result[name] = _plain({"records": len(ours), **_compare(ours, preset)})
     return result
 
 
@@ -239,8 +225,6 @@ def _format_dataset(dataset: str, part: Mapping) -> str:
              + (f"\n{'':21}{claim['ours']}" if claim["ours"] else "") for claim in part["claims"]]
     head = (f"{part['header']}\nrecords of runs: {part['records']}; Table I reads the last tenth of {part['epochs']} "
             "epochs; ± is the sample standard deviation over seeds")
-    if part["other_records"]:
-        head += f"\nleft out, of another configuration: {', '.join(part['other_records'])}"
     return "\n\n".join([
         head, tables[0], f"Spearman's rank correlation with the paper: {', '.join(rho)}", tables[1],
         f"Regime: FM keeps {number(regime['fm_quantity'])} % with a quality of {number(regime['fm_quality'])} %; "

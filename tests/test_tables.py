@@ -340,7 +340,7 @@ def test_compare_is_json_and_text(shipped):
     assert result["table2"]["unlabelled"]["Fully supervised"]["mean"] is None
     assert result["regime"]["unlabelled_above_test"] is True
     assert result["regime"]["fm_quantity"] == result["table1"]["rows"]["FM"]["quantity"]["mean"]
-    assert result["records"] == len(records) and result["other_records"] == []
+    assert result["records"] == len(records)
     text = tables.format_compare({NAME: result})
     for part in ("nsynth-gm (stand-in) | paper: NSynth", "| paper 86.7", "Spearman", "±", "T = 4", "        holds"):
         assert part in text
@@ -357,15 +357,3 @@ def test_compare_says_what_is_missing_or_not_so(shipped):
     use([replace(by_key[swapped.get(r.run.variant, r.run.variant), r.run.seed], run=r.run) for r in records])
     text = tables.format_compare(tables.compare("mini"))
     assert "does not hold  §VI   FMUC is more accurate than FM on test files" in text
-
-
-def test_compare_leaves_out_records_of_another_configuration(shipped):
-    use, records = shipped
-    old = replace(records[0], run=replace(records[0].run, labelled_share=0.5))
-    use([*records, old])
-    result = tables.compare("mini")
-    assert result[NAME]["other_records"] == [old.run.name]
-    assert old.run.name in tables.format_compare(result)
-    use([old])
-    with pytest.raises(FmucError, match="none of 1 run records has a configuration of profile 'mini'.*reproduce"):
-        tables.compare("mini")
