@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from fmuc.claims import Claim
+from fmuc.experiments import FULLY_SUPERVISED, TABLE_1
 from fmuc.metrics import expected_calibration_error, quality, quantity
 from fmuc.runs import Record
-from fmuc.tables import PARTS, history_table
+from fmuc.tables import METRICS, PARTS, history_table, measured, table1
 
 
 def data_sets(records: Sequence[Record]) -> list[str]:
@@ -35,6 +36,13 @@ def outcomes(kept: np.ndarray, seen: np.ndarray) -> pd.Series:
     shares = np.array([right, total - right, offered - total], dtype=float)
     return pd.Series(100 * shares / offered if offered else shares * np.nan,
                      index=["kept, right", "kept, wrong", "left out"])
+
+
+def dominating(shares: pd.DataFrame, variant: str) -> list[str]:
+    """Rows of :func:`outcomes` with at least as many right and at most as many wrong targets, one of them strictly."""
+    right, wrong = shares["kept, right"], shares["kept, wrong"]
+    no_worse = (right >= right[variant]) & (wrong <= wrong[variant])
+    return list(shares.index[no_worse & ((right > right[variant]) | (wrong < wrong[variant]))])
 
 
 def top_confusions(kept: np.ndarray, classes: Sequence[str], count: int = 5) -> pd.DataFrame:
@@ -79,6 +87,36 @@ def class_rates(kept: np.ndarray, seen: np.ndarray, classes: Sequence[str]) -> p
                         index=pd.Index(classes, name="class"))
 
 
+def row_differences(records: Sequence[Record], dataset: str, epochs: int) -> pd.DataFrame:
+    """What each change of Table I does: the row minus the row that it changes (FM or FMUC), in points.
+
+    Index: the variants that were run; columns base, seeds (those that both rows have) and, for each metric,
+    "<metric>, ours" (mean over these seeds) and "<metric>, paper".
+    """
+    runs, paper, rows = measured(records, dataset, epochs), table1(records, dataset, epochs), {}
+    for variant in (name for name in TABLE_1 if name not in ("FM", "FMUC")):
+        base = variant.split()[0]
+        if variant not in runs.index or base not in runs.index:
+            continue
+        ours = (runs.loc[variant] - runs.loc[base]).dropna(how="all")
+        rows[variant] = {"base": base, "seeds": ", ".join(map(str, ours.index))}
+        for metric in METRICS:
+            published = paper[metric]["paper"]
+            rows[variant] |= {f"{metric}, ours": ours[metric].mean(skipna=False),
+                              f"{metric}, paper": published[variant] - published[base]}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("variant")
+
+
+def ranks(records: Sequence[Record], dataset: str, epochs: int, metric: str) -> pd.DataFrame:
+    """Places of the rows of Table I by one metric, 1 the highest: columns ours, paper, apart (how many places).
+
+    Only rows with a number on both sides: those that Spearman's correlation is computed from. Ties share a mean place.
+    """
+    table = table1(records, dataset, epochs)[metric][["mean", "paper"]].astype(float).dropna()
+    places = table.rank(ascending=False).set_axis(["ours", "paper"], axis=1)
+    return places.assign(apart=(places["ours"] - places["paper"]).abs())
+
+
 def accuracy_gap(records: Sequence[Record], dataset: str, part: str, variants: tuple[str, str] = ("FMUC", "FM")
                  ) -> pd.DataFrame:
     """File-wise accuracy of the first variant minus that of the second, in points: evaluated epochs x seeds.
@@ -91,6 +129,22 @@ def accuracy_gap(records: Sequence[Record], dataset: str, part: str, variants: t
                      for variant in variants)
     epochs, seeds = first.index.intersection(second.index), first.columns.intersection(second.columns)
     return (first - second).loc[epochs, seeds].astype(float)
+
+
+def by_thirds(gap: pd.DataFrame) -> tuple[float, float, float]:
+    """Mean of :func:`accuracy_gap` over all seeds in each third of the evaluated epochs; NaN for an empty third."""
+    parts = np.array_split(gap.to_numpy(), 3)
+    return tuple(float(part.mean()) if part.size else float("nan") for part in parts)
+
+
+def gap_closed(table: pd.DataFrame, column: str = "mean", part: str = "test") -> float:
+    """How much of the way from FM's accuracy to full supervision FMUC goes, in %: Table II's own summary (§VI).
+
+    ``table`` and ``column`` ("mean" ours, "paper") as in :func:`fmuc.tables.table2`; NaN where full supervision is not
+    above FM. Negative where FMUC is below FM.
+    """
+    fm, fmuc, full = (table.loc[(part, variant), column] for variant in ("FM", "FMUC", FULLY_SUPERVISED))
+    return float(100 * (fmuc - fm) / (full - fm)) if full > fm else float("nan")
 
 
 def calibration(records: Sequence[Record], dataset: str, bins: int = 15) -> pd.DataFrame:

@@ -17,7 +17,7 @@ Curve = Sequence[tuple[float, float]]
 _TABLE = 4096  # samples of one period of a waveform
 
 
-def jittered(rng: np.random.Generator, curve: Curve, db: float = 2.0, tilt: float = 0.8) -> Curve:
+def jittered(rng: np.random.Generator, curve: Curve, db: float = 1.5, tilt: float = 0.6) -> Curve:
     """A place's own version of ``curve``: a random dB per octave (±``tilt``) and ±``db`` at every point."""
     slope = rng.uniform(-tilt, tilt)
     return [(hz, level + slope * np.log2(hz / 1000) + rng.uniform(-db, db)) for hz, level in curve]

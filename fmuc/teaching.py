@@ -22,7 +22,7 @@ from packaging.requirements import Requirement  # comes with matplotlib
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from fmuc import datasets, paths
+from fmuc import datasets, experiments, paths, runs
 from fmuc.config import Features
 from fmuc.model import Dropout
 
@@ -33,7 +33,7 @@ _TICKS = (250, 500, 1000, 2000, 4000, 8000)  # Hz
 def show_source(*objects: Callable) -> Markdown:
     """Source of functions or classes of this package as highlighted Markdown, each under the name of its file."""
     parts = []
-    for item in objects:
+    for item in map(inspect.unwrap, objects):  # decorators such as torch.no_grad() hide the file
         path = paths.relative(Path(inspect.getsourcefile(item)))
         parts.append(f"`{item.__qualname__}` in [`{path}`](../{path})\n\n```python\n{inspect.getsource(item)}```")
     return Markdown("\n\n".join(parts))
@@ -125,9 +125,11 @@ def readiness(profile: str) -> pd.DataFrame:
         rows.append((f"data set {name}" + " (stand-in)" * stand_in,
                      "there" if paths.dataset_dir(name).is_dir() else "not there",
                      f"`python -m fmuc data {name}`" if stand_in else "see `data/README.md`"))
+    planned = experiments.plan(profile)
     for source, remedy in (("shipped", "comes with the repository"), ("runs", f"`make reproduce PROFILE={profile}`")):
-        count = len(list(paths.records_dir(profile, source).glob("*/run.json")))
-        rows.append((f"run records of the profile {profile} ({source})", f"{count} runs" if count else "none", remedy))
+        folder = paths.records_dir(profile, source)
+        count = sum(runs.is_finished(folder / run.name) for run in planned)
+        rows.append((f"run records of the profile {profile} ({source})", f"{count} of {len(planned)}", remedy))
     return pd.DataFrame(rows, columns=["item", "state", "if you need it"])
 
 

@@ -107,7 +107,8 @@ def slow_step(net: torch.nn.Module, batch: Batch, run: Run, rng: torch.Generator
     labels, kept = slow_pseudo_labels(net, weak, run.selection)
     log = torch.log_softmax(net(as_images(torch.cat([x, strong]))), dim=1)
     labelled = sum(-log[i, label] for i, label in enumerate(batch.labels.tolist())) / len(x)
-    unlabelled = sum((-log[len(x) + i, label] for i, label in enumerate(labels) if kept[i]), torch.zeros(())) / len(weak)
+    of_kept = [-log[len(x) + i, label] for i, label in enumerate(labels) if kept[i]]
+    unlabelled = sum(of_kept, torch.zeros(())) / len(weak)
     gradients = torch.autograd.grad(labelled + unlabelled, list(net.parameters()))
     with torch.no_grad():
         for parameter, gradient in zip(net.parameters(), gradients, strict=True):
@@ -217,7 +218,7 @@ def test_patches_come_normalised_with_the_labels_of_their_files(trainable, tmp_p
     batch, files = t.batch(3, unlabelled=True), t.source.cache.clip_of_patch[part.numpy()]
     np.testing.assert_array_equal(batch.labelled.numpy(), t.source.cache.normalised(part.numpy()))
     assert batch.labels.tolist() == [t.dataset.classes.index(t.dataset.clips[i].label) for i in files]
-    assert {i for i in files} <= set(t.split.labelled.tolist())
+    assert set(files.tolist()) <= set(t.split.labelled.tolist())
 
 
 def test_a_batch_larger_than_the_pool_goes_round_it(trainable, tmp_path):
@@ -417,9 +418,8 @@ def test_patches_that_do_not_fit_are_read_batch_by_batch_with_the_same_result(tr
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_the_remedy(trainable, tmp_path):
     t = trainer(tmp_path, replace(RUN, training=replace(RUN.training, learning_rate=1e30)))
-    with pytest.raises(FmucError, match=r"epoch \d.*training.learning_rate"):
-        for _ in range(4):
-            t.train_epoch()
+    with pytest.raises(FmucError, match=r"epoch 1.*training.learning_rate"):
+        t.train_epoch()
 
 
 # Bad input
