@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from fmuc.experiments import FULLY_SUPERVISED, LABELLED_ONLY, TABLE_1, TABLE_2
@@ -119,7 +120,8 @@ def _trade(strict: str, loose: str, better: bool) -> Callable[[pd.DataFrame], De
 def _extreme(rows: pd.DataFrame) -> Decision:
     m, hottest = _means(rows), "FMUC w. temp. 4"
     others = m.drop(index=hottest)
-    best, least = others["quality"].idxmax(), others["quantity"].idxmin()
+    best = others["quality"].fillna(-np.inf).idxmax()  # a row that kept nothing has no quality
+    least = others["quantity"].idxmin()
     holds = (m.loc[hottest, "quality"] > others["quality"].max()
              and m.loc[hottest, "quantity"] < others["quantity"].min())
     return holds, f"{_say(m, 'quality', hottest, best)}; {_say(m, 'quantity', hottest, least)}"

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 import soxr  # comes with librosa
 
-from fmuc import nsynth_gm, paths
+from fmuc import nsynth_gm, paths, scenes_sim
 from fmuc.errors import FmucError
 
 SPLITS = ("train", "valid", "test")
@@ -150,18 +150,36 @@ def _require_files(folder: Path, names: set[str]) -> None:
                         f"of this index are missing): {_REMEDY}")
 
 
+def _load_tut2017(root: Path, name: str) -> Dataset:
+    from fmuc.tut2017 import load_tut2017  # which needs Clip and Dataset of this module
+
+    return load_tut2017(root, name)
+
+
 LOADERS: dict[str, Callable[[Path, str], Dataset]] = {
     "nsynth": load_nsynth,
     **dict.fromkeys(nsynth_gm.SIZES, load_nsynth),
+    "tut2017": _load_tut2017,
+    **dict.fromkeys(scenes_sim.SIZES, _load_tut2017),
 }
-STAND_INS = tuple(nsynth_gm.SIZES)
+STAND_INS = (*nsynth_gm.SIZES, *scenes_sim.SIZES)
 
 
 def ensure(name: str, *, progress: bool = True) -> Dataset:
     """Data set ``name``; a stand-in that is not there yet is rendered first (seconds to a minute)."""
     if name in STAND_INS and not paths.dataset_dir(name).exists():
-        nsynth_gm.render(paths.dataset_dir(name), notes_per_family=nsynth_gm.SIZES[name], seed=0, progress=progress)
+        render(name, seed=0, progress=progress)
     return load(name)
+
+
+def render(name: str, *, seed: int, soundfonts: Sequence[Path] = (), workers: int | None = None, progress: bool = True,
+           force: bool = False) -> nsynth_gm.Report | scenes_sim.Report:
+    """Render a stand-in into its folder (see the two ``render``); ``soundfonts`` are for notes only."""
+    options = {"seed": seed, "workers": workers, "progress": progress, "force": force}
+    if name in scenes_sim.SIZES:
+        return scenes_sim.render(paths.dataset_dir(name), sizes=scenes_sim.SIZES[name], **options)
+    return nsynth_gm.render(paths.dataset_dir(name), notes_per_family=nsynth_gm.SIZES[name], soundfonts=soundfonts,
+                            **options)
 
 
 def load(name: str) -> Dataset:

@@ -66,7 +66,7 @@ PROFILES: dict[str, dict[str, Preset]] = {
         "nsynth-gm-smoke": Preset(
             "nsynth-gm-smoke", NSYNTH_SMALL, labelled_share=0.25,
             training=Training(labelled_batch=4, unlabelled_batch=28, iterations_per_epoch=3, epochs=4,
-                              supervised_batch=8, warm_start=10, evaluate_every=2),
+                              supervised_batch=16, warm_start=100, evaluate_every=2),
             network=replace(_MINI_NETWORK, widths=(8, 16, 32)), augmentation=_MINI_VIEWS,
             table_2_factor=1, seeds=(0, 1), figure_3_epoch=1,
         ),

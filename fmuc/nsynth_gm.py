@@ -18,15 +18,9 @@ tinysoundfont on the same kind of processor.
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import signal
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +41,7 @@ from fmuc.instruments import (
     shared_recordings,
     synthesise,
 )
+from fmuc.rendering import in_order, stored_report, whole_folder, write_json, write_record
 from fmuc.soundfonts import REMEDY, bundled, sha256
 
 SIZES = {  # notes per family
@@ -83,17 +78,12 @@ def render(out: Path, *, notes_per_family: Mapping[str, int], seed: int, soundfo
     """
     out, fonts = Path(out), [*bundled(), *(Path(path) for path in soundfonts)]
     parameters = _parameters(notes_per_family, seed, fonts)
-    existing = _existing(out, parameters, force)
+    existing = stored_report(out, parameters, force)
     if existing is not None:
-        return existing
+        return Report(**existing)
     instruments = plan(fonts, parameters["notes_per_family"], seed)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        report = _render_into(partial, instruments, fonts, parameters, workers, progress)
-        _put_in_place(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return report
+    with whole_folder(out) as folder:
+        return _render_into(folder, instruments, fonts, parameters, workers, progress)
 
 
 def _parameters(sizes: Mapping[str, int], seed: int, fonts: Sequence[Path]) -> dict:
@@ -109,22 +99,6 @@ def _parameters(sizes: Mapping[str, int], seed: int, fonts: Sequence[Path]) -> d
             "soundfonts": [[path.name, sha256(path)] for path in fonts], "tinysoundfont": synthesiser}
 
 
-def _existing(out: Path, parameters: dict, force: bool) -> Report | None:
-    """The report of a finished data set with the same parameters; refuse to overwrite anything that is not ours."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return None
-    try:
-        stored = json.loads((out / "render.json").read_text(encoding="utf-8"))["report"]
-        same = stored["parameters"] == parameters
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FmucError(f"{out}: exists and is no rendered data set: choose another folder or remove it") from error
-    if same:
-        return Report(**stored)
-    if not force:
-        raise FmucError(f"{out}: was rendered with other parameters (see its render.json): use --force or remove it")
-    return None
-
-
 def _render_into(root: Path, instruments: Sequence[Instrument], fonts: Sequence[Path], parameters: dict,
                  workers: int | None, progress: bool) -> Report:
     for split in SPLITS:
@@ -132,44 +106,24 @@ def _render_into(root: Path, instruments: Sequence[Instrument], fonts: Sequence[
     examples: dict[str, dict[str, dict]] = {split: {} for split in SPLITS}
     silent = 0
     total = sum(instrument.n_notes for instrument in instruments)
+    results = in_order(_write_instrument, instruments, root, workers)
     with tqdm(total=total, desc="nsynth-gm", unit="note", disable=not progress) as bar:
-        for instrument, (records, dropped) in zip(instruments, _results(instruments, root, workers), strict=True):
+        for instrument, (records, dropped) in zip(instruments, results, strict=True):
             examples[instrument.split].update((record["note_str"], record) for record in records)
             silent += dropped
             bar.update(len(records))
     for split in SPLITS:
-        _write_json(root / f"nsynth-{split}" / "examples.json", dict(sorted(examples[split].items())))
+        write_json(root / f"nsynth-{split}" / "examples.json", dict(sorted(examples[split].items())))
     report = Report(parameters, {split: len(examples[split]) for split in SPLITS},
                     {split: sum(i.split == split for i in instruments) for split in SPLITS},
                     _base_sounds(instruments), shared_recordings(fonts, instruments), silent)
-    _write_json(root / "render.json", {"statement": STATEMENT, "report": asdict(report)})
+    write_record(root, STATEMENT, asdict(report))
     return report
-
-
-def _write_json(path: Path, content: dict) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8", newline="\n")
 
 
 def _base_sounds(instruments: Sequence[Instrument]) -> dict[str, dict[str, list[str]]]:
     return {split: {family: sorted({i.base_sound for i in instruments if (i.split, i.family) == (split, family)})
                     for family in FAMILIES} for split in SPLITS}
-
-
-def _results(instruments: Sequence[Instrument], root: Path, workers: int | None) -> Iterator[tuple[list[dict], int]]:
-    """(records, number of silent notes) of each instrument, in order, from this process or from a pool."""
-    workers = workers or os.cpu_count() or 1
-    if workers == 1:
-        yield from (_write_instrument(instrument, root) for instrument in instruments)
-        return
-    with ProcessPoolExecutor(workers, get_context("spawn"), _ignore_interrupt) as pool:
-        try:
-            yield from pool.map(_write_instrument, instruments, [root] * len(instruments), chunksize=4)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _ignore_interrupt() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the pool: no traceback from every worker
 
 
 def _write_instrument(instrument: Instrument, root: Path) -> tuple[list[dict], int]:
@@ -215,11 +169,3 @@ def _record(instrument: Instrument, note: int, pitch: int, velocity: int) -> dic
         "instrument_family": list(FAMILIES).index(instrument.family), "instrument_family_str": instrument.family,
         "instrument_source": SOURCES.index(instrument.source), "instrument_source_str": instrument.source,
     }
-
-
-def _put_in_place(partial: Path, out: Path) -> None:
-    replaced = partial.with_name(f"{partial.name}.replaced")
-    if out.exists():
-        os.replace(out, replaced)
-    os.replace(partial, out)
-    shutil.rmtree(replaced, ignore_errors=True)

@@ -144,9 +144,9 @@ def in_bouts(rng: np.random.Generator, n: int, per_minute: float, count: tuple[i
     """
     starts = at_random(rng, n, per_minute / 60)
     starts = starts if len(starts) else rng.uniform(0, n / RATE, 1)
-    rows = [start + interval * np.cumsum(rng.normal(1, jitter, rng.integers(count[0], count[1] + 1)))
-            for start in starts]
-    return np.concatenate(rows)
+    waits = [rng.normal(1, jitter, rng.integers(count[0], count[1] + 1)) for _ in starts]
+    return np.concatenate([start + interval * (np.cumsum(wait) - wait[0])
+                           for start, wait in zip(starts, waits, strict=True)])
 
 
 def scatter(rng: np.random.Generator, n: int, times: np.ndarray, sounds: Sequence[np.ndarray], *,

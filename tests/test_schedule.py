@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -111,14 +113,31 @@ def test_a_run_without_a_word_of_error_is_reported_with_its_status(data_root, mo
     assert [(f.run, f.message) for f in failures] == [(runs_of("FM")[0].name, "exit status -9")]
 
 
-def test_an_interrupt_stops_the_workers(data_root, monkeypatch):
+class EndlessProcess(FakeProcess):
+    """A worker that prints nothing and ends when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told = threading.Event()
+        self.stdout = self.silence()
+
+    def silence(self) -> Iterator[str]:
+        self.told.wait(5)
+        yield from ()
+
+    def terminate(self) -> None:
+        super().terminate()
+        self.told.set()
+
+
+def test_when_the_scheduler_ends_every_worker_is_told_to_and_none_is_started(data_root, monkeypatch):
     workers = []
 
-    def interrupted(*_, **__) -> FakeProcess:
-        workers.append(FakeProcess(out="not json\n"))  # stands for whatever ends the scheduler
+    def start(*_, **__) -> FakeProcess:
+        workers.append(EndlessProcess() if workers else FakeProcess(out="no JSON: this ends the scheduler\n"))
         return workers[-1]
 
-    monkeypatch.setattr(schedule.subprocess, "Popen", interrupted)
+    monkeypatch.setattr(schedule.subprocess, "Popen", start)
     with pytest.raises(ValueError, match="Expecting value"):
         train_plan(runs_of("FM", "FMUC", "Fully supervised"), "smoke", device="cpu", workers=1, progress=False)
-    assert workers and all(worker.terminated for worker in workers) and len(workers) < 3
+    assert all(worker.terminated for worker in workers) and len(workers) < 3

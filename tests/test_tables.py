@@ -12,7 +12,6 @@ from synthetic_records import SYNTHETIC, synthetic_plan, synthetic_record
 
 from fmuc import experiments, runs, tables
 from fmuc.claims import RULES
-from fmuc.errors import FmucError
 
 NAME = "nsynth-gm"
 
@@ -357,3 +356,12 @@ def test_compare_says_what_is_missing_or_not_so(shipped):
     use([replace(by_key[swapped.get(r.run.variant, r.run.variant), r.run.seed], run=r.run) for r in records])
     text = tables.format_compare(tables.compare("mini"))
     assert "does not hold  §VI   FMUC is more accurate than FM on test files" in text
+
+
+def test_rows_that_kept_nothing_support_no_claim_and_break_nothing(shipped):
+    use, records = shipped
+    use([replace(record, kept=np.zeros_like(record.kept)) for record in records])
+    result = tables.compare("mini")[NAME]
+    assert all(row["quality"]["mean"] is None for row in result["table1"]["rows"].values())
+    by_key = {claim["key"]: claim["verdict"] for claim in result["claims"]}
+    assert by_key["quality_every_third"] == by_key["temperature_4"] == "does not hold"

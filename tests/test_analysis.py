@@ -1,0 +1,204 @@
+"""What notebooks compute beside the tables, against slow loops; records are fabricated."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from scipy.stats import spearmanr
+from synthetic_records import synthetic_plan, synthetic_record
+
+from fmuc import analysis, analysis_plots, metrics, plots, tables
+
+NAME, EPOCHS = "nsynth-gm", 12
+KEPT = np.array([[8, 2, 0], [1, 6, 3], [0, 0, 0], [4, 4, 4]])  # third class: nothing kept; last row: unknown class
+SEEN = np.array([20, 10, 5, 50])
+
+
+@pytest.fixture(scope="module")
+def records():
+    return synthetic_plan(NAME, EPOCHS)
+
+
+@pytest.fixture(autouse=True)
+def _no_window():
+    mpl.use("Agg")
+    yield
+    plt.close("all")
+
+
+def test_data_sets_once_in_their_order(records):
+    other = [replace(r, run=replace(r.run, dataset="another")) for r in records[:2]]
+    assert analysis.data_sets([*other, *records]) == ["another", NAME]
+
+
+def test_claims_of_some_sections(records):
+    claims = tables.claims(records, NAME, EPOCHS)
+    assert len(analysis.claims_table(claims)) == len(claims)
+    some = analysis.claims_table(claims, "§VI", "§I")
+    assert set(some["paper"]) == {"§VI", "§I"}
+    assert list(some["in our runs"]) == [c.verdict for c in claims if c.section in ("§VI", "§I")]
+
+
+def test_outcomes_are_shares_of_all_offered_of_known_class():
+    shares = analysis.outcomes(KEPT, SEEN)
+    assert shares.to_dict() == pytest.approx({"kept, right": 100 * 14 / 35, "kept, wrong": 100 * 6 / 35,
+                                              "left out": 100 * 15 / 35})
+    assert analysis.outcomes(np.zeros((4, 3), int), np.zeros(4, int)).isna().all()
+
+
+def test_quality_and_quantity_follow_from_the_outcomes(records):
+    kept, seen = records[0].counts(1, EPOCHS)
+    shares = analysis.outcomes(kept, seen)
+    right, wrong = shares["kept, right"], shares["kept, wrong"]
+    assert right / (right + wrong) == pytest.approx(metrics.quality(kept))
+    assert right + wrong == pytest.approx(100 * metrics.quantity(kept, seen))
+
+
+def test_a_dominated_row_is_worse_in_something_and_better_in_nothing():
+    shares = pd.DataFrame({"kept, right": [50, 40, 50, 60], "kept, wrong": [10, 10, 10, 20]}, index=list("abcd"))
+    assert analysis.dominating(shares, "a") == []  # c is equal, d has more wrong ones
+    assert analysis.dominating(shares, "b") == ["a", "c"]
+    assert analysis.dominating(shares, "d") == []
+
+
+def test_top_confusions_by_share_of_the_true_class():
+    table = analysis.top_confusions(KEPT, ["x", "y", "z"])
+    assert table.to_dict("list") == {"true": ["y", "x", "y"], "pseudo-label": ["z", "y", "x"], "wrong": [3, 2, 1],
+                                     "kept": [10, 10, 10], "share": [30.0, 20.0, 10.0]}
+    assert len(analysis.top_confusions(KEPT, ["x", "y", "z"], 2)) == 2
+    assert analysis.top_confusions(np.zeros((4, 3), int), ["x", "y", "z"]).empty
+
+
+def test_concentration_of_errors():
+    share, arbitrary = analysis.error_concentration(KEPT, 2)
+    assert share == pytest.approx(100 * 5 / 6)
+    assert arbitrary == pytest.approx(100 * 2 / 6)
+    even = np.vstack([np.ones((3, 3), int), np.zeros((1, 3), int)])
+    assert analysis.error_concentration(even, 2)[0] == pytest.approx(arbitrary)
+    assert np.isnan(analysis.error_concentration(np.zeros((4, 3), int))[0])
+
+
+def test_class_rates_against_loops():
+    table = analysis.class_rates(KEPT, SEEN, ["x", "y", "z"])
+    assert list(table["offered"]) == [20, 10, 5]
+    assert list(table["kept"]) == [10, 10, 0]
+    assert list(table["quantity"]) == pytest.approx([50, 100, 0])
+    assert list(table["quality"]) == pytest.approx([80, 60, np.nan], nan_ok=True)
+    assert list(table["precision"]) == pytest.approx([100 * 8 / 9, 75, 0])
+
+
+def test_row_differences_are_taken_on_common_seeds(records):
+    table = analysis.row_differences(records, NAME, EPOCHS)
+    runs = tables.measured(records, NAME, EPOCHS)
+    assert "FM" not in table.index and "FMUC" not in table.index
+    assert table.loc["FM thresh. 0.99", "base"] == "FM"
+    assert set(table.loc[table.index != "FM thresh. 0.99", "base"]) == {"FMUC"}
+    assert set(table["seeds"]) == {"0"}  # the ablations have one seed, FM and FMUC three
+    for variant, row in table.iterrows():
+        for metric in ("quality", "quantity"):
+            expected = runs.loc[(variant, 0), metric] - runs.loc[(row["base"], 0), metric]
+            assert row[f"{metric}, ours"] == pytest.approx(expected)
+    assert table.loc["FMUC w. temp. 4", "quality, paper"] == pytest.approx(92.3 - 86.7)
+    assert analysis.row_differences([r for r in records if r.run.variant == "FM"], NAME, EPOCHS).empty
+
+
+@pytest.mark.parametrize("metric", ["quality", "quantity"])
+def test_ranks_are_those_of_spearmans_correlation(records, metric):
+    places = analysis.ranks(records, NAME, EPOCHS, metric)
+    assert len(places) == 8
+    assert places["paper"].idxmin() == {"quality": "FMUC w. temp. 4", "quantity": "FM"}[metric]
+    rho = tables.spearman(records, NAME, EPOCHS)[metric]
+    assert spearmanr(places["ours"], places["paper"]).statistic == pytest.approx(rho)
+    assert (places["apart"] == (places["ours"] - places["paper"]).abs()).all()
+
+
+def evaluated(variant, seed, values):
+    record = synthetic_record(variant, [0.8] * 4, [0.5] * 4, seed=seed, test=values[-1])
+    record.history["test_accuracy"] = values
+    return record
+
+
+def test_accuracy_gap_on_common_epochs_and_seeds():
+    nan = np.nan
+    records = [evaluated("FMUC", 0, [nan, 0.5, nan, 0.7]), evaluated("FM", 0, [nan, 0.6, nan, 0.6]),
+               evaluated("FMUC", 1, [nan, 0.4, nan, 0.5]), evaluated("FM", 1, [nan, 0.4, nan, 0.3]),
+               evaluated("FMUC", 2, [nan, 0.4, nan, 0.5])]
+    gap = analysis.accuracy_gap(records, NAME, "test")
+    assert list(gap.index) == [2, 4] and list(gap.columns) == [0, 1]
+    np.testing.assert_allclose(gap, [[-10, 0], [10, 20]], atol=1e-9)
+    assert analysis.by_thirds(gap) == pytest.approx((-5, 15, np.nan), nan_ok=True)
+    assert analysis.accuracy_gap(records[:1], NAME, "test").empty
+
+
+def test_gap_closed_of_the_paper(records):
+    table = tables.table2(records, NAME)
+    assert analysis.gap_closed(table, "paper") == pytest.approx(100 * (72.1 - 71.0) / (77.1 - 71.0))
+    assert np.isnan(analysis.gap_closed(table, "paper", "unlabelled"))
+
+
+def test_calibration_against_loops():
+    rng = np.random.default_rng(3)
+    probabilities = rng.dirichlet(np.full(11, 0.3), 200).astype(np.float16)
+    labels = rng.integers(-1, 11, 200)
+    record = synthetic_record("FM", [0.8], [0.5])
+    files = {"test_probabilities": probabilities, "test_labels": labels,
+             "unlabelled_probabilities": probabilities[:0], "unlabelled_labels": labels[:0]}
+    row, = analysis.calibration([replace(record, files=files)], NAME, bins=5).to_dict("records")
+    known = [(float(p.max()), int(p.argmax()) == y) for p, y in zip(probabilities.astype(float), labels, strict=True)
+             if y >= 0]
+    error = 0.0
+    for low in np.arange(5) / 5:
+        inside = [(c, ok) for c, ok in known if low < c <= low + 0.2]
+        error += abs(sum(ok - c for c, ok in inside)) / len(known)
+    assert (row["part"], row["variant"], row["seed"]) == ("test", "FM", 0)
+    assert row["accuracy"] == pytest.approx(100 * np.mean([ok for _, ok in known]))
+    assert row["confidence"] == pytest.approx(100 * np.mean([c for c, _ in known]))
+    assert row["error"] == pytest.approx(100 * error)
+
+
+# --- plots -----------------------------------------------------------------------------------------------------------
+
+def test_training_curves_show_the_history(records):
+    record = next(r for r in records if r.run.variant == "FMUC")
+    _, axes = plots.figure(columns=3)
+    analysis_plots.training_curves(axes, record)
+    np.testing.assert_allclose(axes[1].lines[0].get_ydata(), 100 * record.history["quality"])
+    np.testing.assert_allclose(axes[1].lines[1].get_ydata(), 100 * record.history["quantity"])
+    assert list(axes[2].lines[0].get_xdata()) == [EPOCHS]  # evaluated once
+    assert [ax.get_ylabel() for ax in axes] == ["loss (nats)", "pseudo-labels (%)", "file-wise accuracy (%)"]
+
+
+def test_tradeoff_paths_start_and_end_where_the_runs_do(records):
+    _, ax = plots.figure()
+    analysis_plots.tradeoff_paths(ax, records, NAME, variants=("FM",))
+    means = tables.history_table(records, NAME, ("FM",)).groupby("epoch")[["quantity", "quality"]].mean()
+    marks = {line.get_marker(): [line.get_xdata()[0], line.get_ydata()[0]] for line in ax.lines
+             if line.get_marker() in ("o", "s") and len(line.get_xdata())}
+    np.testing.assert_allclose(marks["o"], means.iloc[0])
+    np.testing.assert_allclose(marks["s"], means.iloc[-1])
+    analysis_plots.tradeoff_paths(plots.figure()[1], [], NAME)  # nothing to show is no error
+
+
+def test_class_dots_in_the_colours_of_the_methods():
+    rates = {v: analysis.class_rates(KEPT, SEEN, ["x", "y", "z_z"]) for v in ("FM", "FMUC")}
+    _, ax = plots.figure()
+    analysis_plots.class_dots(ax, rates, "quantity")
+    assert {line.get_label(): to_hex(line.get_color()).upper() for line in ax.lines} == {
+        v: plots.COLOURS[v] for v in rates}
+    np.testing.assert_allclose(ax.lines[0].get_xdata(), [50, 100, 0])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["x", "y", "z z"]
+
+
+def test_gap_curves_show_seeds_and_mean():
+    gap = pd.DataFrame({0: [1.0, 2.0], 1: [3.0, 6.0]}, index=[5, 10])
+    _, ax = plots.figure()
+    analysis_plots.gap_curves(ax, gap, "points")
+    np.testing.assert_allclose(ax.lines[-1].get_ydata(), [2, 4])
+    assert len(ax.lines) == 4  # zero, two seeds, mean
+    analysis_plots.gap_curves(plots.figure()[1], gap.iloc[:0, :0], "points")

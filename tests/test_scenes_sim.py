@@ -1,0 +1,321 @@
+"""scenes-sim: TUT2017's layout and format, unseen test places, reproducible bytes, clear errors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from fmuc import rendering, scene_places, scene_sources, scenes_sim
+from fmuc import scene_sounds as sounds
+from fmuc.datasets import STAND_INS, ensure
+from fmuc.errors import FmucError
+from fmuc.tut2017 import DEVELOPMENT, EVALUATION, LABELS, load_tut2017
+
+TINY = {"train": (1, 2), "test": (1, 1)}
+SECOND = sounds.RATE
+
+
+def _render(out: Path, **changes) -> scenes_sim.Report:
+    return scenes_sim.render(out, **({"sizes": TINY, "seed": 3, "workers": 1, "progress": False} | changes))
+
+
+def _digests(root: Path) -> dict[str, str]:
+    return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory) -> tuple[Path, scenes_sim.Report]:
+    """The real sounds, one second per clip instead of ten."""
+    root = tmp_path_factory.mktemp("scenes") / "scenes-sim"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scenes_sim, "SECONDS", 1)
+        return root, _render(root)
+
+
+@pytest.fixture
+def cheap(monkeypatch):
+    """Noise instead of scenes, for tests of everything but the sound."""
+    monkeypatch.setattr(scenes_sim, "SECONDS", 1)
+    monkeypatch.setattr(scenes_sim, "record",
+                        lambda scene, n, rng: rng.uniform(-0.5, 0.5, (2, n)).astype(np.float32))
+
+
+def test_it_loads_as_tut2017(rendered):
+    dataset = load_tut2017(rendered[0], "scenes-sim")
+    assert dataset.classes == LABELS == tuple(scene_places.SCENES)
+    labels = dataset.labels()
+    for split, per_scene in (("train", 2), ("test", 1)):
+        assert np.bincount(labels[dataset.indices(split)]).tolist() == [per_scene] * 15
+        assert rendered[1].clips[split] == 15 * per_scene and rendered[1].recordings[split] == 15
+
+
+def test_test_places_are_unseen(rendered):
+    clips = load_tut2017(rendered[0], "scenes-sim").clips
+    groups = {split: {clip.group for clip in clips if clip.split == split} for split in ("train", "test")}
+    assert len(groups["train"]) == len(groups["test"]) == 15 and not groups["train"] & groups["test"]
+    files = [hashlib.sha256(clip.path.read_bytes()).hexdigest() for clip in clips]
+    assert len(set(files)) == len(files)
+
+
+def test_files_are_named_and_listed_as_in_the_real_parts(rendered):
+    development, evaluation = rendered[0] / DEVELOPMENT, rendered[0] / EVALUATION
+    rows = [line.split("\t") for line in (development / "meta.txt").read_text().splitlines()]
+    assert rows == sorted(rows) and len(rows) == len(os.listdir(development / "audio")) == 30
+    for file, label, recording in rows:
+        start = int(file.split("_")[1])
+        assert file == f"audio/{recording}_{start}_{start + 1}.wav" and label in LABELS
+    truth = dict(line.split("\t") for line in (evaluation / "evaluation_setup/evaluate.txt").read_text().splitlines())
+    originals = dict(line.split("\t") for line in (evaluation / "evaluation_setup/map.txt").read_text().splitlines())
+    listed = (evaluation / "evaluation_setup/test.txt").read_text().splitlines()
+    there = {f"audio/{file}" for file in os.listdir(evaluation / "audio")}
+    assert set(listed) == set(truth) == set(originals.values()) == there
+    assert all(file.removeprefix("audio/").removesuffix(".wav").isdecimal() for file in listed)  # anonymous
+
+
+def test_names_do_not_give_the_scene_away():
+    planned = scenes_sim.plan(scenes_sim.SIZES["scenes-sim"], seed=0)
+    names = [recording.name for recording in planned]
+    assert len(set(names)) == len(names)
+    order = np.argsort(names)
+    scenes = np.array([LABELS.index(recording.scene) for recording in planned])[order]
+    assert abs(np.corrcoef(scenes, np.arange(len(scenes)))[0, 1]) < 0.2
+
+
+def test_every_development_recording_is_held_out_in_one_fold(tmp_path, cheap):
+    _render(tmp_path / "s", sizes={"train": (5, 1), "test": (1, 1)})
+    setup = tmp_path / "s" / DEVELOPMENT / "evaluation_setup"
+    meta = (tmp_path / "s" / DEVELOPMENT / "meta.txt").read_text().splitlines()
+    everything = sorted(line.rpartition("\t")[0] for line in meta)
+    held_out = []
+    for fold in range(1, 5):
+        train, test, evaluate = ((setup / f"fold{fold}_{part}.txt").read_text().splitlines()
+                                 for part in ("train", "test", "evaluate"))
+        assert sorted(train + evaluate) == everything and [line.split("\t")[0] for line in evaluate] == test
+        assert {line.split("\t")[1] for line in evaluate} == set(LABELS)
+        held_out += evaluate
+    assert sorted(held_out) == everything
+
+
+@pytest.mark.parametrize("bits", [16, 24])
+def test_audio_format(rendered, tmp_path, cheap, bits):
+    root = rendered[0]
+    if bits == 24:
+        root = tmp_path / "s"
+        _render(root, bits=24)
+    for path in root.rglob("*.wav"):
+        info = soundfile.info(path)
+        assert (info.format, info.subtype, info.samplerate, info.channels, info.frames) == (
+            "WAV", f"PCM_{bits}", 44_100, 2, 44_100)
+
+
+def test_clips_are_audible_and_neither_clipped_nor_mono(rendered):
+    for path in rendered[0].rglob("*.wav"):
+        samples, _ = soundfile.read(path)
+        assert 1e-3 < np.abs(samples).max() < 0.95, path.name
+        assert np.abs(samples[:, 0] - samples[:, 1]).max() > 1e-4, path.name
+
+
+def test_a_clip_lasts_ten_seconds(tmp_path):
+    recording = scenes_sim.plan(TINY, seed=0)[0]
+    (tmp_path / DEVELOPMENT / "audio").mkdir(parents=True)
+    assert scenes_sim.write_recording(recording, tmp_path) == 2
+    assert [soundfile.info(tmp_path / DEVELOPMENT / "audio" / f).duration for f in recording.files] == [10, 10]
+
+
+def test_same_bytes_for_any_number_of_workers(tmp_path):
+    recordings = scenes_sim.plan({"train": (1, 1), "test": (1, 1)}, seed=5)[5:9]
+    for workers in (1, 2):
+        (tmp_path / str(workers) / DEVELOPMENT / "audio").mkdir(parents=True)
+        scenes_sim._write_audio(recordings, tmp_path / str(workers), workers, False)
+    assert len(_digests(tmp_path / "1")) == 4 and _digests(tmp_path / "1") == _digests(tmp_path / "2")
+
+
+def test_a_recording_does_not_depend_on_how_many_there_are():
+    def sound_of(sizes):
+        recording = next(r for r in scenes_sim.plan(sizes, seed=0) if (r.scene, r.split) == ("office", "test"))
+        return recording.scene, recording.split, recording.number, recording.seed
+
+    assert sound_of(TINY) == sound_of({"train": (4, 1), "test": (2, 3)})
+
+
+def test_another_seed_gives_other_sounds_and_names(rendered, tmp_path, cheap):
+    _render(tmp_path / "a")
+    _render(tmp_path / "b", seed=4)
+    one, two = ({digest for file, digest in _digests(tmp_path / folder).items() if file.endswith(".wav")}
+                for folder in ("a", "b"))
+    assert len(one) == len(two) == 45 and not one & two
+    assert scenes_sim.plan(TINY, 3) != [replace(r, seed=3) for r in scenes_sim.plan(TINY, 4)]
+
+
+@pytest.mark.parametrize("scene", LABELS)
+def test_every_place_sounds_different(scene):
+    one, two = (scene_places.record(scene, SECOND, np.random.default_rng(seed)) for seed in (0, 1))
+    again = scene_places.record(scene, SECOND, np.random.default_rng(0))
+    np.testing.assert_array_equal(one, again)
+    assert one.shape == (2, SECOND) and one.dtype == np.float32 and np.isfinite(one).all()
+    assert 10 ** (-18.1 / 20) < np.abs(one).max() < 10 ** (-0.9 / 20)
+    assert not np.allclose(one, two, atol=1e-3)
+
+
+def test_scenes_that_are_close_share_more_sources():
+    def shared(one: str, two: str) -> float:
+        a, b = ({name: s[0] for name, s in scene_places.SCENES[scene].sources.items()} for scene in (one, two))
+        return sum(min(a.get(name, 0), b.get(name, 0)) for name in {*a, *b}) / sum(
+            max(a.get(name, 0), b.get(name, 0)) for name in {*a, *b})
+
+    close = [("forest_path", "park"), ("grocery_store", "cafe/restaurant"), ("train", "bus"), ("train", "tram"),
+             ("office", "library"), ("city_center", "residential_area"), ("park", "residential_area")]
+    far = [("forest_path", "train"), ("beach", "office"), ("library", "park"), ("tram", "home"), ("car", "forest_path")]
+    assert min(shared(*pair) for pair in close) > max(shared(*pair) for pair in far)
+
+
+@pytest.mark.parametrize("name", scene_sources.SOURCES)
+def test_sources_have_their_level_and_are_used(name):
+    sound = scene_sources.SOURCES[name](np.random.default_rng(7), 8 * SECOND)
+    assert sound.shape == (2, 8 * SECOND) and sound.dtype == np.float32 and np.isfinite(sound).all()
+    assert 0.05 < np.abs(sound).max() < 40
+    assert any(name in scene.sources for scene in scene_places.SCENES.values())
+
+
+@pytest.mark.parametrize("name", ["wind", "leaves", "surf", "rain", "traffic", "rolling", "rail", "fan", "cooling",
+                                  "hall", "engine", "whine", "hum", "crowd", "speech"])
+def test_continuous_sources_have_an_rms_of_one(name):
+    sound = scene_sources.SOURCES[name](np.random.default_rng(1), 4 * SECOND)
+    assert np.sqrt(np.mean(sound.astype(np.float64) ** 2)) == pytest.approx(1, rel=1e-3)
+
+
+def _spectrum(sound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.fft.rfftfreq(len(sound), 1 / SECOND), np.abs(np.fft.rfft(sound)) ** 2
+
+
+def test_noise_has_the_spectrum_of_its_curve():
+    sound = sounds.noise(np.random.default_rng(0), 8 * SECOND, ((100, 0), (1000, -20), (10000, -20)), 0.5)
+    hz, power = _spectrum(sound[0])
+    level = {f: 10 * np.log10(power[(hz > 0.9 * f) & (hz < 1.1 * f)].mean()) for f in (50, 100, 316, 1000, 8000)}
+    for f, expected in ((50, 0), (316, -10), (1000, -20), (8000, -20)):
+        assert level[f] - level[100] == pytest.approx(expected, abs=1)
+
+
+def test_width_sets_how_alike_the_channels_are():
+    def correlation(width: float) -> float:
+        sound = sounds.noise(np.random.default_rng(0), 4 * SECOND, ((100, 0), (10000, 0)), width)
+        return np.corrcoef(sound)[0, 1]
+
+    assert correlation(0) == pytest.approx(1) and abs(correlation(1)) < 0.02 and 0.4 < correlation(0.5) < 0.8
+
+
+def test_tones_and_glides_have_their_pitch():
+    hz, power = _spectrum(sounds.tone(np.random.default_rng(0), np.full(SECOND, 440.0), np.array([1, 0.1])))
+    assert hz[power.argmax()] == pytest.approx(440, abs=2)
+    hz, power = _spectrum(sounds.glide(1, 1000, 1000))
+    assert hz[power.argmax()] == pytest.approx(1000, abs=2)
+
+
+def test_scattered_events_come_at_their_times_and_end_with_the_recording():
+    click = np.ones(10, np.float32)
+    heard = sounds.scatter(np.random.default_rng(0), SECOND, np.array([0.25, 0.9999, 1.5, -0.1]), [click], spread_db=0,
+                           place=0.0)
+    assert np.flatnonzero(heard[0]).tolist() == [*range(11025, 11035), *range(44095, 44100)]
+    assert heard[0, 11025] == pytest.approx(1) and not np.abs(heard[1]).max()
+
+
+def test_bouts_are_rows_of_evenly_spaced_events():
+    times = np.sort(sounds.in_bouts(np.random.default_rng(0), 60 * SECOND, 1e-9, (5, 5), 0.5, 0.01))
+    assert len(times) == 5 and np.diff(times) == pytest.approx([0.5] * 4, rel=0.1)
+
+
+def test_reverberation_decays_by_60_db_within_its_time():
+    impulse = np.zeros((2, 2 * SECOND), np.float32)
+    impulse[:, 0] = 1
+    tail = sounds.in_room(np.random.default_rng(0), impulse, 1.0, 0.0)[0]
+    energy = np.array([np.sum(tail[int(s * SECOND) + 1:int((s + 0.1) * SECOND)] ** 2) for s in (0, 0.3, 0.6)])
+    assert 10 * np.log10(energy[1:] / energy[:-1]) == pytest.approx([-18, -18], abs=2)
+
+
+def test_the_provenance_says_that_it_is_simulated(rendered):
+    record = json.loads((rendered[0] / "render.json").read_text())
+    assert "NOT TUT2017" in record["statement"] and "simulated" in record["statement"]
+    assert record["report"]["parameters"] == {"renderer": scenes_sim.RENDERER, "seed": 3, "bits": 16,
+                                              "sizes": {"train": [1, 2], "test": [1, 1]}}
+
+
+def test_a_finished_data_set_is_not_rendered_again(rendered, monkeypatch):
+    monkeypatch.setattr(scenes_sim, "plan", lambda *_: pytest.fail("rendered again"))
+    assert _render(rendered[0]) == rendered[1]
+
+
+def test_other_parameters_need_force_and_replace_the_whole_folder(tmp_path, cheap):
+    _render(tmp_path / "s")
+    with pytest.raises(FmucError, match="other parameters"):
+        _render(tmp_path / "s", seed=9)
+    report = _render(tmp_path / "s", seed=9, sizes={"train": (1, 1), "test": (1, 1)}, force=True)
+    assert report.parameters["seed"] == 9
+    assert len(list((tmp_path / "s").rglob("*.wav"))) == sum(report.clips.values()) == 30
+    assert os.listdir(tmp_path) == ["s"]
+
+
+def test_a_foreign_folder_is_never_overwritten(tmp_path):
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(FmucError, match="no rendered data set"):
+        _render(tmp_path, force=True)
+    assert (tmp_path / "mine.txt").read_text() == "precious"
+
+
+def test_an_interrupted_rendering_leaves_nothing_behind(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scenes_sim, "record", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _render(tmp_path / "s")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_replacement_keeps_the_old_data(tmp_path, cheap, monkeypatch):
+    _render(tmp_path / "s")
+    before = _digests(tmp_path / "s")
+    monkeypatch.setattr(scenes_sim, "write_record", lambda *_: (_ for _ in ()).throw(OSError("disk")))
+    with pytest.raises(OSError, match="disk"):
+        _render(tmp_path / "s", seed=9, force=True)
+    assert _digests(tmp_path / "s") == before and os.listdir(tmp_path) == ["s"]
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"sizes": {"train": (1, 1)}}, "for each of train, test"),
+    ({"sizes": TINY | {"test": (0, 1)}}, "both positive"),
+    ({"sizes": TINY | {"test": (1, 2, 3)}}, "recordings per scene, clips per recording"),
+    ({"sizes": TINY | {"train": (2000, 1)}}, "26,000"),
+    ({"seed": -1}, "seed=-1"),
+    ({"bits": 8}, "bits=8: give 16 or 24"),
+])
+def test_bad_parameters_give_one_line(tmp_path, changes, message):
+    with pytest.raises(FmucError, match=message) as caught:
+        _render(tmp_path / "s", **changes)
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_found_before_rendering(tmp_path, monkeypatch):
+    monkeypatch.setattr(scenes_sim.shutil, "disk_usage", lambda _: _Usage)
+    with pytest.raises(FmucError, match=r"0\.1 GB are needed and 0\.0 GB are free"):
+        _render(tmp_path / "s")
+    assert not list(tmp_path.iterdir())
+
+
+class _Usage:
+    free = 1000
+
+
+def test_it_is_a_stand_in_that_is_rendered_where_it_is_missing(data_root, cheap, monkeypatch):
+    assert set(scenes_sim.SIZES) <= set(STAND_INS)
+    monkeypatch.setattr(rendering.os, "cpu_count", lambda: 1)
+    dataset = ensure("scenes-sim-smoke", progress=False)
+    assert len(dataset.clips) == 15 * (2 * 2 + 1) and dataset.name == "scenes-sim-smoke"
+    assert ensure("scenes-sim-smoke", progress=False).digest == dataset.digest

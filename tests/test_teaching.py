@@ -1,0 +1,163 @@
+"""Helpers of the teaching notebooks against what a reader would check by hand."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import io
+import re
+from types import SimpleNamespace
+
+import librosa
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from fmuc import experiments, paths, teaching
+from fmuc.selection import select
+from fmuc.splits import draw_split
+from fmuc.uncertainty import pass_statistics, temperature_softmax, weak_logits
+
+
+@pytest.fixture(scope="module")
+def toy():
+    points, labels = teaching.toy_points(40, torch.Generator().manual_seed(1))
+    return SimpleNamespace(points=points, labels=labels, net=teaching.train_toy(points, labels))
+
+
+@pytest.mark.parametrize("item", [draw_split, weak_logits], ids=["plain", "decorated"])
+def test_source_is_shown_under_a_link_to_its_file(item):
+    text = teaching.show_source(item).data
+    (link,) = re.findall(r"\]\(\.\./([\w./]+)\)", text)
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    source = ast.parse((paths.ROOT / link).read_text(encoding="utf-8"))
+    (function,) = [node for node in source.body if getattr(node, "name", "") == item.__name__]
+    assert ast.dump(ast.parse(code).body[0]) == ast.dump(function)  # the whole of it, decorator included
+
+
+def test_sources_of_several_objects_keep_their_order():
+    text = teaching.show_source(select, pass_statistics).data
+    assert 0 <= text.index("def select(") < text.index("def pass_statistics(")
+
+
+def test_players_hold_the_whole_sound():
+    sounds = {"a": np.sin(np.arange(8000) / 20).astype(np.float32) * 0.9, "b <i>": np.zeros(4000, np.float32)}
+    shown = teaching.players(sounds, 16_000).data
+    assert "<i>" not in shown and "b &lt;i&gt;" in shown
+    embedded = re.findall(r"data:audio/flac;base64,([\w+/=]+)", shown)
+    for data, sound in zip(embedded, sounds.values(), strict=True):
+        heard, rate = soundfile.read(io.BytesIO(base64.b64decode(data)), dtype="float32")
+        assert rate == 16_000
+        np.testing.assert_allclose(heard, sound, atol=2**-15)
+
+
+def test_patch_is_drawn_over_seconds_and_hertz():
+    features = experiments.NSYNTH
+    patch = np.zeros((features.mel_bands, features.patch_frames))
+    patch[40, 10] = 2.0
+    axes = plt.figure().add_subplot()
+    image = teaching.draw_patch(axes, torch.from_numpy(patch), features)
+    left, right, bottom, top = image.get_extent()
+    assert (left, right) == (0, 126 * 512 / 16_000)
+    assert (bottom, top) == (-0.5, 127.5)  # band 40 is drawn around the height 40
+    np.testing.assert_array_equal(image.get_array(), patch)
+    assert image.get_clim()[0] == 0
+    ticks = dict(zip([label.get_text() for label in axes.get_yticklabels()], axes.get_yticks(), strict=True))
+    centres = librosa.mel_frequencies(130, fmin=0, fmax=8000)[1:-1]
+    assert set(ticks) == {"250", "500", "1,000", "2,000", "4,000"}  # 8000 Hz lies above the last centre
+    assert abs(centres[round(ticks["1,000"])] - 1000) < 15
+    assert teaching.draw_patch(axes, patch, features, limit=3).get_clim() == (-3, 3)
+    plt.close("all")
+
+
+def test_toy_points_lie_around_their_centres():
+    points, labels = teaching.toy_points(2000, torch.Generator().manual_seed(0))
+    assert points.shape == (6000, 2)
+    for index, centre in enumerate(teaching.TOY_CENTRES):
+        cloud = points[labels == index]
+        assert len(cloud) == 2000
+        torch.testing.assert_close(cloud.mean(dim=0), torch.tensor(centre), atol=0.05, rtol=0)
+        torch.testing.assert_close(cloud.std(dim=0), torch.full((2,), 0.45), atol=0.03, rtol=0)
+    again, _ = teaching.toy_points(2000, torch.Generator().manual_seed(0))
+    assert torch.equal(points, again)
+
+
+def test_toy_net_learns_its_points(toy):
+    logits = weak_logits(toy.net, teaching.as_input(toy.points), passes=0)
+    assert logits.shape == (1, 120, 3)
+    assert (logits[0].argmax(dim=1) == toy.labels).float().mean() > 0.95
+
+
+def test_toy_net_is_sure_far_away_and_its_passes_differ(toy):
+    far = teaching.as_input(torch.tensor([[0.0, 100.0], [100.0, -50.0], [-100.0, -50.0]]))
+    assert temperature_softmax(weak_logits(toy.net, far, passes=0), 1)[0].max(dim=1).values.min() > 0.999
+    border = teaching.as_input(torch.tensor([[0.0, 0.0]]))
+    assert pass_statistics(weak_logits(toy.net, border, passes=50), 1).std.max() > 0.05
+
+
+def test_training_the_toy_leaves_the_global_generator_alone(toy):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    again = teaching.train_toy(toy.points, toy.labels, steps=2)
+    assert torch.equal(torch.rand(3), expected)
+    other = teaching.train_toy(toy.points, toy.labels, steps=2, seed=1)
+    same = teaching.train_toy(toy.points, toy.labels, steps=2)
+    assert torch.equal(again[1].weight, same[1].weight)
+    assert not torch.equal(again[1].weight, other[1].weight)
+
+
+def test_plane_runs_from_left_to_right_and_from_below():
+    points = teaching.plane(3.0, 4)
+    assert points.shape == (16, 2)
+    assert points[0].tolist() == [-3, -3]
+    assert points[3].tolist() == [3, -3]
+    assert points[12].tolist() == [-3, 3]
+
+
+@pytest.mark.parametrize("threshold", [0.7, 0.9, 0.95])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 4.0])
+@pytest.mark.parametrize("rivals", [1, 3, 10])
+def test_required_confidence_reaches_the_threshold_exactly(threshold, temperature, rivals):
+    confidence = teaching.required_confidence(threshold, temperature, rivals)
+    probabilities = torch.zeros(1 + rivals, dtype=torch.float64)
+    probabilities[0], probabilities[1:] = confidence, (1 - confidence) / rivals
+    tempered = torch.softmax(probabilities.log() / temperature, dim=0)  # logs of probabilities are logits
+    assert tempered[0] == pytest.approx(threshold, abs=1e-6)
+    if temperature == 1:
+        assert confidence == pytest.approx(threshold)
+
+
+@pytest.mark.parametrize("arguments", [(1.0, 2, 10), (0.0, 2, 10), (0.9, 0, 10), (0.9, 2, 0)])
+def test_required_confidence_refuses_what_has_no_answer(arguments):
+    with pytest.raises(ValueError, match="threshold must lie in"):
+        teaching.required_confidence(*arguments)
+
+
+def test_readiness_names_what_is_there_and_the_remedy_for_the_rest(data_root):
+    (data_root / "nsynth-gm-smoke").mkdir()
+    rows = teaching.readiness("smoke").set_index("item")
+    assert rows.loc["data set nsynth-gm-smoke (stand-in)", "state"] == "there"
+    assert rows.loc["data set nsynth-gm (stand-in)"].tolist() == ["not there", "`python -m fmuc data nsynth-gm`"]
+    assert rows.loc["data set nsynth"].tolist() == ["not there", "see `data/README.md`"]
+    planned = len(experiments.plan("smoke"))
+    assert rows.loc["run records of the profile smoke (runs)", "state"] == f"0 of {planned}"
+    folder = paths.runs_dir("smoke") / experiments.plan("smoke")[0].name
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text("{}")
+    rows = teaching.readiness("smoke").set_index("item")
+    assert rows.loc["run records of the profile smoke (runs)", "state"] == f"1 of {planned}"
+
+
+@pytest.mark.parametrize(("needed", "unfit"), [
+    (["numpy>=1"], []),
+    (["numpy>=1000"], ["numpy>=1000"]),
+    (["no-such-package-of-fmuc>=1", "numpy>=1"], ["no-such-package-of-fmuc"]),
+    (['numpy>=1000; extra == "test"'], []),
+])
+def test_packages_outside_their_range_are_named(monkeypatch, data_root, needed, unfit):
+    monkeypatch.setattr(teaching, "requires", lambda name: needed)
+    state = teaching.readiness("smoke").set_index("item").loc["Python packages", "state"]
+    assert state == (f"to be mended: {', '.join(unfit)}" if unfit else "as asked for")

@@ -1,0 +1,213 @@
+"""TUT Acoustic Scenes 2017 in its real layout: 24-bit stereo files, lists with their quirks, broken lists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from fmuc.config import Features
+from fmuc.datasets import load, read_audio
+from fmuc.errors import FmucError
+from fmuc.features import extract
+from fmuc.splits import draw_split
+from fmuc.tut2017 import DEVELOPMENT, EVALUATION, LABELS, AudioError, load_tut2017, read_error_list
+
+TUT = Features(sample_rate=22_050, window=1024, hop=342, mel_bands=80, patch_frames=140)
+TRAIN = {  # as in meta.txt: file -> (label, recording)
+    "b020_90_100": ("beach", "b020"), "b020_100_110": ("beach", "b020"), "a001_0_10": ("cafe/restaurant", "a001"),
+    "a001_10_20": ("cafe/restaurant", "a001"), "a001_20_30": ("cafe/restaurant", "a001"), "b003_0_10": ("tram", "b003"),
+}
+TEST = {"7": ("beach", "a100_30_40"), "12": ("cafe/restaurant", "b101_0_10"), "3": ("beach", "a100_0_10")}
+
+
+def sound(path: Path, seconds: float, seed: int) -> None:
+    noise = np.random.default_rng(seed).uniform(-0.3, 0.3, (round(seconds * 44_100), 2))
+    soundfile.write(path, noise, 44_100, subtype="PCM_24")
+
+
+def write_development(root: Path, seconds: float = 0.01) -> Path:
+    part = root / DEVELOPMENT
+    (part / "audio").mkdir(parents=True)
+    for seed, name in enumerate(TRAIN):
+        sound(part / "audio" / f"{name}.wav", seconds, seed)
+    (part / "meta.txt").write_bytes("".join(
+        f"audio/{name}.wav\t{label}\t{recording}\n" for name, (label, recording) in TRAIN.items()).encode())
+    return part
+
+
+def write_evaluation(root: Path, seconds: float = 0.01) -> Path:
+    part = root / EVALUATION
+    setup = part / "evaluation_setup"
+    (part / "audio").mkdir(parents=True)
+    setup.mkdir()
+    for seed, name in enumerate(TEST):
+        sound(part / "audio" / f"{name}.wav", seconds, 100 + seed)
+    for file, rows in {"evaluate.txt": [f"audio/{name}.wav\t{label}" for name, (label, _) in TEST.items()],
+                       "test.txt": [f"audio/{name}.wav" for name in TEST],
+                       "map.txt": [f"audio/{original}.wav\taudio/{name}.wav" for name, (_, original) in TEST.items()],
+                       }.items():
+        (setup / file).write_bytes("".join(f"{row}\r\n" for row in rows).encode())
+    return part
+
+
+@pytest.fixture
+def root(data_root: Path) -> Path:
+    """Data set ``tut2017`` in the real layout with very short sounds."""
+    write_development(data_root / "tut2017")
+    write_evaluation(data_root / "tut2017")
+    return data_root / "tut2017"
+
+
+def described(clips) -> dict[str, tuple]:
+    return {clip.id: (clip.label, clip.group, clip.split) for clip in clips}
+
+
+def test_both_parts_load_with_labels_recordings_and_splits(root):
+    dataset = load("tut2017")
+    assert dataset.classes == LABELS == tuple(sorted(LABELS)) and len(LABELS) == 15
+    assert described(dataset.clips) == {
+        **{f"development/{name}": (label, recording, "train") for name, (label, recording) in TRAIN.items()},
+        **{f"evaluation/{name}": (label, original.split("_")[0], "test") for name, (label, original) in TEST.items()},
+    }
+    assert all(clip.path.is_file() for clip in dataset.clips)
+    assert [clip.id for clip in dataset.clips] == sorted(clip.id for clip in dataset.clips)
+
+
+@pytest.mark.parametrize(("part", "split", "count"), [(EVALUATION, "train", 6), (DEVELOPMENT, "test", 3)])
+def test_one_part_alone_loads(root, part, split, count):
+    (root / part).rename(root / "elsewhere")
+    dataset = load_tut2017(root, "tut2017")
+    assert len(dataset.clips) == len(dataset.indices(split)) == count
+    assert dataset.classes == LABELS
+
+
+def test_without_a_map_every_evaluation_clip_is_its_own_recording(root):
+    (root / EVALUATION / "evaluation_setup" / "map.txt").unlink()
+    clips = [clip for clip in load_tut2017(root, "tut2017").clips if clip.split == "test"]
+    assert [clip.group for clip in clips] == [clip.id for clip in clips] and len({clip.group for clip in clips}) == 3
+
+
+def test_the_spelling_of_a_list_changes_nothing(root):
+    """Carriage returns, a byte-order mark, empty lines, spaces at the ends and files without ``audio/``."""
+    expected = load_tut2017(root, "tut2017").clips
+    for path in (root / DEVELOPMENT / "meta.txt", *(root / EVALUATION / "evaluation_setup").iterdir()):
+        rows = path.read_text().replace("audio/", "").split("\n")
+        rows = ["", *(row.replace("\t", " \t ") for row in rows), "  "]
+        path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(rows).encode())
+    assert load_tut2017(root, "tut2017").clips == expected
+
+
+def test_24_bit_stereo_at_44_kHz_becomes_mono_at_22_kHz(root):
+    clip = load_tut2017(root, "tut2017").clips[0]
+    info = soundfile.info(clip.path)
+    assert (info.subtype, info.channels, info.samplerate) == ("PCM_24", 2, 44_100)
+    samples = read_audio(clip.path, 22_050)
+    assert samples.ndim == 1 and abs(len(samples) - 220) <= 1
+
+
+def test_every_patch_of_every_recording_is_labelled_or_unlabelled(data_root):
+    """The paper's footnote 1: an earlier version left three quarters of the unlabelled data out."""
+    write_development(data_root / "tut2017", seconds=10)
+    dataset = load("tut2017")
+    cache = extract(dataset, TUT, workers=1, progress=False)
+    assert cache.patches.shape == (4 * len(TRAIN), 80, 140)
+    for labelled_share, seed in ((0.05, 0), (0.5, 1), (1.0, 2)):
+        split = draw_split(dataset, labelled_share, seed)
+        labelled, unlabelled = cache.patches_of(split.labelled), cache.patches_of(split.unlabelled)
+        assert not set(labelled) & set(unlabelled)
+        for recording in {recording for _, recording in TRAIN.values()}:
+            clips = [i for i, clip in enumerate(dataset.clips) if clip.group == recording]
+            of_recording = set(cache.patches_of(np.array(clips)))
+            assert len(of_recording) == 4 * len(clips)
+            assert of_recording <= set(labelled) | set(unlabelled)
+        assert np.bincount(cache.clip_of_patch[unlabelled], minlength=len(TRAIN))[split.unlabelled].tolist() == [
+            4] * len(split.unlabelled)
+
+
+def test_the_four_patches_of_a_clip_are_four_stretches_of_it(data_root):
+    """One tone per quarter of the clip ends up in one patch each."""
+    part = write_development(data_root / "tut2017", seconds=10)
+    time = np.arange(10 * 44_100) / 44_100
+    quarter = np.minimum(time / (140 * 342 / 22_050), 3).astype(int)
+    heard = np.sin(2 * np.pi * time * np.array([200, 800, 2000, 5000])[quarter])
+    soundfile.write(part / "audio" / "b020_90_100.wav", 0.5 * np.stack([heard, heard], 1), 44_100, subtype="PCM_24")
+    dataset = load("tut2017")
+    cache = extract(dataset, TUT, workers=1, progress=False)
+    clip = [clip.id for clip in dataset.clips].index("development/b020_90_100")
+    patches = cache.patches[cache.patches_of(np.array([clip]))].astype(np.float32)
+    assert len(patches) == 4
+    loudest = patches[:, :, 5:-5].mean(axis=2).argmax(axis=1)
+    assert (np.diff(loudest) > 5).all()
+
+
+def test_error_list(root):
+    assert read_error_list(root) == ()
+    path = root / DEVELOPMENT / "error.txt"
+    path.write_bytes(b"audio/b020_90_100.wav\t0.5\t3\tmicrophone failure\r\naudio/b003_0_10.wav\t9\t10.0\tradio\r\n")
+    errors = read_error_list(root)
+    assert errors == (AudioError("development/b020_90_100", 0.5, 3.0, "microphone failure"),
+                      AudioError("development/b003_0_10", 9.0, 10.0, "radio"))
+    assert {error.clip for error in errors} <= {clip.id for clip in load_tut2017(root, "tut2017").clips}
+    for row in ("audio/a.wav\t3\t1\tx", "audio/a.wav\t-1\t1\tx", "audio/a.wav\tnan\t1\tx", "audio/a.wav\ta\t1\tx",
+                "audio/a.wav\t0\tinf\tx", "audio/a.wav\t0\t1"):
+        path.write_text(row)
+        with pytest.raises(FmucError, match=r"error\.txt, line 1: "):
+            read_error_list(root)
+
+
+META, EVALUATE, MAP = (f"{DEVELOPMENT}/meta.txt", f"{EVALUATION}/evaluation_setup/evaluate.txt",
+                       f"{EVALUATION}/evaluation_setup/map.txt")
+
+
+def insert(file: str, line: bytes, at: int = 1):
+    def break_it(root: Path) -> None:
+        lines = (root / file).read_bytes().split(b"\n")
+        (root / file).write_bytes(b"\n".join([*lines[:at], line, *lines[at:]]))
+    return break_it
+
+
+def overwrite(file: str, content: bytes):
+    return lambda root: (root / file).write_bytes(content)
+
+
+def remove(file: str):
+    return lambda root: (root / file).rename(root / "moved-away")
+
+
+@pytest.mark.parametrize(("break_it", "message"), [
+    (remove(META), r"meta\.txt: cannot be read \(No such file"),
+    (remove(EVALUATE), r"evaluate\.txt: cannot be read"),
+    (overwrite(META, b""), r"meta\.txt: lists no file"),
+    (overwrite(META, b"\r\n \n"), r"meta\.txt: lists no file"),
+    (insert(META, b"file\tlabel\trecording", 0), r"meta\.txt, line 1: unknown label 'label'; known are beach, bus,"),
+    (insert(META, b"audio/b020_90_100.wav\tbeach"), r"meta\.txt, line 2: has not 3 columns"),
+    (insert(META, b"audio/b020_90_100.wav,beach,b020"), r"meta\.txt, line 2: has not 3 columns"),
+    (insert(META, b"audio/b020_90_100.wav\t\tb020"), r"meta\.txt, line 2: has not 3 columns"),
+    (insert(META, b"audio/b020_90_100.wav\tcafe\tb020"), r"meta\.txt, line 2: unknown label 'cafe'"),
+    (insert(META, b"b020_90_100.wav\tbeach\tb020"), r"line 2: b020_90_100\.wav is listed twice, first in .*line 1;"),
+    (insert(META, b"audio/none.wav\tbeach\tb020"), r"line 2: missing sound file .*audio/none\.wav \(1 of 7 are"),
+    (insert(META, b"audio/../meta.txt\tbeach\tb020"), r"line 2: 'audio/../meta\.txt' is no file of the folder audio"),
+    (insert(META, b"/etc/passwd\tbeach\tb020"), r"line 2: '/etc/passwd' is no file of the folder audio"),
+    (insert(META, "audio/café.wav\tbeach\tb020".encode("latin-1"), 3), r"meta\.txt, line 4: is not UTF-8 text"),
+    (overwrite(META, "audio/b020_90_100.wav\tbeach\tb020".encode("utf-16")), r"meta\.txt, line 1: is not UTF-8 text"),
+    (remove(f"{DEVELOPMENT}/audio"), r"meta\.txt, line 1: missing sound file .*b020_90_100\.wav \(6 of 6"),
+    (insert(EVALUATE, b"audio/7.wav\tpark"), r"evaluate\.txt, line 2: 7\.wav is listed twice"),
+    (insert(EVALUATE, b"audio/7.wav"), r"evaluate\.txt, line 2: has not 2 columns"),
+    (overwrite(MAP, b"audio/7.wav\taudio/a100_30_40.wav\n"), r"evaluate\.txt, line 2: 12\.wav is not in column 2 of "),
+    (insert(MAP, b"audio/b009_0_10.wav\taudio/7.wav"), r"map\.txt, line 2: 7\.wav is mapped twice"),
+    (insert(MAP, b"audio/b009_0_10.wav"), r"map\.txt, line 2: has not 2 columns"),
+])
+def test_a_broken_tree_gives_one_line_that_names_list_and_line(root, break_it, message):
+    break_it(root)
+    with pytest.raises(FmucError, match=message) as caught:
+        load("tut2017")
+    assert "\n" not in str(caught.value)
+    assert "data/README.md" in str(caught.value) or "known are" in str(caught.value) or "delete" in str(caught.value)
+
+
+def test_without_any_part_the_remedy_is_named(data_root):
+    with pytest.raises(FmucError, match=r"no TUT-acoustic-scenes-2017-development .*'python -m fmuc data scenes-sim'"):
+        load("tut2017")
