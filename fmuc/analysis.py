@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from fmuc.claims import Claim
+from fmuc.claims import Claim, spread
 from fmuc.experiments import FULLY_SUPERVISED, TABLE_1
-from fmuc.metrics import expected_calibration_error, quality, quantity
+from fmuc.metrics import expected_calibration_error, quality, quantity, row_normalised
 from fmuc.runs import Record
 from fmuc.tables import METRICS, PARTS, history_table, measured, table1
 
@@ -57,6 +57,31 @@ def top_confusions(kept: np.ndarray, classes: Sequence[str], count: int = 5) -> 
             for i, j in np.argwhere(known > 0) if i != j]
     table = pd.DataFrame(rows, columns=["true", "pseudo-label", "wrong", "kept", "share"])
     return table.sort_values("share", ascending=False, kind="stable").head(count).reset_index(drop=True)
+
+
+def confusion(record: Record, epoch: int) -> pd.DataFrame:
+    """Fig. 3 for one epoch: share of each true class (row) among its kept pseudo-labels (column), in 0 ... 1."""
+    kept = record.counts(epoch, epoch)[0][: len(record.classes)]
+    return pd.DataFrame(row_normalised(kept), record.classes, record.classes)
+
+
+def surviving_mistakes(first: np.ndarray, second: np.ndarray, classes: Sequence[str], count: int = 5,
+                       names: tuple[str, str] = ("FM", "FMUC")) -> pd.DataFrame:
+    """The first method's most frequent confusions, all its mistakes and its right ones: patches kept by each method.
+
+    ``first``, ``second``: (C + 1, C) counts of two methods that were offered equally many patches. The last column is
+    the second's share of the first's, in %.
+    """
+    top = top_confusions(first, classes, count)
+    place = {name: index for index, name in enumerate(classes)}
+    pairs = zip(top["true"].map(place), top["pseudo-label"].map(place), strict=True)
+    rows = [(f"{classes[i]} → {classes[j]}", first[i, j], second[i, j]) for i, j in pairs]
+    right = np.trace(first), np.trace(second)
+    wrong = first[:-1].sum() - right[0], second[:-1].sum() - right[1]
+    rows += [("all mistakes", *wrong), ("right ones", *right)]
+    table = pd.DataFrame(rows, columns=["true → pseudo-label", *names])
+    kept = 100 * table[names[1]] / table[names[0]].where(table[names[0]] > 0)
+    return table.assign(**{f"{names[1]} keeps (%)": kept})
 
 
 def error_concentration(kept: np.ndarray, count: int = 5) -> tuple[float, float]:
@@ -165,3 +190,12 @@ def calibration(records: Sequence[Record], dataset: str, bins: int = 15) -> pd.D
                 rows.append((part, record.run.variant, record.run.seed, 100 * correct.mean(), 100 * confidence.mean(),
                              100 * error))
     return pd.DataFrame(rows, columns=["part", "variant", "seed", "accuracy", "confidence", "error"])
+
+
+def calibration_table(records: Sequence[Record], dataset: str) -> pd.DataFrame:
+    """:func:`calibration` as text: mean ± sample standard deviation over the seeds of each part and variant."""
+    groups = calibration(records, dataset).groupby(["part", "variant"])[["accuracy", "confidence", "error"]]
+    mean, std = groups.mean(), groups.std()
+    texts = {column: [spread(m, s) for m, s in zip(mean[column], std[column], strict=True)] for column in mean}
+    table = pd.DataFrame(texts, index=mean.index).rename(columns={"error": "expected calibration error"})
+    return table.assign(n=groups.size()).reset_index()

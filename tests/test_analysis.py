@@ -75,6 +75,26 @@ def test_top_confusions_by_share_of_the_true_class():
     assert analysis.top_confusions(np.zeros((4, 3), int), ["x", "y", "z"]).empty
 
 
+def test_confusion_of_one_epoch():
+    record = replace(synthetic_record("FM", [0.8, 0.9], [0.5, 0.6]), classes=("x", "y", "z"),
+                     kept=np.stack([KEPT, 0 * KEPT]), seen=np.stack([SEEN, SEEN]))
+    cells = analysis.confusion(record, 1)
+    assert cells.at["x", "y"] == pytest.approx(0.2) and cells.at["y", "y"] == pytest.approx(0.6)
+    assert cells.loc["z"].isna().all()
+    assert analysis.confusion(record, 2).isna().all(axis=None)
+
+
+def test_surviving_mistakes_of_the_second_method():
+    second = np.array([[4, 1, 0], [0, 6, 0], [0, 0, 2], [9, 9, 9]])
+    table = analysis.surviving_mistakes(KEPT, second, ["x", "y", "z"], 2)
+    assert list(table["true → pseudo-label"]) == ["y → z", "x → y", "all mistakes", "right ones"]
+    assert list(table["FM"]) == [3, 2, 6, 14]
+    assert list(table["FMUC"]) == [0, 1, 1, 12]
+    assert list(table["FMUC keeps (%)"]) == pytest.approx([0, 50, 100 / 6, 100 * 12 / 14])
+    nothing = analysis.surviving_mistakes(0 * KEPT, second, ["x", "y", "z"])
+    assert list(nothing["FMUC"]) == [1, 12] and nothing["FMUC keeps (%)"].isna().all()
+
+
 def test_concentration_of_errors():
     share, arbitrary = analysis.error_concentration(KEPT, 2)
     assert share == pytest.approx(100 * 5 / 6)
@@ -160,6 +180,15 @@ def test_calibration_against_loops():
     assert row["accuracy"] == pytest.approx(100 * np.mean([ok for _, ok in known]))
     assert row["confidence"] == pytest.approx(100 * np.mean([c for c, _ in known]))
     assert row["error"] == pytest.approx(100 * error)
+
+
+def test_calibration_table_gives_mean_and_spread():
+    files = {f"{part}_{name}": value for part in tables.PARTS for name, value in (
+        ("labels", np.array([0, 1])), ("probabilities", np.array([[1.0, 0.0], [0.5, 0.5]])))}
+    records = [replace(synthetic_record("FM", [0.8], [0.5], seed=seed), files=files) for seed in (0, 1)]
+    table = analysis.calibration_table(records, NAME)
+    assert list(table["n"]) == [2, 2]
+    assert table["accuracy"].tolist() == ["50.0 ± 0.0"] * 2 and table["confidence"].tolist() == ["75.0 ± 0.0"] * 2
 
 
 # --- plots -----------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from synthetic_records import SYNTHETIC, synthetic_plan, synthetic_record
 
 from fmuc import experiments, runs, tables
 from fmuc.claims import RULES
+from fmuc.errors import FmucError
 
 NAME = "nsynth-gm"
 
