@@ -8,23 +8,27 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 
 from fmuc import experiments, paths
 from fmuc.errors import FmucError
 
+# datasets.STAND_INS without its imports: --help must be quick
+STAND_INS = ("nsynth-gm", "nsynth-gm-smoke", "scenes-sim", "scenes-sim-smoke")
+
 
 def _data(args: argparse.Namespace) -> None:
-    from fmuc import nsynth_gm
+    from fmuc import datasets
 
     started = time.monotonic()
-    folder = paths.dataset_dir(args.name)
-    report = nsynth_gm.render(folder, notes_per_family=nsynth_gm.SIZES[args.name], seed=args.seed,
-                              soundfonts=args.soundfont, workers=args.workers, force=args.force)
+    report = datasets.render(args.name, seed=args.seed, soundfonts=args.soundfont, workers=args.workers,
+                             force=args.force)
     if args.force:  # the same names may now have another sound: features made from the old one must go
         for stale in (paths.data_root() / "features").glob(f"{args.name}-????????"):
             shutil.rmtree(stale)
-    _print(args, {"dataset": f"{args.name} (stand-in)", "folder": paths.relative(folder), "notes": report.notes,
-                  "instruments": report.instruments, "silent_dropped": report.silent_dropped,
+    counted = ("notes", "instruments", "silent_dropped", "recordings", "clips")
+    _print(args, {"dataset": f"{args.name} (stand-in)", "folder": paths.relative(paths.dataset_dir(args.name)),
+                  **{name: value for name, value in asdict(report).items() if name in counted},
                   "seconds": round(time.monotonic() - started, 1)})
 
 
@@ -169,8 +173,8 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(f"--{option}", **known[option])
         return command
 
-    data = add("data", _data, "render the stand-in data set nsynth-gm", "seed", "workers", "force")
-    data.add_argument("name", choices=("nsynth-gm", "nsynth-gm-smoke"))
+    data = add("data", _data, "render a stand-in data set", "seed", "workers", "force")
+    data.add_argument("name", choices=STAND_INS, help=f"one of: {', '.join(STAND_INS)}", metavar="NAME")
     add("features", _features, "extract log-Mel patches", "dataset", "workers")
     train = add("train", _train, "train one run, or every missing run of the plan",
                 "dataset", "device", "workers", "seed")

@@ -166,7 +166,7 @@ STAND_INS = (*nsynth_gm.SIZES, *scenes_sim.SIZES)
 
 
 def ensure(name: str, *, progress: bool = True) -> Dataset:
-    """Data set ``name``; a stand-in that is not there yet is rendered first (seconds to a minute)."""
+    """Data set ``name``; a stand-in that is not there yet is rendered first (seconds to minutes)."""
     if name in STAND_INS and not paths.dataset_dir(name).exists():
         render(name, seed=0, progress=progress)
     return load(name)

@@ -53,6 +53,7 @@ class Preset:
 
 
 NSYNTH = Features(sample_rate=16_000, window=1024, hop=512, mel_bands=128, patch_frames=126)
+TUT = Features(sample_rate=22_050, window=1024, hop=342, mel_bands=80, patch_frames=140)  # 4 patches of a 10 s clip
 NSYNTH_SMALL = Features(sample_rate=16_000, window=1024, hop=2048, mel_bands=32, patch_frames=32)
 
 # D12: what mini changes so that a laptop sees the paper's regime within minutes. The same for every row.
@@ -79,6 +80,7 @@ PROFILES: dict[str, dict[str, Preset]] = {
     },
     "paper": {
         "nsynth": Preset("nsynth", NSYNTH, labelled_share=0.01, training=Training(epochs=200), figure_3_epoch=40),
+        "tut2017": Preset("tut2017", TUT, labelled_share=0.05, training=Training(epochs=100), figure_3_epoch=20),
     },
 }
 
