@@ -41,6 +41,7 @@ def step_parts(trainer: Trainer, repeats: int = 20) -> pd.Series:
     """Measured seconds of the four parts of a semi-supervised step; trains the trainer's net, so use a spare one."""
     run, net, rng = trainer.run, trainer.net, trainer.seed_epoch(1)
     batch = trainer.batch(0, unlabelled=True)
+    size = len(batch.labels)
     images = as_images(torch.cat([batch.labelled, batch.unlabelled]))
     weak = as_images(batch.unlabelled)
     pseudo = pseudo_label(net, weak, run.selection)
@@ -58,7 +59,7 @@ def step_parts(trainer: Trainer, repeats: int = 20) -> pd.Series:
     def learn() -> None:
         with autocast(run, trainer.device):
             logits = net(images)
-            losses = semi_supervised_loss(logits[: len(batch.labels)], batch.labels, logits[len(batch.labels) :], pseudo)
+            losses = semi_supervised_loss(logits[:size], batch.labels, logits[size:], pseudo)
         trainer.optimiser.zero_grad(set_to_none=True)
         sum(losses).backward()
         trainer.optimiser.step()

@@ -21,7 +21,7 @@ def test_reproduce_makes_every_run_notebook_figure_and_table(tmp_path):
     for run in experiments.plan("smoke"):
         assert (paths_of(tmp_path) / run.name / "run.json").is_file(), run.name
     made = {path.name for path in paths.figures_dir("smoke").iterdir()}
-    for stem in ("fig1_fixmatch", "fig2a_quality", "fig2b_quantity", "fig3_confusion", "fig4_fmuc"):
+    for stem in ("fig1", "fig2a_quality", "fig2b_quantity", "fig3_confusion", "fig4"):
         assert {f"{stem}.png", f"{stem}.svg"} <= made, stem
     assert {"table1.md", "table1.csv", "table2.md", "table2.csv"} <= made
     executed = {path.stem for path in (paths.figures_dir("smoke") / "notebooks").glob("*.ipynb")}
