@@ -26,7 +26,7 @@ import numpy as np
 import torch
 import torchaudio
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from fmuc import paths
 from fmuc.config import Features

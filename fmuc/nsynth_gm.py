@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from fmuc.errors import FmucError
 from fmuc.instruments import (

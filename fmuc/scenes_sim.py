@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from fmuc.errors import FmucError
 from fmuc.rendering import in_order, stored_report, whole_folder, write_record
