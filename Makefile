@@ -46,7 +46,7 @@ notebooks: setup ## execute the notebooks anew and store their outputs in notebo
 	$(PY) -m fmuc notebooks --in-place --source shipped
 
 test: setup ## run every test
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto --dist loadfile
 
 lint: setup ## check code and notebooks with ruff
 	$(PY) -m ruff check

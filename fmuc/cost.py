@@ -6,7 +6,7 @@ The unit of work is one patch through the net without gradient; a training pass 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -86,11 +86,14 @@ def seconds_per_unit(run: Run, classes: int, device: str = "auto", repeats: int 
     return _seconds(lambda: step(net, optimiser, batch, small, rng), repeats) / step_units(small)
 
 
-def forecast(runs: Sequence[Run], seconds_per_unit: float) -> pd.DataFrame:
-    """Runs, epochs, units of work a step and hours of each data set and variant, in the order of the plan."""
+def forecast(runs: Sequence[Run], seconds: Mapping[str, float]) -> pd.DataFrame:
+    """Runs, epochs, units of work a step and hours of each data set and variant, in the order of the plan.
+
+    ``seconds``: those of a unit, by data set (patches differ in size).
+    """
     rows = pd.DataFrame([
         {"data set": run.dataset, "variant": run.variant, "epochs": run.training.epochs,
-         "units a step": step_units(run), "hours": run_units(run) * seconds_per_unit / 3600}
+         "units a step": step_units(run), "hours": run_units(run) * seconds[run.dataset] / 3600}
         for run in runs
     ])
     keys = ["data set", "variant", "epochs", "units a step"]

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr  # comes with librosa
+from filelock import FileLock
 
 from fmuc import nsynth_gm, paths, scenes_sim
 from fmuc.errors import FmucError
@@ -174,12 +175,16 @@ def ensure(name: str, *, progress: bool = True) -> Dataset:
 
 def render(name: str, *, seed: int, soundfonts: Sequence[Path] = (), workers: int | None = None, progress: bool = True,
            force: bool = False) -> nsynth_gm.Report | scenes_sim.Report:
-    """Render a stand-in into its folder (see the two ``render``); ``soundfonts`` are for notes only."""
-    options = {"seed": seed, "workers": workers, "progress": progress, "force": force}
-    if name in scenes_sim.SIZES:
-        return scenes_sim.render(paths.dataset_dir(name), sizes=scenes_sim.SIZES[name], **options)
-    return nsynth_gm.render(paths.dataset_dir(name), notes_per_family=nsynth_gm.SIZES[name], soundfonts=soundfonts,
-                            **options)
+    """Render a stand-in into its folder (see the two ``render``); ``soundfonts`` are for notes only.
+
+    Of two processes that ask for the same data set at once, the second waits and finds it there.
+    """
+    folder, options = paths.dataset_dir(name), {"seed": seed, "workers": workers, "progress": progress, "force": force}
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{name}.lock")):
+        if name in scenes_sim.SIZES:
+            return scenes_sim.render(folder, sizes=scenes_sim.SIZES[name], **options)
+        return nsynth_gm.render(folder, notes_per_family=nsynth_gm.SIZES[name], soundfonts=soundfonts, **options)
 
 
 def load(name: str) -> Dataset:

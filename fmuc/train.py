@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -328,12 +329,17 @@ def train(run: Run, *, device: str = "auto", folder: Path, progress: bool = True
           on_epoch: Callable[[dict], None] | None = None) -> Record:
     """Train ``run`` in ``folder`` (created) from its last checkpoint, if any, and write its record.
 
-    A finished run is not trained again. ``on_epoch`` gets each new row of the history. Interrupting loses at most the
-    current epoch.
+    A finished run is not trained again, and no run by two processes at once. ``on_epoch`` gets each new row of the
+    history. Interrupting loses at most the current epoch.
     """
-    if is_finished(folder):
-        return load_record(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):  # a second process waits and then finds the run finished
+        if not is_finished(folder):
+            _train(run, device, folder, progress, on_epoch)
+    return load_record(folder)
+
+
+def _train(run: Run, device: str, folder: Path, progress: bool, on_epoch: Callable[[dict], None] | None) -> None:
     trainer = Trainer(run, load(run.dataset), folder, device)
     trainer.load_checkpoint()
     epochs = run.training.epochs
@@ -348,7 +354,6 @@ def train(run: Run, *, device: str = "auto", folder: Path, progress: bool = True
                 on_epoch(row)
     save_split(trainer.split, trainer.dataset, folder / "split.json")
     save_record(trainer.record(), folder)
-    return load_record(folder)
 
 
 def describe(row: dict) -> str:

@@ -52,10 +52,13 @@ def test_a_run_adds_the_warm_start_only_where_there_is_one():
 
 def test_the_forecast_adds_up_to_the_plan():
     plan = experiments.plan("paper")
-    table = cost.forecast(plan, 0.5)
+    seconds = {name: 0.5 + index for index, name in enumerate(experiments.presets("paper"))}
+    table = cost.forecast(plan, seconds)
     assert table["runs"].sum() == len(plan)
-    assert table["hours"].sum() == pytest.approx(sum(cost.run_units(run) * 0.5 / 3600 for run in plan))
-    assert list(table["variant"]) == list(dict.fromkeys(run.variant for run in plan))
+    for name, part in table.groupby("data set"):
+        mine = [run for run in plan if run.dataset == name]
+        assert part["hours"].sum() == pytest.approx(sum(cost.run_units(run) * seconds[name] / 3600 for run in mine))
+        assert list(part["variant"]) == list(dict.fromkeys(run.variant for run in mine))
 
 
 def test_parts_of_a_step_are_measured(trainable, tmp_path):
