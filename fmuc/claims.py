@@ -137,7 +137,7 @@ def _close_to_fm(rows: pd.DataFrame) -> Decision:
 def _most_effective(rows: pd.DataFrame) -> Decision:
     m = _means(rows)["quality"]
     temperature, dropout = m["FMUC"] - m[NO_TEMPERATURE], m["FMUC"] - m[NO_DROPOUT]
-    return temperature > dropout, (f"gain in quality: by temperature {number(temperature, '+')}, "
+    return 0 < temperature > dropout, (f"gain in quality: by temperature {number(temperature, '+')}, "
                                    f"by MC-Dropout {number(dropout, '+')}")
 
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from fmuc import paths
 from fmuc.config import Run
+from fmuc.cost import run_units
 from fmuc.errors import FmucError
 from fmuc.runs import is_finished
 
@@ -41,16 +42,7 @@ def default_workers(device: str = "auto") -> int:
 def missing(runs: Sequence[Run], profile: str) -> list[Run]:
     """Those of ``runs`` that have no finished record yet, longest first so that the workers end together."""
     open_runs = [run for run in runs if not is_finished(paths.runs_dir(profile) / run.name)]
-    return sorted(open_runs, key=_work, reverse=True)
-
-
-def _work(run: Run) -> float:
-    """Relative cost of a run: forward passes, a training pass counted three times."""
-    training, steps = run.training, run.training.epochs * run.training.iterations_per_epoch
-    if run.selection is None:
-        return 3.0 * training.supervised_batch * steps
-    weak = max(run.selection.passes, 1) * training.unlabelled_batch
-    return (weak + 3.0 * (training.labelled_batch + training.unlabelled_batch)) * steps
+    return sorted(open_runs, key=run_units, reverse=True)
 
 
 def train_plan(runs: Sequence[Run], profile: str, *, device: str = "auto", workers: int | None = None,

@@ -299,6 +299,9 @@ class Trainer:
                     state.setdefault(int(index), {})[key] = value
             groups = self.optimiser.state_dict()["param_groups"]
             self.optimiser.load_state_dict({"state": state, "param_groups": groups})
+            for weights, moments in self.optimiser.state.items():  # fused Adam walks through memory: one layout
+                same = {name: value for name, value in moments.items() if value.shape == weights.shape}
+                moments |= {name: torch.empty_like(weights).copy_(value) for name, value in same.items()}
             self.rows, self.seconds = json.loads(meta["rows"]), float(meta["seconds"])
             self.kept, self.seen = list(tensors["kept"].numpy()), list(tensors["seen"].numpy())
         except Exception as error:  # whatever is wrong with the file, the remedy is the same

@@ -29,7 +29,7 @@ def test_the_eight_rows_have_the_papers_settings_in_the_papers_order():
 
 
 def test_the_paper_profile_trains_as_the_paper_does():
-    for name, epochs, share in (("nsynth", 200, 0.01),):
+    for name, epochs, share in (("nsynth", 200, 0.01), ("tut2017", 100, 0.05)):
         p = preset("paper", name)
         t = p.training
         assert (t.labelled_batch, t.unlabelled_batch, t.learning_rate) == (32, 224, 1e-3)
