@@ -36,9 +36,8 @@ def _features(args: argparse.Namespace) -> None:
     from fmuc import datasets, features
 
     for name in _names(args):
-        started = time.monotonic()
-        cache = features.extract(datasets.load(name), experiments.preset(args.profile, name).features,
-                                 workers=args.workers)
+        started, preset = time.monotonic(), experiments.preset(args.profile, name)
+        cache = features.extract(datasets.load(name), preset.features, workers=args.workers)
         _print(args, {"dataset": name, "patches": len(cache.patches), "shape": list(cache.patches.shape[1:]),
                       "megabytes": round(cache.patches.nbytes / 1e6, 1),
                       "seconds": round(time.monotonic() - started, 1)})
@@ -99,6 +98,7 @@ def _compare(args: argparse.Namespace) -> None:
 def _notebooks(args: argparse.Namespace) -> None:
     from fmuc import notebooks
 
+    experiments.presets(args.profile)  # refuse an unknown profile before anything runs
     summary = notebooks.execute(
         args.profile, source=args.source, only=args.only, force=args.force, workers=args.workers or 2,
         in_place=args.in_place, parameters=dict(p.partition("=")[::2] for p in args.parameter),
@@ -187,7 +187,7 @@ def _parser() -> argparse.ArgumentParser:
     notebooks.add_argument("--in-place", action="store_true", help="store the outputs in notebooks/")
     notebooks.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
     reproduce = add("reproduce", _reproduce, "everything: sound files, features, runs, notebooks, figures, tables",
-                    "dataset", "device", "workers", "seed", "source", "force")
+                    "dataset", "device", "workers", "seed", "force")
     add("figures", _figures, "figures and tables from the shipped records", "force", "workers")
     add("ship", _ship, "copy the profile's records into data/records and write the README's tables (maintainers)")
     for command in (data, reproduce):

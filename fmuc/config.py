@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 
 RULES = ("confidence", "mean_minus_std", "two_thresholds")
 
@@ -18,9 +18,22 @@ def _require(ok: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def _content(config: object) -> dict:
+    """``asdict`` with the whole numbers of float fields as floats: 2 and 2.0 are equal content."""
+    content = {}
+    for part in fields(config):
+        value = getattr(config, part.name)
+        if is_dataclass(value):
+            value = _content(value)
+        elif part.type.startswith("float") and value is not None:
+            value = float(value)
+        content[part.name] = value
+    return content
+
+
 def content_id(config: object) -> str:
     """First 8 hex digits of the SHA-256 of a config's content; equal content, equal id, on any machine."""
-    text = json.dumps(asdict(config), sort_keys=True, separators=(",", ":"))
+    text = json.dumps(_content(config), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
@@ -180,9 +193,13 @@ class Run:
 
     def __post_init__(self) -> None:
         _require(self.labels in ("part", "all"), f"run.labels must be 'part' or 'all', not {self.labels!r}")
+        _require(isinstance(self.seed, int) and self.seed >= 0,
+                 f"run.seed must be a whole number >= 0, not {self.seed!r}")
         _require(0 < self.labelled_share <= 1, f"run.labelled_share must lie in (0, 1], not {self.labelled_share}")
         _require(self.labels == "part" or self.selection is None,
                  "run.selection must be None where run.labels is 'all': there is nothing to pseudo-label")
+        _require(self.selection is None or self.training.unlabelled_batch > 0,
+                 "training.unlabelled_batch must be positive where there is a run.selection, not 0")
 
     @property
     def id(self) -> str:

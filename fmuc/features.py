@@ -105,7 +105,7 @@ class FeatureCache:
 def open_cache(dataset: Dataset, features: Features) -> FeatureCache:
     """The cache of ``dataset`` with ``features``; :class:`FmucError` if it is missing, damaged or of other data."""
     folder = paths.features_dir(dataset.name, features.id)
-    remedy = f"run 'python -m fmuc features {dataset.name} --profile PROFILE'"
+    remedy = f"run 'python -m fmuc features --dataset {dataset.name} --profile PROFILE'"
     if not folder.is_dir():
         raise FmucError(f"no features under {paths.relative(folder)}: {remedy}")
     try:

@@ -53,12 +53,10 @@ class Record:
 
 def provenance(device: str, threads: int, wall_seconds: float) -> dict:
     """Versions, commit, machine and wall time of a run; no host or user name."""
-    command = ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, check=False)
     packages = ("torch", "torchaudio", "librosa", "numpy")
     return {
         "fmuc": __version__,
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": _commit(),
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
         "platform": f"{platform.system()} {platform.machine()}",
@@ -66,6 +64,15 @@ def provenance(device: str, threads: int, wall_seconds: float) -> dict:
         "threads": threads,
         "wall_seconds": round(wall_seconds, 1),
     }
+
+
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, check=False)
+    except OSError:  # no git on this machine
+        return "unknown"
+    return done.stdout.strip() or "unknown"
 
 
 def save_record(record: Record, folder: Path) -> None:
@@ -94,7 +101,8 @@ def load_record(folder: Path) -> Record:
         content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise FmucError(f"{where}: record of format {content['format']}, this version reads {FORMAT}: {remedy}")
-        run = run_from_dict(content["config"])
+        run, recorded = run_from_dict(content["config"]), content["id"]
+        classes, results, origin = tuple(content["classes"]), dict(content["results"]), dict(content["provenance"])
         history = pd.read_csv(folder / "history.csv", index_col="epoch")
         with np.load(folder / "counts.npz", allow_pickle=False) as counts:
             kept, seen = counts["kept"].astype(np.int64), counts["seen"].astype(np.int64)
@@ -104,12 +112,11 @@ def load_record(folder: Path) -> Record:
         raise
     except Exception as error:  # any damage of any file gets the same clear line
         raise FmucError(f"{where}: not a readable run record ({error!r}): {remedy}") from None
-    if run.id != content["id"]:
-        raise FmucError(f"{where}: its config has the id {run.id}, recorded is {content['id']}: {remedy}")
-    classes = tuple(content["classes"])
+    if run.id != recorded:
+        raise FmucError(f"{where}: its config has the id {run.id}, recorded is {recorded}: {remedy}")
     if not len(kept) == len(seen) == len(history) or kept.shape[1:] != (len(classes) + 1, len(classes)):
         raise FmucError(f"{where}: history.csv and counts.npz do not fit together: {remedy}")
-    return Record(run, classes, content["results"], content["provenance"], history, kept, seen, files)
+    return Record(run, classes, results, origin, history, kept, seen, files)
 
 
 def is_finished(folder: Path) -> bool:

@@ -6,10 +6,12 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from typing import IO
 
 import torch
 from tqdm import tqdm
@@ -53,7 +55,7 @@ def train_plan(runs: Sequence[Run], profile: str, *, device: str = "auto", worke
     all workers.
     """
     todo = missing(runs, profile)
-    workers = workers or default_workers(device)
+    workers = default_workers(device) if workers is None else workers
     if workers < 1:
         raise FmucError(f"--workers must be at least 1, not {workers}")
     processes: list[subprocess.Popen] = []
@@ -63,39 +65,43 @@ def train_plan(runs: Sequence[Run], profile: str, *, device: str = "auto", worke
           ThreadPoolExecutor(workers) as pool):
 
         def work(run: Run) -> None:
-            if stop.is_set():
-                return
-            with lock:
-                process = _start(run, profile, device, threads=1 if workers > 1 else None)
-                processes.append(process)
-            last = _follow(process, run, bar, lock)
-            if process.wait() and not stop.is_set():
-                failures.append(Failure(run.name, last))
+            with tempfile.TemporaryFile("w+") as errors:  # a file, not a pipe: it never fills up and blocks the worker
+                with lock:
+                    if stop.is_set():
+                        return
+                    process = _start(run, profile, device, 1 if workers > 1 else None, errors)
+                    processes.append(process)
+                _follow(process, run, bar, lock)
+                if status := process.wait():
+                    errors.seek(0)
+                    last = errors.read().strip().splitlines()[-1:] or [f"exit status {status}"]
+                    failures.append(Failure(run.name, last[0]))
 
         futures = [pool.submit(work, run) for run in todo]
         try:
             for future in as_completed(futures):
                 future.result()
         except BaseException:
-            stop.set()
+            with lock:  # from here on no worker is started
+                stop.set()
             for process in processes:
                 process.terminate()
             raise
     return failures
 
 
-def _start(run: Run, profile: str, device: str, threads: int | None) -> subprocess.Popen:
+def _start(run: Run, profile: str, device: str, threads: int | None, errors: IO[str]) -> subprocess.Popen:
     command = [sys.executable, "-m", "fmuc", "train", "--profile", profile, "--dataset", run.dataset,
                "--variant", run.variant, "--seed", str(run.seed), "--device", device, "--json-lines"]
     environment = {**_ALLOCATOR, **os.environ} if sys.platform == "linux" else dict(os.environ)
+    environment["FMUC_DATA"] = str(paths.data_root())  # absolute: the worker runs from the repository root
     if threads:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-                            cwd=paths.ROOT)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, cwd=paths.ROOT)
 
 
-def _follow(process: subprocess.Popen, run: Run, bar: tqdm, lock: threading.Lock) -> str:
-    """Advance the bar with each epoch that the worker reports; returns the last line of its error output."""
+def _follow(process: subprocess.Popen, run: Run, bar: tqdm, lock: threading.Lock) -> None:
+    """Advance the bar with each epoch that the worker reports, until it ends."""
     done = 0
     for line in process.stdout:
         row = json.loads(line)
@@ -103,5 +109,3 @@ def _follow(process: subprocess.Popen, run: Run, bar: tqdm, lock: threading.Lock
             bar.update(row["epoch"] - done)
             bar.set_postfix_str(f"{run.variant}, seed {run.seed}: {row['text']}")
         done = row["epoch"]
-    errors = process.stderr.read().strip().splitlines()
-    return errors[-1] if errors else f"exit status {process.wait()}"

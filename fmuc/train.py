@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -37,10 +38,14 @@ RESIDENT_BYTES = 4 * 2**30  # patches up to this size are copied to the device o
 
 
 def pick_device(device: str = "auto") -> torch.device:
-    """``"auto"``: CUDA if there is one, else the CPU; anything else is passed to ``torch.device``."""
+    """``"auto"``: CUDA if there is one, else the CPU; :class:`FmucError` for a device that cannot be used."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise FmucError(f"the device {device!r} cannot be used ({reason}): choose auto, cpu or cuda") from None
 
 
 def precision(run: Run, device: torch.device) -> str:
@@ -79,6 +84,11 @@ class PatchSource:
         return rows.to(self.device, non_blocking=True)
 
 
+@lru_cache(maxsize=4)  # labelled and unlabelled stream, this lap and the next
+def _order(size: int, seed: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(size)
+
+
 def stream(pool: np.ndarray, seed: tuple[int, ...], start: int, count: int) -> np.ndarray:
     """Entries ``start`` ... ``start + count`` of an endless shuffling of ``pool``.
 
@@ -88,8 +98,7 @@ def stream(pool: np.ndarray, seed: tuple[int, ...], start: int, count: int) -> n
     parts, position, end = [], start, start + count
     while position < end:
         lap, offset = divmod(position, len(pool))
-        order = np.random.default_rng([*seed, lap]).permutation(len(pool))
-        parts.append(pool[order[offset : offset + end - position]])
+        parts.append(pool[_order(len(pool), (*seed, lap))[offset : offset + end - position]])
         position += len(parts[-1])
     return np.concatenate(parts) if parts else pool[:0]
 
@@ -191,6 +200,9 @@ class Trainer:
         self.truth = torch.from_numpy(dataset.labels()[self.source.cache.clip_of_patch]).to(self.device)  # (P,)
         self.labelled = self.source.cache.patches_of(self.split.labelled)
         self.unlabelled = self.source.cache.patches_of(self.split.unlabelled)
+        if run.selection is not None and not len(self.unlabelled):
+            raise FmucError(f"{run.name}: no unlabelled file is left to pseudo-label: lower run.labelled_share "
+                            f"({run.labelled_share})")
         self.net, self.optimiser = build(run, len(dataset.classes), self.device)
         self.rows: list[dict] = []  # history, one per epoch
         self.kept, self.seen = [], []  # counts, one per epoch
@@ -275,7 +287,8 @@ class Trainer:
         if self.kept:
             tensors |= {"kept": torch.from_numpy(np.stack(self.kept)), "seen": torch.from_numpy(np.stack(self.seen))}
         tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        history = {"run": self.run.id, "rows": json.dumps(self.rows), "seconds": str(self.seconds)}
+        history = {"run": self.run.id, "data": f"{self.dataset.digest}-{self.split.digest}",
+                   "rows": json.dumps(self.rows), "seconds": str(self.seconds)}
         temporary = self.folder / ".checkpoint.safetensors"
         save_file(tensors, temporary, metadata=history)
         os.replace(temporary, self.folder / CHECKPOINT)
@@ -291,6 +304,8 @@ class Trainer:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
             if meta["run"] != self.run.id:
                 raise ValueError(f"it belongs to run {meta['run']}")
+            if meta["data"] != f"{self.dataset.digest}-{self.split.digest}":
+                raise ValueError("the data set or its labelled part has changed since")
             self.net.load_state_dict({n[4:]: v for n, v in tensors.items() if n.startswith("net.")})
             state: dict[int, dict[str, Tensor]] = {}
             for name, value in tensors.items():
@@ -305,7 +320,8 @@ class Trainer:
             self.rows, self.seconds = json.loads(meta["rows"]), float(meta["seconds"])
             self.kept, self.seen = list(tensors["kept"].numpy()), list(tensors["seen"].numpy())
         except Exception as error:  # whatever is wrong with the file, the remedy is the same
-            raise FmucError(f"{relative(path)}: cannot go on from it ({error}): delete it to start again") from None
+            reason = " ".join(str(error).split())
+            raise FmucError(f"{relative(path)}: cannot go on from it ({reason}): delete it to start again") from None
         self.warmed = True
         return True
 
@@ -339,7 +355,11 @@ def train(run: Run, *, device: str = "auto", folder: Path, progress: bool = True
     with FileLock(folder / ".lock"):  # a second process waits and then finds the run finished
         if not is_finished(folder):
             _train(run, device, folder, progress, on_epoch)
-    return load_record(folder)
+    record = load_record(folder)
+    if record.run != run:
+        raise FmucError(f"{relative(folder)}: holds the record of run {record.run.name}, not of {run.name}: "
+                        "use another folder or delete it")
+    return record
 
 
 def _train(run: Run, device: str, folder: Path, progress: bool, on_epoch: Callable[[dict], None] | None) -> None:
