@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shutil
 import sys
@@ -113,14 +114,15 @@ def _reproduce(args: argparse.Namespace) -> None:
     from fmuc import datasets
 
     started = time.monotonic()
-    for name in _names(args):
-        if name in datasets.STAND_INS:
-            args.name = name
-            _data(args)
-    _features(args)
-    _train_plan(args)
-    args.source, args.only, args.in_place, args.parameter = "runs", None, False, []
-    _notebooks(args)
+    with contextlib.redirect_stdout(sys.stderr if args.json else sys.stdout):  # one JSON document: the comparison
+        for name in _names(args):
+            if name in datasets.STAND_INS:
+                args.name = name
+                _data(args)
+        _features(args)
+        _train_plan(args)
+        args.source, args.only, args.in_place, args.parameter = "runs", None, False, []
+        _notebooks(args)
     _compare(args)
     print(f"reproduced profile {args.profile} in {(time.monotonic() - started) / 60:.1f} minutes; figures and tables: "
           f"{paths.relative(paths.figures_dir(args.profile))}", file=sys.stderr)

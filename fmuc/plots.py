@@ -114,8 +114,9 @@ def confusion_heatmap(ax: Axes, shares: np.ndarray, classes: Sequence[str]) -> A
     ax.tick_params(length=0)
     ax.set_xticklabels(names, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_yticklabels(names, rotation=0)
-    ax.figure.draw_without_rendering()  # the size of a cell is known once the layout is
-    cell = ax.get_window_extent().width / ax.figure.dpi * 72 / len(classes)  # points
+    place = ax.get_subplotspec()  # from the grid, not the layout: that is final only when the last panel is drawn
+    panel = 72 * ax.figure.get_figwidth() / (place.get_gridspec().ncols if place else 1)  # points
+    cell = 0.6 * panel / len(classes)  # names and colour bar take the rest
     for number in ax.texts:
         number.set_fontsize(min(7, cell / 2.6))
     return ax
