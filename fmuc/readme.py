@@ -9,6 +9,7 @@ import pandas as pd
 
 from fmuc import paths, tables
 from fmuc.experiments import presets
+from fmuc.figure_files import markdown
 from fmuc.runs import load_all
 
 README = paths.ROOT / "README.md"
@@ -20,11 +21,12 @@ def blocks(profile: str = "mini") -> dict[str, str]:
     for name, preset in presets(profile).items():
         epochs = preset.training.epochs
         one, two = tables.table1(records, name, epochs), tables.table2(records, name)
-        parts["table1"].append(tables.format_table1(one, name).to_markdown())
-        parts["table2"].append(tables.format_table2(two, name).T.rename_axis(tables.header(name)).to_markdown())
+        parts["table1"].append(markdown(tables.format_table1(one, name)))
+        parts["table2"].append(markdown(tables.format_table2(two, name).T.rename_axis("method")))
         rows = [{"§": c.section, "claim": c.text, "in our runs": c.verdict, "ours": c.ours}
                 for c in tables.claims(records, name, epochs)]
-        parts["claims"].append(f"{tables.title(name)}:\n\n{pd.DataFrame(rows).to_markdown(index=False)}")
+        verdicts = markdown(pd.DataFrame(rows).set_index("§"))
+        parts["claims"].append(f"{tables.title(name)}:\n\n{verdicts}")
     return {key: "\n\n".join(texts) for key, texts in parts.items()}
 
 
