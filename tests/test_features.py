@@ -222,7 +222,7 @@ def test_second_extraction_only_opens(nsynth_root, monkeypatch):
 
 
 def test_missing_cache_names_the_command(nsynth_root):
-    with pytest.raises(FmucError, match=r"features/nsynth-\w{8}: run 'python -m fmuc features nsynth --profile"):
+    with pytest.raises(FmucError, match=r"features/nsynth-\w{8}: run 'python -m fmuc features --dataset nsynth --profile"):
         open_cache(datasets.load("nsynth"), SMALL)
 
 
@@ -252,7 +252,7 @@ def test_damaged_cache_is_refused_and_built_again(nsynth_root, damage):
     dataset, folder = datasets.load("nsynth"), paths.features_dir("nsynth", SMALL.id)
     before = np.array(extract(dataset, SMALL, workers=1, progress=False).patches)
     damage(folder)
-    with pytest.raises(FmucError, match=rf"{folder.name} is damaged .*python -m fmuc features nsynth"):
+    with pytest.raises(FmucError, match=rf"{folder.name} is damaged .*python -m fmuc features --dataset nsynth"):
         open_cache(dataset, SMALL)
     assert np.array_equal(extract(dataset, SMALL, workers=1, progress=False).patches, before)
 
@@ -261,7 +261,7 @@ def test_cache_of_other_data_is_refused_and_built_again(nsynth_root):
     extract(datasets.load("nsynth"), SMALL, workers=1, progress=False)
     add_longer_clips(nsynth_root)
     dataset = datasets.load("nsynth")
-    with pytest.raises(FmucError, match=r"was made from other data.*python -m fmuc features nsynth"):
+    with pytest.raises(FmucError, match=r"was made from other data.*python -m fmuc features --dataset nsynth"):
         open_cache(dataset, SMALL)
     cache = extract(dataset, SMALL, workers=1, progress=False)
     assert cache.clip_of_patch[-1] == len(dataset.clips) - 1

@@ -242,8 +242,10 @@ def test_notebooks_run_side_by_side(folder):
 
 
 BATCH = """
+import signal
 import sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background inherits "ignore"
 from fmuc import notebooks, paths
 if __name__ == "__main__":
     paths.FIGURES = Path(sys.argv[1]) / "figures"
