@@ -189,9 +189,15 @@ def render(name: str, *, seed: int, soundfonts: Sequence[Path] = (), workers: in
 
 def load(name: str) -> Dataset:
     """Data set ``name`` from its folder (:func:`fmuc.paths.dataset_dir`); :class:`FmucError` if there is none."""
-    if name not in LOADERS:
-        raise FmucError(f"unknown data set {name!r}: known are {', '.join(LOADERS)}")
-    return LOADERS[name](paths.dataset_dir(name), name)
+    from fmuc import own_audio  # which needs Clip and Dataset of this module
+
+    folder = paths.dataset_dir(name)
+    if name in LOADERS:
+        return LOADERS[name](folder, name)
+    if own_audio.is_own(folder):
+        return own_audio.load_own(folder, name)
+    raise FmucError(f"unknown data set {name!r}: known are {', '.join(LOADERS)}; your own comes with "
+                    "'python -m fmuc data folder PATH --name NAME'")
 
 
 def read_audio(path: Path, sample_rate: int) -> np.ndarray:

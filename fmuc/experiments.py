@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from fmuc import paths
 from fmuc.config import Augmentation, Features, Network, Run, Selection, Training, View
 from fmuc.errors import FmucError
 
@@ -92,6 +93,7 @@ PROFILES: dict[str, dict[str, Preset]] = {
         "tut2017": Preset("tut2017", TUT, labelled_share=0.05, training=Training(epochs=100), figure_3_epoch=20),
     },
 }
+_SCENES = {"smoke": "scenes-sim-smoke", "mini": "scenes-sim", "paper": "tut2017"}
 
 
 def presets(profile: str) -> dict[str, Preset]:
@@ -102,11 +104,25 @@ def presets(profile: str) -> dict[str, Preset]:
 
 
 def preset(profile: str, dataset: str) -> Preset:
-    """One data set's preset; :class:`FmucError` for an unknown profile or a data set that it does not have."""
+    """One data set's preset; your own audio takes that of the profile's scenes with its own labelled share (D18).
+
+    Raises :class:`FmucError` for an unknown profile and for a data set that is neither.
+    """
     known = presets(profile)
-    if dataset not in known:
-        raise FmucError(f"profile {profile!r} has no data set {dataset!r}: it has {', '.join(known)}")
-    return known[dataset]
+    if dataset in known:
+        return known[dataset]
+    from fmuc import own_audio  # and with it libraries that nothing else here needs
+
+    if own_audio.is_own(paths.dataset_dir(dataset)):
+        share = own_audio.labelled_share(paths.dataset_dir(dataset))
+        return replace(known[_SCENES[profile]], dataset=dataset, labelled_share=share)
+    raise FmucError(f"profile {profile!r} has no data set {dataset!r}: it has {', '.join(known)}; your own comes with "
+                    "'python -m fmuc data folder PATH --name NAME'")
+
+
+def chosen(profile: str, dataset: str | None = None) -> dict[str, Preset]:
+    """The preset of one data set by its name, or, without a name, all of the profile."""
+    return {dataset: preset(profile, dataset)} if dataset else presets(profile)
 
 
 def make_run(profile: str, dataset: str, variant: str, seed: int = 0) -> Run:
@@ -124,11 +140,14 @@ def make_run(profile: str, dataset: str, variant: str, seed: int = 0) -> Run:
 
 
 def plan(profile: str, dataset: str | None = None) -> list[Run]:
-    """Every run of Tables I and II of a profile: the eight rows once, the rows of Table II with every seed."""
-    names = presets(profile) if dataset is None else [preset(profile, dataset).dataset]
+    """Every run of Tables I and II of a profile: the eight rows once, the rows of Table II with every seed.
+
+    Where every label of the training split is used anyway, full supervision is the labelled part and left out.
+    """
     runs = []
-    for name in names:
-        seeds = preset(profile, name).seeds
-        for variant in (*TABLE_2, *(row for row in TABLE_1 if row not in TABLE_2)):
-            runs += [make_run(profile, name, variant, seed) for seed in (seeds if variant in TABLE_2 else seeds[:1])]
+    for name, p in chosen(profile, dataset).items():
+        repeated = [row for row in TABLE_2 if p.labelled_share < 1 or row != FULLY_SUPERVISED]
+        for variant in (*repeated, *(row for row in TABLE_1 if row not in TABLE_2)):
+            seeds = p.seeds if variant in TABLE_2 else p.seeds[:1]
+            runs += [make_run(profile, name, variant, seed) for seed in seeds]
     return runs

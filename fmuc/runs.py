@@ -124,17 +124,21 @@ def is_finished(folder: Path) -> bool:
     return (folder / "run.json").is_file()
 
 
-def load_all(profile: str, source: str = "runs") -> list[Record]:
+def load_all(profile: str, source: str = "runs", dataset: str | None = None) -> list[Record]:
     """The finished runs of a profile's plan, in its order; ``source`` as in :func:`fmuc.paths.records_dir`.
+
+    ``dataset``: only the runs of this one, which may be your own audio.
 
     Records of other configurations in the same folder are left alone. Raises :class:`FmucError` if there is none.
     """
     folder = paths.records_dir(profile, source)
-    found = [load_record(folder / run.name) for run in plan(profile) if is_finished(folder / run.name)]
+    found = [load_record(folder / run.name) for run in plan(profile, dataset) if is_finished(folder / run.name)]
     if not found:
         stale = any(folder.glob("*/run.json"))
         problem = "only run records of other configurations" if stale else "no run records"
-        raise FmucError(f"{problem} under {paths.relative(folder)}: run 'python -m fmuc reproduce --profile {profile}'")
+        option = f" --dataset {dataset}" if dataset else ""
+        raise FmucError(f"{problem}{f' of {dataset}' if dataset else ''} under {paths.relative(folder)}: "
+                        f"run 'python -m fmuc reproduce --profile {profile}{option}'")
     return found
 
 

@@ -14,14 +14,15 @@ from fmuc import claims as rules
 from fmuc import paths
 from fmuc.claims import THIRDS, Claim, number, spread
 from fmuc.errors import FmucError
-from fmuc.experiments import TABLE_1, TABLE_2, Preset, presets
+from fmuc.experiments import TABLE_1, TABLE_2, Preset, chosen
 from fmuc.metrics import quality, quantity
 from fmuc.runs import Record, load_all
 
 PAPER = {"nsynth-gm": "nsynth", "nsynth": "nsynth", "scenes-sim": "tut2017", "tut2017": "tut2017"}
 TITLES = {"nsynth": "NSynth", "tut2017": "TUT2017"}
 METRICS, PARTS = ("quality", "quantity"), ("test", "unlabelled")
-COLUMNS = (*METRICS, *THIRDS, *PARTS)
+ESTIMATES = tuple(f"validation_{metric}" for metric in METRICS)  # where the truth of unlabelled files is not known
+COLUMNS = (*METRICS, *THIRDS, *PARTS, "known", *ESTIMATES)
 
 
 def paper_dataset(dataset: str) -> str | None:
@@ -37,8 +38,9 @@ def title(dataset: str) -> str:
 
 
 def header(dataset: str) -> str:
-    """Whose numbers stand on both sides of "|" in a cell of a formatted table."""
-    return f"{title(dataset)} | paper: {TITLES.get(paper_dataset(dataset), '–')}"
+    """Whose numbers stand in a formatted table: ours and, where there is a published counterpart, the paper's."""
+    paper = paper_dataset(dataset)
+    return f"{title(dataset)} | paper: {TITLES[paper]}" if paper else title(dataset)
 
 
 def published_table1() -> pd.DataFrame:
@@ -68,6 +70,8 @@ def measured(records: Sequence[Record], dataset: str, epochs: int | None = None)
 
     Quality and quantity come from the counts of the first ``epochs`` epochs (default: all): the learning rate is
     constant, so the beginning of a longer run of Table II is the run of Table I. Accuracies are those of the whole run.
+    "known" is the share of the unlabelled examples whose true class is known; "validation_quality" and
+    "validation_quantity" are the estimates of the last epoch that has them.
     """
     rows: dict[tuple[str, int], dict] = {}
     for record in (r for r in records if r.run.dataset == dataset):
@@ -77,12 +81,28 @@ def measured(records: Sequence[Record], dataset: str, epochs: int | None = None)
                             "delete the one of another configuration")
         if epochs and run.selection and trained < epochs:
             raise FmucError(f"{run.name} has {trained} epochs, Table I needs {epochs}: delete it and train it again")
-        counts = record.counts(*last_tenth(epochs or trained))
-        values = [quality(counts[0]), quantity(*counts), *np.divide(thirds(record, epochs), 100),
-                  *(record.results.get(f"{part}_accuracy", np.nan) for part in PARTS)]
+        kept, seen = record.counts(*last_tenth(epochs or trained))
+        values = [quality(kept), quantity(kept, seen), *np.divide(thirds(record, epochs), 100),
+                  *(record.results.get(f"{part}_accuracy", np.nan) for part in PARTS),
+                  seen[:-1].sum() / seen.sum() if seen.sum() else np.nan, *_estimates(record, epochs or trained)]
         rows[run.variant, run.seed] = dict(zip(COLUMNS, np.multiply(values, 100), strict=True))
     index = pd.MultiIndex.from_tuples(list(rows), names=["variant", "seed"])
     return pd.DataFrame(list(rows.values()), index=index, columns=list(COLUMNS), dtype=float).sort_index()
+
+
+def _estimates(record: Record, epochs: int) -> tuple[float, float]:
+    """Quality and quantity on the validation files in the last epoch up to ``epochs`` that has them, else NaN."""
+    rows = record.history.reindex(columns=list(ESTIMATES)).loc[:epochs].dropna(how="all")
+    return tuple(rows.iloc[-1]) if len(rows) else (np.nan, np.nan)
+
+
+def truth_known(records: Sequence[Record], dataset: str) -> bool:
+    """Whether any unlabelled example of the data set has a known true class, so that quality can be measured at all.
+
+    True where nothing was pseudo-labelled yet.
+    """
+    known = measured(records, dataset)["known"].dropna()
+    return bool((known > 0).any()) or known.empty
 
 
 def _summary(values: pd.Series, variants: Sequence[str]) -> pd.DataFrame:
@@ -101,11 +121,14 @@ def table1(records: Sequence[Record], dataset: str, epochs: int) -> pd.DataFrame
     """Table I from the counts of the last tenth of ``epochs`` epochs (D13), the paper's numbers beside ours.
 
     Index: the eight variants in the paper's order; columns (metric, x) for the metrics quality and quantity and x of
-    mean, std, n (runs with a value), seeds (their values), paper.
+    mean, std, n (runs with a value), seeds (their values), paper. Where no true class of an unlabelled example is
+    known, the metrics validation_quality and validation_quantity come as well.
     """
     runs, paper = measured(records, dataset, epochs), published_table1()
     paper = paper[paper["dataset"] == paper_dataset(dataset)].set_index("variant")
-    return pd.concat({m: _summary(runs[m], list(TABLE_1)).assign(paper=paper[m]) for m in METRICS}, axis=1)
+    paper = paper.reindex(columns=[*METRICS, *ESTIMATES]).astype(float)
+    metrics = METRICS if truth_known(records, dataset) else (*METRICS, *ESTIMATES)
+    return pd.concat({m: _summary(runs[m], list(TABLE_1)).assign(paper=paper[m]) for m in metrics}, axis=1)
 
 
 def table2(records: Sequence[Record], dataset: str) -> pd.DataFrame:
@@ -116,21 +139,34 @@ def table2(records: Sequence[Record], dataset: str) -> pd.DataFrame:
     return ours.join(paper.rename(columns={"mean": "paper", "std": "paper_std"}))
 
 
-def cell(row: Mapping) -> str:
-    """Ours and the paper's number: ``86.7 ± 0.4 (n=3) | paper 86.7``; "–" for what was not run or not published."""
+def cell(row: Mapping, dataset: str) -> str:
+    """Ours and the paper's number: ``86.7 ± 0.4 (n=3) | paper 86.7``; "–" for what was not run or not published.
+
+    The paper's side is left out for a data set in whose place the paper has none.
+    """
     ours = "–" if pd.isna(row["mean"]) else f"{spread(row['mean'], row['std'])} (n={row['n']})"
-    return f"{ours} | paper {spread(row['paper'], row.get('paper_std', np.nan))}"
+    paper = f" | paper {spread(row['paper'], row.get('paper_std', np.nan))}"
+    return ours + paper if paper_dataset(dataset) else ours
 
 
 def format_table1(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """:func:`table1` as text."""
-    texts = {m: [cell(row) for _, row in table[m].iterrows()] for m in METRICS}
-    return pd.DataFrame({f"{m} in %: {header(dataset)}": texts[m] for m in METRICS}, index=table.index)
+    """:func:`table1` as text; a quality that nobody can know is "unknown", with the validation estimate beside it."""
+    columns = {}
+    for metric in table.columns.get_level_values(0).unique():
+        texts = [cell(row, dataset) for _, row in table[metric].iterrows()]
+        if metric == "quality" and ESTIMATES[0] in table.columns.get_level_values(0):
+            ran = table[("quantity", "n")] > 0
+            texts = ["unknown" if there else text for text, there in zip(texts, ran, strict=True)]
+        columns[f"{_METRIC_NAMES[metric]} in %: {header(dataset)}"] = texts
+    return pd.DataFrame(columns, index=table.index)
+
+
+_METRIC_NAMES = {**{m: m for m in METRICS}, **{f"validation_{m}": f"{m} on validation files" for m in METRICS}}
 
 
 def format_table2(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """:func:`table2` as text: a row for each part, a column for each method."""
-    texts = pd.Series([cell(row) for _, row in table.iterrows()], index=table.index).unstack("variant")
+    texts = pd.Series([cell(row, dataset) for _, row in table.iterrows()], index=table.index).unstack("variant")
     texts = texts.loc[list(PARTS), list(TABLE_2)].rename_axis(columns=None)
     return texts.rename(index=lambda part: f"{part} in %: {header(dataset)}").rename_axis("file-wise accuracy")
 
@@ -167,14 +203,14 @@ def spearman(records: Sequence[Record], dataset: str, epochs: int) -> dict:
     return result
 
 
-def compare(profile: str, source: str = "runs") -> dict:
+def compare(profile: str, source: str = "runs", dataset: str | None = None) -> dict:
     """Ours against the paper, ready for JSON; what does not exist is None.
 
-    ``{<data set>: {"table1": {"rows", "spearman"}, "table2", "claims", "regime", ...}}``; ``source`` as in
-    :func:`fmuc.runs.load_all`.
+    ``{<data set>: {"table1": {"rows", "spearman"}, "table2", "claims", "regime", ...}}``; ``source`` and ``dataset``
+    as in :func:`fmuc.runs.load_all`.
     """
-    records, result = load_all(profile, source), {}
-    for name, preset in presets(profile).items():
+    records, result = load_all(profile, source, dataset), {}
+    for name, preset in chosen(profile, dataset).items():
         ours = [record for record in records if record.run.dataset == name]
         result[name] = _plain({"records": len(ours), **_compare(ours, preset)})
     return result
@@ -188,7 +224,9 @@ def _compare(records: Sequence[Record], preset: Preset) -> dict:
     return {
         "header": header(dataset),
         "epochs": epochs,
-        "table1": {"rows": {v: {m: one.loc[v, m].to_dict() for m in METRICS} for v in one.index},
+        "truth_known": truth_known(records, dataset),
+        "table1": {"rows": {v: {m: one.loc[v, m].to_dict() for m in one.columns.get_level_values(0).unique()}
+                            for v in one.index},
                    "spearman": spearman(records, dataset, epochs)},
         "table2": {part: {v: two.loc[(part, v)].to_dict() for v in TABLE_2} for part in PARTS},
         "claims": [asdict(claim) | {"verdict": claim.verdict} for claim in claims(records, dataset, epochs)],
@@ -214,18 +252,34 @@ def format_compare(comparison: Mapping) -> str:
 
 
 def _format_dataset(dataset: str, part: Mapping) -> str:
-    one, two, rank, regime = part["table1"]["rows"], part["table2"], part["table1"]["spearman"], part["regime"]
-    rho = [f"{m} {'–' if rank[m] is None else format(rank[m], '.2f')} ({rank['rows'][m]} rows)" for m in METRICS]
-    above = {None: "not run", True: "yes", False: "no"}[regime["unlabelled_above_test"]]
-    tables = [tabulate([[v, *(cell(row[m]) for m in METRICS)] for v, row in one.items()],
-                       headers=["Table I", *(f"{m} in %" for m in METRICS)], disable_numparse=True),
-              tabulate([[v, *(cell(two[p][v]) for p in PARTS)] for v in TABLE_2],
+    one, two = part["table1"]["rows"], part["table2"]
+    frame = pd.DataFrame.from_dict({v: {(m, key): value for m, row in rows.items() for key, value in row.items()}
+                                    for v, rows in one.items()}, orient="index")
+    texts = format_table1(frame, dataset).rename(columns=lambda name: name.partition(":")[0])
+    tables = [tabulate(texts, headers=["Table I", *texts], disable_numparse=True),
+              tabulate([[v, *(cell(two[p][v], dataset) for p in PARTS)] for v in TABLE_2],
                        headers=["Table II: accuracy in %", *PARTS], disable_numparse=True)]
     lines = [f"{claim['verdict']:>13}  {claim['section']:<4}  {claim['text']}"
              + (f"\n{'':21}{claim['ours']}" if claim["ours"] else "") for claim in part["claims"]]
     head = (f"{part['header']}\nrecords of runs: {part['records']}; Table I reads the last tenth of {part['epochs']} "
             "epochs; ± is the sample standard deviation over seeds")
-    return "\n\n".join([
-        head, tables[0], f"Spearman's rank correlation with the paper: {', '.join(rho)}", tables[1],
-        f"Regime: FM keeps {number(regime['fm_quantity'])} % with a quality of {number(regime['fm_quality'])} %; "
-        f"unlabelled accuracy above test accuracy: {above}", "Claims of the paper in our runs:\n" + "\n".join(lines)])
+    blocks = [head, tables[0], _format_ranks(dataset, part), tables[1], _format_regime(part),
+              "Claims of the paper in our runs:\n" + "\n".join(lines)]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _format_ranks(dataset: str, part: Mapping) -> str:
+    if not paper_dataset(dataset):
+        return ""
+    rank = part["table1"]["spearman"]
+    rho = [f"{m} {'–' if rank[m] is None else format(rank[m], '.2f')} ({rank['rows'][m]} rows)" for m in METRICS]
+    return f"Spearman's rank correlation with the paper: {', '.join(rho)}"
+
+
+def _format_regime(part: Mapping) -> str:
+    regime = part["regime"]
+    above = {None: "not known", True: "yes", False: "no"}[regime["unlabelled_above_test"]]
+    quality = (f"with a quality of {number(regime['fm_quality'])} %" if part["truth_known"] else
+               "their quality is not known")
+    return (f"Regime: FM keeps {number(regime['fm_quantity'])} %, {quality}; "
+            f"unlabelled accuracy above test accuracy: {above}")

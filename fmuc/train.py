@@ -200,6 +200,7 @@ class Trainer:
         self.truth = torch.from_numpy(dataset.labels()[self.source.cache.clip_of_patch]).to(self.device)  # (P,)
         self.labelled = self.source.cache.patches_of(self.split.labelled)
         self.unlabelled = self.source.cache.patches_of(self.split.unlabelled)
+        self.validation = self._validation()
         if run.selection is not None and not len(self.unlabelled):
             raise FmucError(f"{run.name}: no unlabelled file is left to pseudo-label: lower run.labelled_share "
                             f"({run.labelled_share})")
@@ -208,6 +209,12 @@ class Trainer:
         self.kept, self.seen = [], []  # counts, one per epoch
         self.warmed = run.training.warm_start == 0 or run.selection is None
         self.seconds = 0.0  # over all calls
+
+    def _validation(self) -> np.ndarray:
+        """Labelled patches of the valid split, where pseudo-labels cannot be checked otherwise; else none (D18)."""
+        unknown = self.run.selection is not None and bool((self.truth[self.unlabelled] < 0).any())
+        patches = self.source.cache.patches_of(self.dataset.indices("valid") if unknown else np.empty(0, np.int64))
+        return patches[(self.truth[patches] >= 0).cpu().numpy()]
 
     @property
     def epoch(self) -> int:
@@ -266,11 +273,27 @@ class Trainer:
                             "lower training.learning_rate")
         if row["epoch"] % training.evaluate_every == 0 or row["epoch"] == training.epochs:
             row |= {f"{part}_accuracy": accuracy(p, y) for part, (_, p, y) in self.evaluate().items()}
+            row |= self.estimate(rng) if len(self.validation) else {}
         self.kept.append(kept)
         self.seen.append(seen)
         self.seconds += time.monotonic() - started
         self.rows.append(row | {"seconds": round(self.seconds, 2)})
         return self.rows[-1]
+
+    def estimate(self, rng: torch.Generator) -> dict[str, float]:
+        """Quality and quantity that the run's rule has on weak views of the validation patches, as fractions.
+
+        They stand in for the quality of pseudo-labels whose true classes nobody knows (D18).
+        """
+        counts = PseudoLabelCounts(len(self.dataset.classes), self.device)
+        size = self.run.training.unlabelled_batch
+        with autocast(self.run, self.device):
+            for start in range(0, len(self.validation), size):
+                patches = torch.from_numpy(self.validation[start : start + size])
+                weak = augment(self.source.gather(patches), self.run.augmentation.weak, rng)
+                counts.update(self.truth[patches], pseudo_label(self.net, as_images(weak), self.run.selection))
+        kept, seen = counts.kept.cpu().numpy(), counts.seen.cpu().numpy()
+        return {"validation_quality": quality(kept), "validation_quantity": quantity(kept, seen)}
 
     def evaluate(self) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """For "test" and "unlabelled": clip indices (n,), file-wise probabilities (n, C) and labels (n,)."""
@@ -282,6 +305,7 @@ class Trainer:
     def save_checkpoint(self) -> None:
         """Write the whole state to ``checkpoint.safetensors``, whole or not at all."""
         tensors = {f"net.{name}": value for name, value in self.net.state_dict().items()}
+        tensors |= {f"bands.{name}": torch.from_numpy(getattr(self.source.cache, name)) for name in ("mean", "std")}
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
         if self.kept:
@@ -328,7 +352,7 @@ class Trainer:
     def record(self) -> Record:
         """The finished run with its final file-wise predictions."""
         parts = self.evaluate()
-        results = {f"{part}_accuracy": accuracy(p, y) for part, (_, p, y) in parts.items() if len(y)}
+        results = {f"{part}_accuracy": accuracy(p, y) for part, (_, p, y) in parts.items() if (y >= 0).any()}
         results |= {f"{part}_files": len(y) for part, (_, _, y) in parts.items()}
         results["labelled_files"] = len(self.split.labelled)
         files = {}
@@ -383,6 +407,11 @@ def describe(row: dict) -> str:
     """A row of the history in a few words."""
     text = f"loss {row['loss_labelled'] + row['loss_unlabelled']:.3f}"
     if not np.isnan(row["quantity"]):
-        right = "–" if np.isnan(row["quality"]) else f"{row['quality']:.1%}"
-        text += f", quality {right}, quantity {row['quantity']:.1%}"
-    return text + (f", test {row['test_accuracy']:.1%}" if "test_accuracy" in row else "")
+        text += f", quality {_share(row['quality'])}, quantity {row['quantity']:.1%}"
+    if "validation_quality" in row:
+        text += f", quality on validation files {_share(row['validation_quality'])}"
+    return text + (f", test {_share(row['test_accuracy'])}" if "test_accuracy" in row else "")
+
+
+def _share(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.1%}"

@@ -91,11 +91,12 @@ def _development(part: Path) -> Iterator[Clip]:
 
 def _evaluation(part: Path) -> Iterator[Clip]:
     setup = part / "evaluation_setup"
-    recordings = _recordings(setup / "map.txt") if (setup / "map.txt").exists() else None
-    for row in _listed(part, setup / "evaluate.txt", columns=2):
+    listed = _listed(part, setup / "evaluate.txt", columns=2)
+    recordings = _recordings(setup / "map.txt", {row.file for row in listed}) if (setup / "map.txt").exists() else None
+    for row in listed:
         id = f"evaluation/{Path(row.file).stem}"
         if recordings is not None and row.file not in recordings:
-            raise FmucError(f"{row.where}: {row.file} is not in column 2 of {paths.relative(setup / 'map.txt')}; "
+            raise FmucError(f"{row.where}: {row.file} is not in {paths.relative(setup / 'map.txt')}; "
                             "unpack the archives again, or delete that list: every clip then is its own recording")
         yield Clip(id, part / "audio" / row.file, row.fields[0], recordings[row.file] if recordings else id, "test")
 
@@ -120,14 +121,19 @@ def _listed(part: Path, path: Path, columns: int) -> list[_Row]:
     return sorted(rows, key=lambda row: row.file)
 
 
-def _recordings(path: Path) -> dict[str, str]:
-    """Evaluation file -> recording, from rows of (original file, evaluation file)."""
+def _recordings(path: Path, listed: set[str]) -> dict[str, str]:
+    """Evaluation file -> recording, from rows of (original file, evaluation file).
+
+    The columns may stand the other way round: public sources do not agree on it, so the ``listed`` files decide.
+    """
+    pairs = [(row, row.file, _file_name(row.fields[0], row.where)) for row in _rows(path, columns=2)]
+    swapped = sum(first in listed for _, first, _ in pairs) > sum(second in listed for _, _, second in pairs)
     recordings: dict[str, str] = {}
-    for row in _rows(path, columns=2):
-        file = _file_name(row.fields[0], row.where)
+    for row, *names in pairs:
+        original, file = reversed(names) if swapped else names
         if file in recordings:
             raise FmucError(f"{row.where}: {file} is mapped twice; {_REMEDY}")
-        recordings[file] = re.sub(r"_\d+_\d+$", "", Path(row.file).stem)  # <recording>_<start>_<end>.wav
+        recordings[file] = re.sub(r"_\d+_\d+$", "", Path(original).stem)  # <recording>_<start>_<end>.wav
     return recordings
 
 

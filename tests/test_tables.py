@@ -129,10 +129,10 @@ def test_accuracies_are_those_of_the_whole_run():
 # --- text ------------------------------------------------------------------------------------------------------------
 
 def test_cells(whole_plan):
-    assert tables.cell({"mean": 86.72, "std": 0.41, "n": 3, "paper": 86.7}) == "86.7 ± 0.4 (n=3) | paper 86.7"
-    assert tables.cell({"mean": 86.72, "std": None, "n": 1, "paper": 86.7}) == "86.7 (n=1) | paper 86.7"
-    assert tables.cell({"mean": math.nan, "std": math.nan, "n": 0, "paper": 86.7}) == "– | paper 86.7"
-    assert tables.cell({"mean": 1.0, "std": 0.0, "n": 2, "paper": None}) == "1.0 ± 0.0 (n=2) | paper –"
+    assert tables.cell({"mean": 86.72, "std": 0.41, "n": 3, "paper": 86.7}, NAME) == "86.7 ± 0.4 (n=3) | paper 86.7"
+    assert tables.cell({"mean": 86.72, "std": None, "n": 1, "paper": 86.7}, NAME) == "86.7 (n=1) | paper 86.7"
+    assert tables.cell({"mean": math.nan, "std": math.nan, "n": 0, "paper": 86.7}, NAME) == "– | paper 86.7"
+    assert tables.cell({"mean": 1.0, "std": 0.0, "n": 2, "paper": None}, NAME) == "1.0 ± 0.0 (n=2) | paper –"
     table = tables.format_table2(tables.table2(whole_plan, NAME), NAME)
     assert list(table.columns) == list(experiments.TABLE_2)
     assert table["FMUC"].iloc[0].endswith("| paper 72.1 ± 0.7")
@@ -152,12 +152,46 @@ def test_a_variant_not_run_and_one_that_kept_nothing():
 @pytest.mark.parametrize(("dataset", "header", "fm"), [
     ("nsynth", "NSynth | paper: NSynth", 78.4), ("nsynth-gm-smoke", "nsynth-gm-smoke (stand-in) | paper: NSynth", 78.4),
     ("tut2017", "TUT2017 | paper: TUT2017", 87.9), ("scenes-sim", "scenes-sim (stand-in) | paper: TUT2017", 87.9),
-    ("birds", "birds | paper: –", math.nan),
+    ("birds", "birds", math.nan),
 ])
 def test_each_data_set_stands_beside_its_own_column(dataset, header, fm):
     record = synthetic_record("FM", [0.5] * 10, [0.5] * 10, dataset=dataset)
     assert tables.header(dataset) == header
     assert tables.table1([record], dataset, 10).loc["FM", ("quality", "paper")] == pytest.approx(fm, nan_ok=True)
+
+
+def unlabelled_truth_unknown(record):
+    """The record as it would be had nobody labelled the unlabelled files: its counts in the row of unknown truth."""
+    kept, seen = np.zeros_like(record.kept), np.zeros_like(record.seen)
+    kept[:, -1], seen[:, -1] = record.kept.sum(axis=1), record.seen.sum(axis=1)
+    results = {name: value for name, value in record.results.items() if name != "unlabelled_accuracy"}
+    history = record.history.assign(quality=np.nan, validation_quality=np.nan, validation_quantity=np.nan)
+    history.loc[10, ["validation_quality", "validation_quantity"]] = 0.72, 0.55
+    return replace(record, kept=kept, seen=seen, results=results, history=history)
+
+
+def test_a_quality_that_nobody_can_know_is_called_so_and_estimated_on_validation_files():
+    records = [unlabelled_truth_unknown(synthetic_record(variant, [0.8] * 12, [0.5] * 12, dataset="birds"))
+               for variant in ("FM", "FMUC")]
+    assert not tables.truth_known(records, "birds")
+    table = tables.table1(records, "birds", 11)  # the estimate of epoch 10 is the last one by then
+    assert math.isnan(table.loc["FM", ("quality", "mean")])
+    assert table.loc["FM", ("quantity", "mean")] == pytest.approx(50)
+    text = tables.format_table1(table, "birds")
+    assert list(text.loc["FM"]) == ["unknown", "50.0 (n=1)", "72.0 (n=1)", "55.0 (n=1)"]
+    assert list(text.loc["FM thresh. 0.99"]) == ["–"] * 4
+    assert text.columns[2] == "quality on validation files in %: birds"
+    verdicts = {claim.key: claim.verdict for claim in tables.claims(records, "birds", 11)}
+    assert verdicts["quality_every_third"] == verdicts["unlabelled_accuracy"] == verdicts["known_domain"] == "unknown"
+    assert verdicts["quantity_below"] == "does not hold"  # as many of both
+    assert verdicts["temperature_4"] == "not run"
+
+
+def test_a_quality_that_is_known_for_some_files_is_measured_on_them():
+    record = synthetic_record("FM", [0.8] * 10, [0.5] * 10, dataset="birds")
+    record.kept[:, -1], record.seen[:, -1] = 7, 9
+    assert tables.truth_known([record], "birds")
+    assert tables.table1([record], "birds", 10).loc["FM", ("quality", "mean")] == pytest.approx(80, abs=1)
 
 
 def test_published_tables_are_whole():
@@ -316,7 +350,7 @@ def test_what_was_not_run_decides_nothing(whole_plan, missing):
 def shipped(whole_plan, monkeypatch):
     """``compare`` reads these records instead of a folder."""
     def use(records):
-        monkeypatch.setattr(tables, "load_all", lambda profile, source: list(records))
+        monkeypatch.setattr(tables, "load_all", lambda profile, source, dataset=None: list(records))
 
     preset = experiments.preset("mini", NAME)
     epochs = preset.training.epochs
@@ -366,3 +400,14 @@ def test_rows_that_kept_nothing_support_no_claim_and_break_nothing(shipped):
     assert all(row["quality"]["mean"] is None for row in result["table1"]["rows"].values())
     by_key = {claim["key"]: claim["verdict"] for claim in result["claims"]}
     assert by_key["quality_every_third"] == by_key["temperature_4"] == "does not hold"
+
+
+def test_compare_of_your_own_audio_has_no_column_of_the_paper(shipped, monkeypatch):
+    use, records = shipped
+    preset = replace(experiments.preset("mini", "scenes-sim"), dataset="birds")
+    monkeypatch.setattr(tables, "chosen", lambda profile, dataset: {"birds": preset})
+    use([unlabelled_truth_unknown(replace(record, run=replace(record.run, dataset="birds"))) for record in records])
+    text = tables.format_compare(json.loads(json.dumps(tables.compare("mini", dataset="birds"))))
+    assert "with a quality of nobody knows" not in text and "quality is not known" in text
+    assert "unknown" in text and "quality on validation files in %" in text
+    assert "paper" not in text.partition("Claims")[0] and "Spearman" not in text and "nan" not in text

@@ -196,7 +196,7 @@ def remove(file: str):
     (remove(f"{DEVELOPMENT}/audio"), r"meta\.txt, line 1: missing sound file .*b020_90_100\.wav \(6 of 6"),
     (insert(EVALUATE, b"audio/7.wav\tpark"), r"evaluate\.txt, line 2: 7\.wav is listed twice"),
     (insert(EVALUATE, b"audio/7.wav"), r"evaluate\.txt, line 2: has not 2 columns"),
-    (overwrite(MAP, b"audio/7.wav\taudio/a100_30_40.wav\n"), r"evaluate\.txt, line 2: 12\.wav is not in column 2 of "),
+    (overwrite(MAP, b"audio/7.wav\taudio/a100_30_40.wav\n"), r"evaluate\.txt, line 2: 12\.wav is not in "),
     (insert(MAP, b"audio/b009_0_10.wav\taudio/7.wav"), r"map\.txt, line 2: 7\.wav is mapped twice"),
     (insert(MAP, b"audio/b009_0_10.wav"), r"map\.txt, line 2: has not 2 columns"),
 ])
