@@ -189,11 +189,11 @@ def render(name: str, *, seed: int, soundfonts: Sequence[Path] = (), workers: in
 
 def load(name: str) -> Dataset:
     """Data set ``name`` from its folder (:func:`fmuc.paths.dataset_dir`); :class:`FmucError` if there is none."""
-    from fmuc import own_audio  # which needs Clip and Dataset of this module
-
     folder = paths.dataset_dir(name)
     if name in LOADERS:
         return LOADERS[name](folder, name)
+    from fmuc import own_audio  # which needs Clip and Dataset of this module
+
     if own_audio.is_own(folder):
         return own_audio.load_own(folder, name)
     raise FmucError(f"unknown data set {name!r}: known are {', '.join(LOADERS)}; your own comes with "

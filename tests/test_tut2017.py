@@ -90,6 +90,13 @@ def test_without_a_map_every_evaluation_clip_is_its_own_recording(root):
     assert [clip.group for clip in clips] == [clip.id for clip in clips] and len({clip.group for clip in clips}) == 3
 
 
+def test_the_columns_of_the_map_may_stand_the_other_way_round(root):
+    expected, path = load_tut2017(root, "tut2017").clips, root / EVALUATION / "evaluation_setup" / "map.txt"
+    rows = [line.split("\t") for line in path.read_text().splitlines()]
+    path.write_text("".join(f"{new}\t{original}\n" for original, new in rows))
+    assert load_tut2017(root, "tut2017").clips == expected
+
+
 def test_the_spelling_of_a_list_changes_nothing(root):
     """Carriage returns, a byte-order mark, empty lines, spaces at the ends and files without ``audio/``."""
     expected = load_tut2017(root, "tut2017").clips
