@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from fmuc import train as training
 from fmuc.augment import augment
 from fmuc.config import Augmentation, Network, Run, Selection, Training, View
 from fmuc.errors import FmucError
+from fmuc.features import extract
 from fmuc.metrics import PseudoLabelCounts
 from fmuc.model import Dropout
 from fmuc.runs import is_finished, load_record
@@ -374,6 +376,69 @@ def test_a_record_holds_what_the_net_predicts_for_every_file(trainable, tmp_path
         assert record.results[f"{part}_files"] == len(clips) == {"test": 9, "unlabelled": 18}[part]
     assert load_split(tmp_path / "run" / "split.json", t.dataset).digest == t.split.digest
     assert record.provenance["dataset_digest"] == t.dataset.digest and record.provenance["precision"] == "float32"
+
+
+def partly_known(name: str, labelled: int) -> datasets.Dataset:
+    """The data set ``nsynth`` where nobody labelled more than the first ``labelled`` training files of a family."""
+    source, seen, clips = datasets.load("nsynth"), Counter(), []
+    for clip in source.clips:
+        seen[clip.label] += clip.split == "train"
+        hidden = clip.split == "train" and seen[clip.label] > labelled
+        clips.append(replace(clip, label=None) if hidden else clip)
+    return datasets.Dataset(name, source.classes, tuple(clips))
+
+
+def test_where_the_truth_is_unknown_the_rule_is_estimated_on_validation_files(trainable, tmp_path):
+    data = partly_known("own", 3)
+    run = replace(RUN, dataset="own", labelled_share=1.0)
+    extract(data, TINY, workers=1, progress=False)
+    t = Trainer(run, data, tmp_path, "cpu")
+    assert (len(t.split.labelled), len(t.split.unlabelled)) == (9, 15)
+    for _ in range(2):
+        t.train_epoch()
+    assert np.isnan(t.rows[1]["quality"]) and np.isnan(t.rows[1]["unlabelled_accuracy"])
+    assert t.rows[1]["quantity"] > 0.5  # threshold 0.1: nothing is known of them, but they are kept
+    assert "validation_quality" not in t.rows[0]
+    # slowly, with a weak view that changes nothing
+    still = replace(run, augmentation=replace(RUN.augmentation, weak=View()))
+    t = Trainer(still, data, tmp_path, "cpu")
+    t.train_epoch()
+    estimate = t.estimate(torch.Generator().manual_seed(0))
+    valid = data.indices("valid")
+    patches = t.source.cache.patches_of(valid)
+    probabilities = predict(t.net, t.source, patches, still)
+    right = probabilities.argmax(axis=1) == data.labels()[t.source.cache.clip_of_patch[patches]]
+    sure = probabilities.max(axis=1) >= 0.1
+    assert estimate == {"validation_quality": pytest.approx(right[sure].mean()),
+                        "validation_quantity": pytest.approx(sure.mean())}
+    assert t.net.training
+
+
+def test_an_estimate_changes_nothing_in_the_training_and_is_not_made_where_the_truth_is_known(trainable, tmp_path):
+    data, run = partly_known("own", 3), replace(RUN, dataset="own", labelled_share=1.0)
+    extract(data, TINY, workers=1, progress=False)
+    often, seldom = (Trainer(replace(run, training=replace(run.training, evaluate_every=every)), data, tmp_path, "cpu")
+                     for every in (1, 3))
+    for _ in range(3):
+        often.train_epoch()
+        seldom.train_epoch()
+    assert_equal_weights(often.net, seldom.net)
+    known = trainer(tmp_path)
+    known.train_epoch()
+    known.train_epoch()
+    assert "test_accuracy" in known.rows[1] and "validation_quality" not in known.rows[1]
+
+
+def test_a_run_without_known_truth_or_test_files_ends_in_a_record_without_nan(trainable, tmp_path, monkeypatch):
+    whole = partly_known("own", 3)
+    data = datasets.Dataset("own", whole.classes, tuple(clip for clip in whole.clips if clip.split == "train"))
+    monkeypatch.setattr("fmuc.train.load", lambda name: data)
+    extract(data, TINY, workers=1, progress=False)
+    record = train(replace(RUN, dataset="own", labelled_share=1.0), device="cpu", folder=tmp_path / "run",
+                   progress=False)
+    assert record.results == {"test_files": 0, "unlabelled_files": 15, "labelled_files": 9}
+    assert "NaN" not in (tmp_path / "run" / "run.json").read_text()
+    assert set(record.files["unlabelled_labels"]) == {-1}
 
 
 def test_predictions_do_not_depend_on_the_batch_and_keep_the_mode(trainable, tmp_path):
