@@ -5,32 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from pathlib import Path
 
-from fmuc import experiments, paths
+from fmuc import data_commands, experiments, paths
+from fmuc.data_commands import show
 from fmuc.errors import FmucError
-
-# datasets.STAND_INS without its imports: --help must be quick
-STAND_INS = ("nsynth-gm", "nsynth-gm-smoke", "scenes-sim", "scenes-sim-smoke")
-
-
-def _data(args: argparse.Namespace) -> None:
-    from fmuc import datasets
-
-    started = time.monotonic()
-    report = datasets.render(args.name, seed=args.seed, soundfonts=args.soundfont, workers=args.workers,
-                             force=args.force)
-    if args.force:  # the same names may now have another sound: features made from the old one must go
-        for stale in (paths.data_root() / "features").glob(f"{args.name}-????????"):
-            shutil.rmtree(stale)
-    counted = ("notes", "instruments", "silent_dropped", "recordings", "clips")
-    _print(args, {"dataset": f"{args.name} (stand-in)", "folder": paths.relative(paths.dataset_dir(args.name)),
-                  **{name: value for name, value in asdict(report).items() if name in counted},
-                  "seconds": round(time.monotonic() - started, 1)})
 
 
 def _features(args: argparse.Namespace) -> None:
@@ -39,9 +21,9 @@ def _features(args: argparse.Namespace) -> None:
     for name in _names(args):
         started, preset = time.monotonic(), experiments.preset(args.profile, name)
         cache = features.extract(datasets.load(name), preset.features, workers=args.workers)
-        _print(args, {"dataset": name, "patches": len(cache.patches), "shape": list(cache.patches.shape[1:]),
-                      "megabytes": round(cache.patches.nbytes / 1e6, 1),
-                      "seconds": round(time.monotonic() - started, 1)})
+        show(args, {"dataset": name, "patches": len(cache.patches), "shape": list(cache.patches.shape[1:]),
+                    "megabytes": round(cache.patches.nbytes / 1e6, 1),
+                    "seconds": round(time.monotonic() - started, 1)})
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -58,7 +40,7 @@ def _train(args: argparse.Namespace) -> None:
     record = train.train(run, device=args.device, folder=paths.runs_dir(args.profile) / run.name,
                          progress=not args.json_lines, on_epoch=report if args.json_lines else None)
     if not args.json_lines:
-        _print(args, {"run": run.name, **record.results, "wall_seconds": record.provenance["wall_seconds"]})
+        show(args, {"run": run.name, **record.results, "wall_seconds": record.provenance["wall_seconds"]})
 
 
 def _train_plan(args: argparse.Namespace) -> None:
@@ -70,8 +52,8 @@ def _train_plan(args: argparse.Namespace) -> None:
     failures = schedule.train_plan(runs, args.profile, device=args.device, workers=args.workers)
     if failures:
         raise FmucError("; ".join(f"run {f.run} failed: {f.message}" for f in failures))
-    _print(args, {"runs": len(runs), "trained": todo, "seconds": round(time.monotonic() - started, 1),
-                  "folder": paths.relative(paths.runs_dir(args.profile))})
+    show(args, {"runs": len(runs), "trained": todo, "seconds": round(time.monotonic() - started, 1),
+                "folder": paths.relative(paths.runs_dir(args.profile))})
 
 
 def _plan(args: argparse.Namespace) -> None:
@@ -92,8 +74,19 @@ def _plan(args: argparse.Namespace) -> None:
 def _compare(args: argparse.Namespace) -> None:
     from fmuc import tables
 
-    result = tables.compare(args.profile, args.source)
+    result = tables.compare(args.profile, args.source, args.dataset)
     print(json.dumps(result, indent=1) if args.json else tables.format_compare(result))
+
+
+def _predict(args: argparse.Namespace) -> None:
+    from fmuc import predict
+
+    predictions = predict.predict_files(args.run, args.files, args.seed)
+    if args.json:
+        return print(json.dumps([predict.plain(p) for p in predictions], indent=1))
+    import pandas as pd
+
+    print(pd.DataFrame(predict.table(predictions)).to_string(index=False))
 
 
 def _notebooks(args: argparse.Namespace) -> None:
@@ -117,8 +110,7 @@ def _reproduce(args: argparse.Namespace) -> None:
     with contextlib.redirect_stdout(sys.stderr if args.json else sys.stdout):  # one JSON document: the comparison
         for name in _names(args):
             if name in datasets.STAND_INS:
-                args.name = name
-                _data(args)
+                data_commands.render(argparse.Namespace(**{**vars(args), "name": name}))
         _features(args)
         _train_plan(args)
         args.source, args.only, args.in_place, args.parameter = "runs", None, False, []
@@ -139,18 +131,11 @@ def _ship(args: argparse.Namespace) -> None:
     copied = runs.ship(args.profile, experiments.plan(args.profile))
     if args.profile == "mini":
         readme.update()
-    _print(args, {"records": len(copied), "folder": paths.relative(paths.records_dir(args.profile, "shipped"))})
+    show(args, {"records": len(copied), "folder": paths.relative(paths.records_dir(args.profile, "shipped"))})
 
 
 def _names(args: argparse.Namespace) -> list[str]:
     return [args.dataset] if args.dataset else list(experiments.presets(args.profile))
-
-
-def _print(args: argparse.Namespace, result: dict) -> None:
-    if args.json:
-        print(json.dumps(result))
-    else:
-        print(", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in result.items()))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -163,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--profile", default="mini", help="smoke, mini (default) or paper")
         command.add_argument("--json", action="store_true", help="print the result as JSON")
         known = {
-            "dataset": {"help": "one data set of the profile (default: all)"},
+            "dataset": {"help": "one data set: of the profile (default: all), or your own audio by its name"},
             "device": {"default": "auto", "help": "auto (default), cpu, cuda, cuda:1, ..."},
             "workers": {"type": int, "help": "processes at a time (default: one per core; one run per GPU)"},
             "seed": {"type": int, "default": 0},
@@ -175,26 +160,28 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(f"--{option}", **known[option])
         return command
 
-    data = add("data", _data, "render a stand-in data set", "seed", "workers", "force")
-    data.add_argument("name", choices=STAND_INS, help=f"one of: {', '.join(STAND_INS)}", metavar="NAME")
+    data_commands.add_parser(commands)
     add("features", _features, "extract log-Mel patches", "dataset", "workers")
     train = add("train", _train, "train one run, or every missing run of the plan",
                 "dataset", "device", "workers", "seed")
     train.add_argument("--variant", help=f"one of: {', '.join(experiments.VARIANTS)} (default: the whole plan)")
     train.add_argument("--json-lines", action="store_true", help="one JSON line per epoch instead of a progress bar")
     add("plan", _plan, "list the runs of Tables I and II", "dataset")
-    add("compare", _compare, "Tables I and II beside the paper's, rank correlations and claims", "source")
+    add("compare", _compare, "Tables I and II beside the paper's, rank correlations and claims", "source", "dataset")
     notebooks = add("notebooks", _notebooks, "execute the notebooks with papermill", "source", "force", "workers")
     notebooks.add_argument("--only", nargs="+", metavar="NN", help="only notebooks whose names start so")
     notebooks.add_argument("--in-place", action="store_true", help="store the outputs in notebooks/")
     notebooks.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
     reproduce = add("reproduce", _reproduce, "everything: sound files, features, runs, notebooks, figures, tables",
                     "dataset", "device", "workers", "seed", "force")
+    reproduce.add_argument("--soundfont", action="append", default=[], metavar="PATH",
+                           help="a further SoundFont for nsynth-gm (repeatable)")
     add("figures", _figures, "figures and tables from the shipped records", "force", "workers")
     add("ship", _ship, "copy the profile's records into data/records and write the README's tables (maintainers)")
-    for command in (data, reproduce):
-        command.add_argument("--soundfont", action="append", default=[], metavar="PATH",
-                             help="a further SoundFont for nsynth-gm (repeatable)")
+    predict = add("predict", _predict, "class, mean and std of a trained run on sound files, and what its rule says",
+                  "seed")
+    predict.add_argument("run", metavar="RUN", help="a run's folder, name, or the beginning or the id of its name")
+    predict.add_argument("files", metavar="FILE", nargs="+", type=Path, help="sound files")
     return parser
 
 

@@ -137,6 +137,11 @@ def predict_files(run: str, files: Sequence[Path], seed: int = 0) -> list[Predic
     return [predictor.predict(path, seed) for path in files]
 
 
+def plain(prediction: Prediction) -> dict:
+    """A prediction for JSON: None for a standard deviation that does not exist."""
+    return {**prediction._asdict(), "std": None if np.isnan(prediction.std) else prediction.std}
+
+
 def table(predictions: Sequence[Prediction]) -> dict[str, list]:
     """Columns to print: file, class, mean, std, accepted by the rule, accepted patches."""
     return {
