@@ -94,8 +94,9 @@ def _notebooks(args: argparse.Namespace) -> None:
 
     experiments.presets(args.profile)  # refuse an unknown profile before anything runs
     summary = notebooks.execute(
-        args.profile, source=args.source, only=args.only, force=args.force, workers=args.workers or 2,
-        in_place=args.in_place, parameters=dict(p.partition("=")[::2] for p in args.parameter),
+        args.profile, source=args.source, dataset=args.dataset, only=args.only, force=args.force,
+        workers=args.workers or 2, in_place=args.in_place,
+        parameters=dict(p.partition("=")[::2] for p in args.parameter),
     )
     print(json.dumps(summary.asdict(), indent=1) if args.json else summary)
     if summary.error:
@@ -117,7 +118,7 @@ def _reproduce(args: argparse.Namespace) -> None:
         _notebooks(args)
     _compare(args)
     print(f"reproduced profile {args.profile} in {(time.monotonic() - started) / 60:.1f} minutes; figures and tables: "
-          f"{paths.relative(paths.figures_dir(args.profile))}", file=sys.stderr)
+          f"{paths.relative(paths.figures_dir(args.profile, args.dataset or ''))}", file=sys.stderr)
 
 
 def _figures(args: argparse.Namespace) -> None:
@@ -142,10 +143,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fmuc", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(name: str, function: Callable, text: str, *options: str) -> argparse.ArgumentParser:
+    def add(name: str, function: Callable, text: str, *options: str, profile: bool = True) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(function=function)
-        command.add_argument("--profile", default="mini", help="smoke, mini (default) or paper")
+        if profile:
+            command.add_argument("--profile", default="mini", help="smoke, mini (default) or paper")
         command.add_argument("--json", action="store_true", help="print the result as JSON")
         known = {
             "dataset": {"help": "one data set: of the profile (default: all), or your own audio by its name"},
@@ -168,7 +170,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--json-lines", action="store_true", help="one JSON line per epoch instead of a progress bar")
     add("plan", _plan, "list the runs of Tables I and II", "dataset")
     add("compare", _compare, "Tables I and II beside the paper's, rank correlations and claims", "source", "dataset")
-    notebooks = add("notebooks", _notebooks, "execute the notebooks with papermill", "source", "force", "workers")
+    notebooks = add("notebooks", _notebooks, "execute the notebooks with papermill", "source", "dataset", "force",
+                    "workers")
     notebooks.add_argument("--only", nargs="+", metavar="NN", help="only notebooks whose names start so")
     notebooks.add_argument("--in-place", action="store_true", help="store the outputs in notebooks/")
     notebooks.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
@@ -176,10 +179,10 @@ def _parser() -> argparse.ArgumentParser:
                     "dataset", "device", "workers", "seed", "force")
     reproduce.add_argument("--soundfont", action="append", default=[], metavar="PATH",
                            help="a further SoundFont for nsynth-gm (repeatable)")
-    add("figures", _figures, "figures and tables from the shipped records", "force", "workers")
+    add("figures", _figures, "figures and tables from the shipped records", "dataset", "force", "workers")
     add("ship", _ship, "copy the profile's records into data/records and write the README's tables (maintainers)")
     predict = add("predict", _predict, "class, mean and std of a trained run on sound files, and what its rule says",
-                  "seed")
+                  "seed", profile=False)
     predict.add_argument("run", metavar="RUN", help="a run's folder, name, or the beginning or the id of its name")
     predict.add_argument("files", metavar="FILE", nargs="+", type=Path, help="sound files")
     return parser

@@ -97,7 +97,7 @@ def load_nsynth(root: Path, name: str) -> Dataset:
     present = [split for split in SPLITS if folders[split].is_dir()]
     if not present:
         raise FmucError(f"no nsynth-train, nsynth-valid or nsynth-test under {paths.relative(root)}: "
-                        "run 'python -m fmuc data nsynth-gm' or see data/README.md")
+                        f"run 'python -m fmuc data {name}' or see data/README.md")
     clips = tuple(clip for split in present for clip in _nsynth_split(folders[split], split))
     return Dataset(name, NSYNTH_FAMILIES, clips)
 

@@ -1,7 +1,7 @@
 """Figures and tables as files: one style, byte-stable output, and a row of the manifest with data, runs and checksums.
 
-``figures/<profile>/<name>.{png,svg,csv}`` or ``.{md,csv}``; ``figures/<profile>/manifest/<name>.json`` is the row. One
-file a row, so that notebooks that run at the same time cannot lose each other's.
+``figures/<profile>[-<data set>]/<name>.{png,svg,csv}`` or ``.{md,csv}``; ``manifest/<name>.json`` beside them is the
+row. One file a row, so that notebooks that run at the same time cannot lose each other's.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def figure(width: str = "column", *, rows: int = 1, columns: int = 1, aspect: fl
 
 
 @styled
-def save_figure(fig: Figure, name: str, profile: str, *, data: pd.DataFrame | Mapping | None = None,
-                records: Sequence[Record] = (), alt: str) -> dict:
+def save_figure(fig: Figure, name: str, profile: str, *, dataset: str = "", records: Sequence[Record] = (),
+                data: pd.DataFrame | Mapping | None = None, alt: str) -> dict:
     """Write a figure as PNG and SVG, its data as CSV, and its row of the manifest; returns the row.
 
-    ``data``: what the figure shows (None for a diagram); ``records``: the runs it comes from; ``alt``: the figure in
-    words for those who cannot see it.
+    ``dataset``: the one that the figure is restricted to, if any; ``data``: what it shows (None for a diagram);
+    ``records``: the runs it comes from; ``alt``: the figure in words for those who cannot see it.
     """
     contents = {}
     for kind, metadata in _METADATA.items():
@@ -51,18 +51,19 @@ def save_figure(fig: Figure, name: str, profile: str, *, data: pd.DataFrame | Ma
         contents[f"{name}.{kind}"] = buffer.getvalue()
     if data is not None:
         contents[f"{name}.csv"] = _csv(pd.DataFrame(data))
-    return _save(name, profile, "figure", contents, records, alt)
+    return _save(name, profile, dataset, "figure", contents, records, alt)
 
 
-def save_table(frame: pd.DataFrame, name: str, profile: str, *, records: Sequence[Record] = (), alt: str) -> dict:
-    """Write a table as Markdown and CSV and its row of the manifest; returns the row."""
+def save_table(frame: pd.DataFrame, name: str, profile: str, *, dataset: str = "", records: Sequence[Record] = (),
+               alt: str) -> dict:
+    """Write a table as Markdown and CSV and its row of the manifest; returns the row (see :func:`save_figure`)."""
     contents = {f"{name}.md": f"{markdown(frame)}\n".encode(), f"{name}.csv": _csv(frame)}
-    return _save(name, profile, "table", contents, records, alt)
+    return _save(name, profile, dataset, "table", contents, records, alt)
 
 
-def manifest(profile: str) -> list[dict]:
+def manifest(profile: str, dataset: str = "") -> list[dict]:
     """Every row of a profile's manifest, by name."""
-    files = sorted((paths.figures_dir(profile) / "manifest").glob("*.json"))
+    files = sorted((paths.figures_dir(profile, dataset) / "manifest").glob("*.json"))
     return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
 
@@ -80,13 +81,13 @@ def _csv(frame: pd.DataFrame) -> bytes:
     return frame.to_csv(index=not numbered, float_format="%.6g", lineterminator="\n").encode()
 
 
-def _save(name: str, profile: str, kind: str, contents: Mapping[str, bytes], records: Sequence[Record],
+def _save(name: str, profile: str, dataset: str, kind: str, contents: Mapping[str, bytes], records: Sequence[Record],
           alt: str) -> dict:
     if not re.fullmatch(r"[a-z0-9_]+", name):
         raise FmucError(f"name {name!r} of a {kind}: use small letters, digits and _ only")
     if not alt.strip():
         raise FmucError(f"{kind} {name!r} has no alt text: say in 'alt' what it shows")
-    folder = paths.figures_dir(profile)
+    folder = paths.figures_dir(profile, dataset)
     row = {
         "name": name, "kind": kind, "profile": profile, "alt": alt,
         "datasets": sorted({record.run.dataset for record in records}),

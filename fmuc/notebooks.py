@@ -24,7 +24,7 @@ from tqdm import tqdm
 from fmuc import notebook_files, paths
 from fmuc.errors import FmucError
 
-COMMON = ("profile", "source")  # parameters of every notebook
+COMMON = ("profile", "source", "dataset")  # parameters of every notebook
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ def execute(
     profile: str | None = None,
     *,
     source: str | None = None,
+    dataset: str | None = None,
     only: Sequence[str] | None = None,
     parameters: Mapping[str, object] | None = None,
     force: bool = False,
@@ -97,15 +98,15 @@ def execute(
 ) -> Summary:
     """Execute the notebooks that are not up to date (all of them with ``force``), ``workers`` at a time.
 
-    ``profile``, ``source`` ("runs" or "shipped") and further ``parameters`` override the notebooks' defaults; text
-    stands for a literal of the default's type. ``in_place`` also stores the outputs in the notebooks themselves, which
-    keep their default parameters. After a failing notebook no other is started; its copy is kept with the error, and
-    the next call continues there: see :attr:`Summary.status` and :attr:`Summary.error`.
+    ``profile``, ``source`` ("runs" or "shipped"), ``dataset`` (that one alone) and further ``parameters`` override the
+    notebooks' defaults; text stands for a literal of the default's type. ``in_place`` also stores the outputs in the
+    notebooks themselves, which keep their default parameters. After a failing notebook no other is started; its copy is
+    kept with the error, and the next call continues there: see :attr:`Summary.status` and :attr:`Summary.error`.
 
     Raises :class:`FmucError`, before anything is executed, for an unknown notebook or parameter or a wrong type.
     """
     start = time.perf_counter()
-    given = {name: value for name, value in (("profile", profile), ("source", source)) if value is not None}
+    given = {name: value for name, value in zip(COMMON, (profile, source, dataset), strict=True) if value is not None}
     package = (file for file in Path(__file__).parent.iterdir() if file.is_file())
     code = notebook_files.digest([*sorted(package), *sorted(paths.PUBLISHED.glob("*.csv"))])
     jobs = [_job(path, {**given, **(parameters or {})}, code, in_place) for path in notebook_files.find(only, folder)]
@@ -136,7 +137,7 @@ def _job(path: Path, given: Mapping[str, object], code: str, in_place: bool) -> 
     cells = [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in notebook.cells]
     data = notebook_files.digest(sorted(file for file in records.rglob("*") if file.is_file()), records)
     fingerprint = sha256(json.dumps([cells, values, code, data], sort_keys=True, default=repr).encode()).hexdigest()
-    output = paths.figures_dir(values["profile"]) / "notebooks" / path.name
+    output = paths.figures_dir(values["profile"], values["dataset"]) / "notebooks" / path.name
     return Job(path, output, values, fingerprint, notebook_files.parameters_cell(notebook, path.name))
 
 

@@ -39,9 +39,9 @@ def records_dir(profile: str, source: str = "runs") -> Path:
     return runs_dir(profile) if source == "runs" else SHIPPED_RECORDS / profile
 
 
-def figures_dir(profile: str) -> Path:
-    """Folder of one profile's figures and tables."""
-    return FIGURES / profile
+def figures_dir(profile: str, dataset: str = "") -> Path:
+    """Folder of one profile's figures and tables; those of one ``dataset`` alone have a folder of their own."""
+    return FIGURES / (f"{profile}-{dataset}" if dataset else profile)
 
 
 def relative(path: Path) -> str:

@@ -59,7 +59,7 @@ def load_tut2017(root: Path, name: str) -> Dataset:
         clips += _evaluation(root / EVALUATION)
     if not clips:
         raise FmucError(f"no {DEVELOPMENT} or {EVALUATION} under {paths.relative(root)}: "
-                        "run 'python -m fmuc data scenes-sim' or see data/README.md")
+                        f"run 'python -m fmuc data {name}' or see data/README.md")
     return Dataset(name, LABELS, tuple(clips))
 
 

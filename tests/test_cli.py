@@ -11,7 +11,7 @@ import pytest
 from conftest import note_names, write_nsynth_split
 
 from fmuc import __main__ as cli
-from fmuc import paths, schedule, train
+from fmuc import data_commands, datasets, paths, schedule, sources, train
 from fmuc.__main__ import main
 from fmuc.experiments import make_run
 
@@ -33,7 +33,8 @@ def failing(capsys: pytest.CaptureFixture, *arguments: str) -> str:
 
 @pytest.mark.parametrize("arguments", [
     (), ("dance",), ("train", "--sead", "1"), ("train", "--seed", "one"), ("compare", "--source", "memory"),
-    ("data", "nsynth-piano"), ("features", "--workers", "many"),
+    ("data", "nsynth-piano"), ("data", "folder", "here"), ("data", "nsynth", "--parts", "some"),
+    ("features", "--workers", "many"),
 ])
 def test_wrong_usage_ends_with_2(capsys, arguments):
     with pytest.raises(SystemExit) as caught:
@@ -42,14 +43,28 @@ def test_wrong_usage_ends_with_2(capsys, arguments):
     assert "usage: python -m fmuc" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["data", "features", "train", "plan", "compare", "notebooks", "reproduce",
-                                     "figures"])
+@pytest.mark.parametrize("command", ["features", "train", "plan", "compare", "notebooks", "reproduce", "figures",
+                                     "predict"])
 def test_every_command_has_help_and_json(capsys, command):
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])
     assert caught.value.code == 0
     printed = capsys.readouterr().out
-    assert "--json " in printed and "--profile" in printed
+    assert "--json " in printed and ("--profile" in printed) == (command != "predict")
+
+
+@pytest.mark.parametrize("name", [*datasets.STAND_INS, *sources.SOURCES, "folder", "check"])
+def test_every_kind_of_data_has_help_and_json(capsys, name):
+    with pytest.raises(SystemExit) as caught:
+        main(["data", name, "--help"])
+    assert caught.value.code == 0
+    assert "--json " in capsys.readouterr().out
+
+
+def test_the_names_of_the_command_line_are_those_of_the_modules():
+    assert tuple(data_commands.STAND_INS) == datasets.STAND_INS
+    assert {name: parts for name, (_, parts) in data_commands.PUBLISHED.items()} == {
+        name: tuple(part.name for part in source.parts) for name, source in sources.SOURCES.items()}
 
 
 # Bad input
@@ -157,14 +172,15 @@ def test_no_traceback_in_a_process_of_its_own(tmp_path):
 def test_plan_as_json_and_as_a_table(capsys, data_root):
     assert main(["plan", *SMOKE, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert len(rows) == 14 and {row["finished"] for row in rows} == {False}
+    assert len(rows) == 28 and {row["dataset"] for row in rows} == {"nsynth-gm-smoke", "scenes-sim-smoke"}
+    assert {row["finished"] for row in rows} == {False}
     assert {row["steps"] for row in rows} == {12} and {row["variant"] for row in rows} >= {"FM", "FMUC w. temp. 4"}
     assert main(["plan", *SMOKE]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 15
+    assert len(capsys.readouterr().out.splitlines()) == 29
 
 
 def test_features_as_json(capsys, trainable):
-    assert main(["features", *SMOKE, "--json"]) == 0
+    assert main(["features", *SMOKE, "--dataset", "nsynth-gm-smoke", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["dataset"], result["patches"], result["shape"]) == ("nsynth-gm-smoke", 36, [32, 32])
 

@@ -19,6 +19,7 @@ from fmuc.errors import FmucError
 
 PARAMETERS = """profile = "smoke"
 source = "runs"
+dataset = ""
 epochs = 3  # a comment is fine
 rate = 0.5
 seeds = [0, 1]
@@ -98,9 +99,17 @@ def test_parameters_cell_must_exist_once_and_hold_the_common_ones(folder):
         run(folder)
 
 
+def test_one_data_set_alone_has_a_folder_of_its_own(folder):
+    write(folder, "00_first", "print(dataset)")
+    summary = run(folder, dataset="birds")
+    assert statuses(summary) == ["ran"] and summary.results[0].endswith("figures/smoke-birds")
+    assert (folder.parent / "figures" / "smoke-birds" / "notebooks" / "00_first.ipynb").is_file()
+    assert statuses(run(folder)) == ["ran"]  # both data sets: another folder, and nothing of it is up to date
+
+
 def test_unknown_parameter_is_refused_before_anything_runs(folder):
     write(folder, "00_first")
-    write(folder, "01_second", parameters='profile = "smoke"\nsource = "runs"')
+    write(folder, "01_second", parameters='profile = "smoke"\nsource = "runs"\ndataset = ""')
     with pytest.raises(FmucError, match="01_second.ipynb has no parameter 'epochs': it knows profile, source"):
         run(folder, parameters={"epochs": "4"})
     with pytest.raises(FmucError, match="00_first.ipynb has no parameter 'epoch'"):

@@ -216,5 +216,5 @@ def test_a_broken_tree_gives_one_line_that_names_list_and_line(root, break_it, m
 
 
 def test_without_any_part_the_remedy_is_named(data_root):
-    with pytest.raises(FmucError, match=r"no TUT-acoustic-scenes-2017-development .*'python -m fmuc data scenes-sim'"):
+    with pytest.raises(FmucError, match=r"no TUT-acoustic-scenes-2017-development .*'python -m fmuc data tut2017'"):
         load("tut2017")
