@@ -211,7 +211,7 @@ def read_audio(path: Path, sample_rate: int) -> np.ndarray:
 
     try:
         samples, file_rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError, TypeError) as error:
+    except (soundfile.SoundFileError, OSError, TypeError, MemoryError) as error:
         raise refuse(f"cannot be read as sound ({error})") from None
     mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
     if file_rate != sample_rate:

@@ -7,47 +7,31 @@ the same seed give the same ``clips.csv`` on any machine.
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import json
-import math
 import os
 import re
-import unicodedata
-import warnings
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from fractions import Fraction
-from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-import soundfile
 from filelock import FileLock
-from tqdm import tqdm
 
 from fmuc import paths
 from fmuc.datasets import LOADERS, SPLITS, Clip, Dataset
 from fmuc.errors import FmucError
+from fmuc.grouped_splits import draw_splits, require_training_labels
 from fmuc.rendering import whole_folder, write_json
+from fmuc.sound_lists import SoundFile, from_csv, from_folder, probe, read_csv, require_distinct, require_two_classes
 
 FORMAT = 1
 RECORD, CLIPS = "own.json", "clips.csv"
 COLUMNS = ("id", "path", "label", "group", "split")
-UNLABELLED = ("unlabelled", "unlabeled")  # class folders of files whose class nobody knows
-# What soundfile opens by itself; not .raw (no header) nor .mat (rarely sound).
-EXTENSIONS = frozenset((
-    ".8svx", ".aif", ".aifc", ".aiff", ".au", ".avr", ".bwf", ".caf", ".flac", ".htk", ".iff", ".ircam", ".mp1", ".mp2",
-    ".mp3", ".nist", ".oga", ".ogg", ".opus", ".paf", ".pvf", ".rf64", ".sds", ".sf", ".snd", ".sph", ".svx", ".voc",
-    ".w64", ".wav", ".wave", ".wve", ".xi",
-))
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _TAKEN = ("features", "published", "records", "runs")  # folders of data/ with another purpose
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # surrogates: a file name that is not UTF-8
 _AGAIN = "import it again (python -m fmuc data folder PATH --name NAME --force)"
-_FEW_FOLDS, _MOST_FOLDS = 10, 50
 
 
 @dataclass(frozen=True)
@@ -67,21 +51,6 @@ class Report:
     skipped: dict[str, int]
 
 
-@dataclass(frozen=True)
-class _File:
-    """A sound file as found: ``path`` POSIX, ``label`` empty if unknown, ``split`` empty if it is to be drawn."""
-
-    where: str  # folder, or CSV file and line, for messages
-    path: str
-    label: str
-    group: str
-    split: str = ""
-
-    @cached_property
-    def id(self) -> str:
-        return unicodedata.normalize("NFC", self.path)  # some file systems decompose the letters of a name
-
-
 def import_audio(source: Path, name: str, *, seed: int = 0, test_share: float = 0.2, valid_share: float = 0.1,
                  labelled_share: float | None = None, group_pattern: str | None = None, force: bool = False,
                  progress: bool = True) -> Report:
@@ -95,10 +64,11 @@ def import_audio(source: Path, name: str, *, seed: int = 0, test_share: float = 
     A CSV file has a column path (relative to its own folder, or absolute) and may have label (empty: unknown), group
     (empty: the file's own) and split (train, valid or test, in all rows or in none).
 
-    Splits that are not given are drawn (:func:`_draw_splits`). ``labelled_share`` is the part of the training labels
-    that training may use: by default all if there are unlabelled training files, else 0.2, the paper's (§III). Raises
-    :class:`FmucError`, before anything is written, for whatever cannot be used. ``force`` replaces an import of the
-    same name that differs, and never a folder that is something else.
+    Splits that are not given are drawn (:func:`fmuc.grouped_splits.draw_splits`). ``labelled_share`` is the part of the
+    training labels that training may use: by default all if there are unlabelled training files, else 0.2, so that the
+    other labels can tell how good the pseudo-labels are. Raises :class:`FmucError`, before anything is written, for
+    whatever cannot be used. ``force`` replaces an import of the same name that differs, and never a folder that is
+    something else.
     """
     source, out = Path(source).expanduser().resolve(), paths.dataset_dir(name)
     kind = "folder" if source.is_dir() else "csv"
@@ -107,15 +77,15 @@ def import_audio(source: Path, name: str, *, seed: int = 0, test_share: float = 
     _check_settings(name, **settings)
     _require_same_settings(out, settings, force)
     where, base = paths.relative(source), _base(kind, source)
-    files, skipped = _from_csv(source) if kind == "csv" else _from_folder(source, group_pattern)
-    _require_distinct(base, files)
-    _require_two_classes(where, files)
-    seconds = _probe(base, files, progress)
+    files, skipped = from_csv(source) if kind == "csv" else from_folder(source, group_pattern)
+    require_distinct(base, files)
+    require_two_classes(where, files)
+    seconds = probe(base, files, progress)
     if any(file.split for file in files):
         splits = [file.split for file in files]
-        _require_training_labels(where, files, splits)
+        require_training_labels(where, files, splits)
     else:
-        splits = _draw_splits(where, files, {"test": test_share, "valid": valid_share}, seed)
+        splits = draw_splits(where, files, {"test": test_share, "valid": valid_share}, seed)
     report = _report(name, files, splits, labelled_share, seconds, skipped)
     _write(out, {"format": FORMAT, "settings": settings, "report": asdict(report)}, _as_csv(files, splits), force)
     return report
@@ -139,7 +109,7 @@ def load_own(folder: Path, name: str) -> Dataset:
     settings = _record(folder)["settings"]
     base = _base(settings["kind"], Path(settings["source"]))
     clips: dict[str, Clip] = {}
-    for where, row in _read_csv(folder / CLIPS, COLUMNS, (), _AGAIN):
+    for where, row in read_csv(folder / CLIPS, COLUMNS, (), _AGAIN):
         empty = [column for column in ("id", "path", "group") if not row[column]]
         if empty:
             raise FmucError(f"{where}: the {empty[0]} is empty; {_AGAIN}")
@@ -192,279 +162,7 @@ def _base(kind: str, source: Path) -> Path:
     return source if kind == "folder" else source.parent
 
 
-def _from_folder(root: Path, group_pattern: str | None) -> tuple[list[_File], Counter[str]]:
-    """The sound files in the class folders of ``root``, sorted, and what was skipped."""
-    where, files, skipped = paths.relative(root), [], Counter()
-    for path in _walk(root, frozenset(), skipped):
-        suffix = os.path.splitext(path)[1].lower()
-        if suffix in EXTENSIONS:
-            files.append(os.path.relpath(path, root))
-        else:
-            skipped[suffix or "no extension"] += 1
-    unfit = [path for path in files if _CONTROL.search(path)]
-    if unfit:
-        raise FmucError(f"{where}: {unfit[0]!r} has a control character in its name or is not UTF-8: rename it")
-    stray = [path for path in files if os.sep not in path]
-    if stray:
-        raise FmucError(f"{where}: {stray[0]!r} is in no class folder ({len(stray)} such sound files): move each to "
-                        "the folder of its class, or to one named unlabelled")
-    if not files:
-        left_out = ", ".join(f"{count} {kind}" for kind, count in sorted(skipped.items())) or "nothing"
-        raise FmucError(f"{where}: no sound file in any class folder (skipped: {left_out}): give a folder of class "
-                        "folders with files that soundfile reads, as WAV, FLAC, OGG or MP3")
-    return [_in_class(where, path, group_pattern) for path in files], skipped
-
-
-def _walk(folder: Path | str, above: frozenset[str], skipped: Counter[str]) -> Iterator[str]:
-    """Files under ``folder``, sorted, hidden ones left out; links are followed, except to a folder that holds them."""
-    above |= {os.path.realpath(folder)}
-    try:
-        names = sorted(os.listdir(folder))
-    except OSError as error:
-        raise FmucError(f"{paths.relative(Path(folder))}: cannot be listed ({error.strerror}): change its access "
-                        "rights or move it away") from None
-    for name in names:
-        path = os.path.join(folder, name)
-        if name.startswith("."):
-            skipped["hidden"] += 1
-        elif not os.path.isdir(path):
-            yield path
-        elif os.path.realpath(path) not in above:
-            yield from _walk(path, above, skipped)
-
-
-def _in_class(where: str, path: str, group_pattern: str | None) -> _File:
-    label, below = path.split(os.sep)[:2]
-    group = f"{label}/{below}"  # the file itself, or the sub-folder that it is in
-    if group_pattern is not None:
-        found = re.search(group_pattern, path)
-        group = _tidy(found[1] or "") if found else ""
-        if not group:
-            raise FmucError(f"{where}: group_pattern {group_pattern!r} finds no group in {path!r}: correct the pattern "
-                            "or the file's name")
-    if not _tidy(label):
-        raise FmucError(f"{where}: {path!r} is in a class folder named by spaces only: rename it")
-    return _File(where, path, "" if _is_unlabelled(label) else _tidy(label), _tidy(group))
-
-
-def _tidy(name: str) -> str:
-    return unicodedata.normalize("NFC", name).strip()
-
-
-def _is_unlabelled(label: str) -> bool:
-    return _tidy(label).lower() in UNLABELLED
-
-
-def _from_csv(source: Path) -> tuple[list[_File], Counter[str]]:
-    """The sound files that a CSV file lists, in its order; nothing is skipped."""
-    rows = _read_csv(source, ("path",), ("label", "group", "split"), "correct the CSV file")
-    files = [_in_row(where, row, source.parent) for where, row in rows]
-    without = [file for file in files if not file.split]
-    if 0 < len(without) < len(files):
-        raise FmucError(f"{without[0].where}: the split is empty, but other rows have one: give it in all rows or none")
-    return files, Counter()
-
-
-def _in_row(where: str, row: dict[str, str], base: Path) -> _File:
-    for column, value in row.items():
-        if _CONTROL.search(value):
-            raise FmucError(f"{where}: the {column} {value!r} has a line break or another control character: take it "
-                            "out (perhaps a quotation mark is missing)")
-    label, group, split = (_tidy(row.get(column, "")) for column in ("label", "group", "split"))
-    if not row["path"].strip():
-        raise FmucError(f"{where}: the path is empty: name a sound file or delete the row")
-    if split not in (*SPLITS, ""):
-        raise FmucError(f"{where}: unknown split {split!r}: use {', '.join(SPLITS)}")
-    if _is_unlabelled(label):
-        raise FmucError(f"{where}: the label {label!r} would be a class: leave it empty where the class is unknown")
-    path = os.path.normpath(base / row["path"])
-    if os.path.commonpath((path, base)) == str(base):
-        path = os.path.relpath(path, base)
-    return _File(where, path, label, group or _tidy(path), split)
-
-
-def _read_csv(path: Path, required: Sequence[str], optional: Sequence[str],
-              remedy: str) -> list[tuple[str, dict[str, str]]]:
-    """Rows of a CSV file in UTF-8 with a header: (file and the line where the row begins, column -> text)."""
-    where = paths.relative(path)
-    reader = csv.reader(io.StringIO(_read_text(path, remedy), newline=""), strict=True)
-    header, rows, line = None, [], 1
-    try:
-        for fields in reader:
-            if fields and header is None:
-                header = _header(f"{where}, line {line}", fields, required, optional, remedy)
-            elif fields and len(fields) != len(header):
-                raise FmucError(f"{where}, line {line}: {len(fields)} fields instead of {len(header)} (a field with a "
-                                f"comma needs quotation marks around it); {remedy}")
-            elif fields:
-                rows.append((f"{where}, line {line}", dict(zip(header, fields, strict=True))))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise FmucError(f"{where}, line {line}: is no CSV row ({error}); {remedy}") from None
-    if not rows:
-        raise FmucError(f"{where}: has no row below a header; {remedy}")
-    return rows
-
-
-def _read_text(path: Path, remedy: str) -> str:
-    content = b""
-    try:
-        content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise FmucError(f"{paths.relative(path)}, line {line}: is not UTF-8 text: save it as CSV UTF-8") from None
-    except OSError as error:
-        raise FmucError(f"{paths.relative(path)}: cannot be read ({error.strerror}); {remedy}") from None
-
-
-def _header(where: str, fields: list[str], required: Sequence[str], optional: Sequence[str],
-            remedy: str) -> list[str]:
-    header, known = [field.strip() for field in fields], (*required, *optional)
-    for problem, columns in (("unknown", [column for column in header if column not in known]),
-                             ("missing", [column for column in required if column not in header]),
-                             ("repeated", [column for column in known if header.count(column) > 1])):
-        if columns:
-            may = f", may have {', '.join(optional)}" if optional else ""
-            raise FmucError(f"{where}: {problem} column {', '.join(map(repr, columns))}: the header must have "
-                            f"{', '.join(required)}{may}, with commas between; {remedy}")
-    return header
-
-
-def _require_distinct(base: Path, files: Iterable[_File]) -> None:
-    """A file that is listed twice, through a link perhaps, could be in training and in test."""
-    first: dict[str, _File] = {}
-    for file in files:
-        keys = (os.path.realpath(base / file.path), file.id)
-        before = first.get(keys[0]) or first.get(keys[1])
-        if before:
-            seen = f" in {before.where}" if before.where != file.where else ""
-            raise FmucError(f"{file.where}: {file.path!r} is the same file as {before.path!r}{seen}: keep one of them")
-        first.update(dict.fromkeys(keys, file))
-
-
-def _require_two_classes(where: str, files: Iterable[_File]) -> None:
-    labels = sorted({file.label for file in files if file.label})
-    if len(labels) < 2:
-        found = f"{labels[0]!r} is the only class" if labels else "no file has a class"
-        raise FmucError(f"{where}: {found}: at least two classes with files are needed")
-
-
-def _probe(base: Path, files: Sequence[_File], progress: bool) -> float:
-    """Seconds of audio; files that are not there, no sound or empty are refused, all in one message."""
-    seconds, bad = [], []
-    for file in tqdm(files, desc="sound files", unit="file", disable=not progress):
-        try:
-            seconds.append(_duration(os.path.join(base, file.path)))
-        except ValueError as error:
-            bad.append(f"{file.where}: {file.path!r} {error}")
-    if bad:
-        raise FmucError(f"{bad[0]} ({len(bad)} of {len(files)} files cannot be used): remove or repair them")
-    return round(math.fsum(seconds), 3)
-
-
-def _duration(path: str) -> float:
-    """Length of a sound file in s; ValueError says why it has none."""
-    if not os.path.isfile(path):
-        raise ValueError("is no file" if os.path.lexists(path) else "does not exist")
-    try:
-        info = soundfile.info(path)
-    except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: .raw, which has no header
-        raise ValueError(f"cannot be read as sound ({getattr(error, 'error_string', error)})") from None
-    if not info.frames:
-        raise ValueError("holds no samples")
-    if info.frames >= 2**62:  # a FLAC stream's header may leave the length open
-        raise ValueError("does not tell its length")
-    return info.frames / info.samplerate
-
-
-def _groups_per_class(files: Iterable[_File]) -> dict[str, int]:
-    groups = defaultdict(set)
-    for file in files:
-        if file.label:
-            groups[file.label].add(file.group)
-    return {label: len(groups[label]) for label in sorted(groups)}
-
-
-def _require_training_labels(where: str, files: Sequence[_File], splits: Sequence[str]) -> None:
-    trained = {file.label for file, split in zip(files, splits, strict=True) if split == "train"}
-    for label, count in _groups_per_class(files).items():
-        if label not in trained:
-            raise FmucError(f"{where}: class {label!r} ({count} groups) has no labelled file in train: give some of "
-                            "them the split train, or leave the column split out")
-
-
-def _draw_splits(where: str, files: Sequence[_File], shares: dict[str, float], seed: int) -> list[str]:
-    """A split for each file, no group in two of them; ``shares`` of test and then valid, 0 for none.
-
-    Groups with labelled files are dealt out so that each class has its share of files in each split as far as whole
-    groups allow, and one file at least. Where each file is a group, the shares come out to 0.03 and a few files of each
-    class; few or unequal groups make them coarser. Shares below 0.02 are taken for 0.02. Files of unknown class go with
-    their group, and to train if no file of it is labelled.
-    """
-    wanted = {split: share for split, share in shares.items() if share}
-    known = [file for file in files if file.label]
-    counts = _groups_per_class(known)
-    label = min(counts, key=counts.get)
-    found = f"{where}: class {label!r} has labelled files in {counts[label]} group{'s'[:counts[label] != 1]}"
-    remedy = "add recordings, hold out fewer splits (a share of 0), or give a column split in a CSV file"
-    if counts[label] <= len(wanted):
-        raise FmucError(f"{found}, but {', '.join(('train', *reversed(wanted)))} need one each: {remedy}")
-    names, groups = np.unique([file.group for file in known], return_inverse=True)
-    labels = np.unique([file.label for file in known], return_inverse=True)[1]
-    place = np.full(len(names), "train", dtype=object)
-    for position, (split, share) in enumerate(wanted.items()):
-        rest = np.flatnonzero(place[groups] == "train")
-        held = _hold_out(labels[rest], groups[rest], share * len(known) / len(rest), len(wanted) - position, seed)
-        if held is None:
-            raise FmucError(f"{found}, some of which it shares with other classes: no way was found to have every "
-                            f"class in {', '.join(('train', *reversed(wanted)))} with whole groups: {remedy}")
-        place[held] = split
-    placed = dict(zip(names.tolist(), place, strict=True))
-    return [placed.get(file.group, "train") for file in files]
-
-
-def _hold_out(labels: np.ndarray, groups: np.ndarray, share: float, remain: int, seed: int) -> np.ndarray | None:
-    """Groups with about ``share`` of the files: every class is in them, and in ``remain`` groups or more of the rest.
-
-    ``labels`` and ``groups`` (files,) are numbered from 0. The files are dealt into folds, of which neighbouring ones
-    are held out; of several ways the one closest to ``share``, None if there is none.
-    """
-    codes, groups = np.unique(groups, return_inverse=True)
-    sizes, present = np.bincount(groups), np.zeros((len(codes), labels.max() + 1), dtype=bool)
-    present[groups, labels] = True
-    for parts, folds in _fractions(share, min(len(codes), np.bincount(labels).max())):
-        fold = _deal(labels, groups, folds, seed)
-        windows = [(fold - first) % folds < parts for first in range(folds)]
-        fit = [held for held in windows if present[held].any(axis=0).all()
-               and (present[~held].sum(axis=0) >= remain).all()]
-        if fit:
-            return codes[min(fit, key=lambda held: abs(sizes[held].sum() - share * sizes.sum()))]
-    return None
-
-
-def _fractions(share: float, most: int) -> list[tuple[int, int]]:
-    """(parts, folds) from the closest to ``share`` on; more than ten folds only for a small share."""
-    counts = {*range(2, _FEW_FOLDS + 1), min(round(1 / share), _MOST_FOLDS)}
-    fractions = {Fraction(parts, folds) for folds in counts if 2 <= folds <= most
-                 for parts in range(1, folds if folds <= _FEW_FOLDS else 2)}
-    return [part.as_integer_ratio() for part in sorted(fractions, key=lambda part: (abs(part - share), part))]
-
-
-def _deal(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """The fold of each group, stratified by class: (groups,)."""
-    from sklearn.model_selection import StratifiedGroupKFold  # a second, which loading a data set need not wait for
-
-    fold = np.empty(groups.max() + 1, dtype=np.int64)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # classes with fewer files than folds: see _hold_out
-        dealt = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(labels, labels, groups)
-        for number, (_, held) in enumerate(dealt):
-            fold[groups[held]] = number
-    return fold
-
-
-def _report(name: str, files: Sequence[_File], splits: Sequence[str], labelled_share: float | None, seconds: float,
+def _report(name: str, files: Sequence[SoundFile], splits: Sequence[str], labelled_share: float | None, seconds: float,
             skipped: Counter[str]) -> Report:
     unlabelled = [split for file, split in zip(files, splits, strict=True) if not file.label]
     placed = {(file.group, split) for file, split in zip(files, splits, strict=True)}
@@ -476,7 +174,7 @@ def _report(name: str, files: Sequence[_File], splits: Sequence[str], labelled_s
                   labelled_share, seconds, dict(sorted(skipped.items())))
 
 
-def _as_csv(files: Sequence[_File], splits: Sequence[str]) -> str:
+def _as_csv(files: Sequence[SoundFile], splits: Sequence[str]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
