@@ -50,7 +50,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     for name, text in STAND_INS.items():
         add_rendering_options(add(name, render, f"stand-in: {text}"))
     for name, (text, parts) in PUBLISHED.items():
-        _add_published_options(add(name, obtain, text), parts)
+        _add_published_options(add(name, fetch, text), parts)
     _add_folder_options(add("folder", import_folder, "your own audio: a folder per class, or a CSV file"))
     check = add("check", check_data_set, "counts, durations, duplicates, damaged files and leaks of a data set")
     check.add_argument("dataset", metavar="NAME", help="any data set that is there, your own too")
@@ -113,16 +113,17 @@ def _forget_features(name: str) -> None:
         shutil.rmtree(stale)
 
 
-def obtain(args: argparse.Namespace) -> None:
+def fetch(args: argparse.Namespace) -> None:
     """Fetch the published data set ``args.name``, its licence accepted where that is asked."""
     from fmuc import sources
+    from fmuc.obtain import obtain
 
     source = sources.SOURCES[args.name]
     print(sources.licence_notice(source), file=sys.stderr)
     if source.confirm and not args.accept_licence:
         _confirm(source.licence_url)
-    report = sources.obtain(source, paths.dataset_dir(args.name), parts=args.parts, archives_from=args.archives_from,
-                            keep_archives=args.keep_archives)
+    report = obtain(source, paths.dataset_dir(args.name), parts=args.parts, archives_from=args.archives_from,
+                    keep_archives=args.keep_archives)
     show(args, {"dataset": args.name, "folder": paths.relative(paths.dataset_dir(args.name)),
                 "obtained": ", ".join(report.obtained) or "nothing new",
                 "there before": ", ".join(report.present) or "nothing", "downloaded": f"{report.downloaded:,} bytes"})

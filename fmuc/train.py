@@ -15,13 +15,13 @@ import pandas as pd
 import torch
 from filelock import FileLock
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
 from fmuc.augment import augment
-from fmuc.config import Run
+from fmuc.config import Augmentation, Run, Training
 from fmuc.datasets import Dataset, load
 from fmuc.errors import FmucError
 from fmuc.features import FeatureCache, open_cache
@@ -244,12 +244,46 @@ class Trainer:
         return torch.Generator(self.device).manual_seed(int(states[1]))
 
     def warm_up(self) -> None:
-        """Supervised steps on the labelled part before the first pseudo-label (D12; none in the paper)."""
+        """Supervised steps on the labelled part before the first pseudo-label (D12; none in the paper).
+
+        They do not depend on the selection rule: the first run of a seed leaves their result beside the runs' folders,
+        and the seed's other rows begin with it, bit for bit as if they had made the steps themselves.
+        """
+        place = self.folder.parent / "warm-starts"
+        place.mkdir(exist_ok=True)
+        name = f"{self._warm_start_id()}.safetensors"
+        with FileLock(place / f".{name}.lock"):
+            if not self._take_over(place / name):
+                self._warm_steps()
+                save_file(self._tensors(), place / f".{name}")
+                os.replace(place / f".{name}", place / name)
+        self.warmed = True
+
+    def _take_over(self, path: Path) -> bool:
+        try:
+            self._restore(load_file(path))
+        except FileNotFoundError:
+            return False
+        except Exception:  # damaged, and perhaps half restored
+            self.net, self.optimiser = build(self.run, len(self.dataset.classes), self.device)
+            return False
+        return True
+
+    def _warm_steps(self) -> None:
         rng = self.seed_epoch(0)
         supervised = replace(self.run, selection=None)
         for index in range(self.run.training.warm_start):
             step(self.net, self.optimiser, self.batch(index, unlabelled=False), supervised, rng)
-        self.warmed = True
+
+    def _warm_start_id(self) -> str:
+        """Of all that the warm start depends on, the arithmetic of this machine included."""
+        training = self.run.training
+        same = replace(self.run, variant="", selection=None, augmentation=Augmentation(weak=self.run.augmentation.weak),
+                       training=Training(learning_rate=training.learning_rate, warm_start=training.warm_start,
+                                         supervised_batch=training.supervised_batch,
+                                         precision=precision(self.run, self.device)))
+        arithmetic = f"{self.device.type}{torch.get_num_threads()}"
+        return f"{same.id}-{self.dataset.digest}-{self.split.digest}-{arithmetic}"
 
     def train_epoch(self) -> dict:
         """One epoch; returns and keeps its row of the history."""
@@ -302,15 +336,36 @@ class Trainer:
         return {part: (clips, filewise(self.net, self.source, clips, self.run), labels[clips])
                 for part, clips in parts.items()}
 
-    def save_checkpoint(self) -> None:
-        """Write the whole state to ``checkpoint.safetensors``, whole or not at all."""
+    def _tensors(self) -> dict[str, Tensor]:
+        """Weights, running statistics and the moments of Adam, on the CPU."""
         tensors = {f"net.{name}": value for name, value in self.net.state_dict().items()}
-        tensors |= {f"bands.{name}": torch.from_numpy(getattr(self.source.cache, name)) for name in ("mean", "std")}
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
+        return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+    def _restore(self, tensors: dict[str, Tensor]) -> None:
+        """Inverse of :meth:`_tensors`; raises an error of some kind where anything is missing."""
+        self.net.load_state_dict({n[4:]: v for n, v in tensors.items() if n.startswith("net.")})
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("adam."):
+                _, index, key = name.split(".")
+                state.setdefault(int(index), {})[key] = value
+        groups = self.optimiser.state_dict()["param_groups"]
+        if {(i, *sorted(part)) for i, part in state.items()} != {
+                (i, "exp_avg", "exp_avg_sq", "step") for i in groups[0]["params"]}:
+            raise ValueError("moments of the optimiser are missing")
+        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
+        for weights, moments in self.optimiser.state.items():  # fused Adam walks through memory: one layout
+            same = {name: value for name, value in moments.items() if value.shape == weights.shape}
+            moments |= {name: torch.empty_like(weights).copy_(value) for name, value in same.items()}
+
+    def save_checkpoint(self) -> None:
+        """Write the whole state to ``checkpoint.safetensors``, whole or not at all."""
+        tensors = self._tensors()
+        tensors |= {f"bands.{name}": torch.from_numpy(getattr(self.source.cache, name)) for name in ("mean", "std")}
         if self.kept:
             tensors |= {"kept": torch.from_numpy(np.stack(self.kept)), "seen": torch.from_numpy(np.stack(self.seen))}
-        tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         history = {"run": self.run.id, "data": f"{self.dataset.digest}-{self.split.digest}",
                    "rows": json.dumps(self.rows), "seconds": str(self.seconds)}
         temporary = self.folder / ".checkpoint.safetensors"
@@ -330,17 +385,7 @@ class Trainer:
                 raise ValueError(f"it belongs to run {meta['run']}")
             if meta["data"] != f"{self.dataset.digest}-{self.split.digest}":
                 raise ValueError("the data set or its labelled part has changed since")
-            self.net.load_state_dict({n[4:]: v for n, v in tensors.items() if n.startswith("net.")})
-            state: dict[int, dict[str, Tensor]] = {}
-            for name, value in tensors.items():
-                if name.startswith("adam."):
-                    _, index, key = name.split(".")
-                    state.setdefault(int(index), {})[key] = value
-            groups = self.optimiser.state_dict()["param_groups"]
-            self.optimiser.load_state_dict({"state": state, "param_groups": groups})
-            for weights, moments in self.optimiser.state.items():  # fused Adam walks through memory: one layout
-                same = {name: value for name, value in moments.items() if value.shape == weights.shape}
-                moments |= {name: torch.empty_like(weights).copy_(value) for name, value in same.items()}
+            self._restore(tensors)
             self.rows, self.seconds = json.loads(meta["rows"]), float(meta["seconds"])
             self.kept, self.seen = list(tensors["kept"].numpy()), list(tensors["seen"].numpy())
         except Exception as error:  # whatever is wrong with the file, the remedy is the same

@@ -112,7 +112,7 @@ def imported(folder: str) -> set[str]:
     return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - own
 
 
-DISTRIBUTIONS = {"IPython": "ipython", "yaml": "pyyaml", "sklearn": "scikit-learn"}  # modules named otherwise
+DISTRIBUTIONS = {"IPython": "ipython", "PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}  # other names
 
 
 @pytest.mark.parametrize("folder", ["fmuc", "tests"])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY
+from safetensors.torch import load, save
 from torch.nn import BatchNorm2d
 from torch.testing import assert_close
 
@@ -46,6 +47,13 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """One folder deeper: runs leave their warm start beside their folder, and the tests must not share it."""
+    (tmp_path / "test").mkdir()
+    return tmp_path / "test"
 
 
 def trainer(folder: Path, run: Run = RUN) -> Trainer:
@@ -319,6 +327,53 @@ def test_warm_start_takes_its_number_of_supervised_steps(trainable, tmp_path):
     assert {state["step"].item() for state in t.optimiser.state.values()} == {8}
     assert {state["step"].item() for state in with_none.optimiser.state.values()} == {3}
     assert t.seen[0].sum() == 30 == with_none.seen[0].sum()  # the warm start is not counted
+
+
+def warm_starts(folder: Path) -> list[Path]:
+    return sorted((folder.parent / "warm-starts").glob("[!.]*"))
+
+
+def test_rows_of_a_seed_share_their_warm_start_bit_for_bit(trainable, tmp_path, monkeypatch):
+    (tmp_path / "alone").mkdir()
+    alone = trainer(tmp_path / "alone" / "run", replace(RUN, variant="FMUC", selection=LOW_FMUC))
+    alone.train_epoch()
+    first = trainer(tmp_path / "first")
+    first.train_epoch()
+    steps, plain = [], step
+    monkeypatch.setattr(training, "step", lambda *arguments: steps.append(arguments[3].selection) or plain(*arguments))
+    second = trainer(tmp_path / "second", alone.run)
+    second.train_epoch()
+    assert steps == [LOW_FMUC] * 3  # no supervised step
+    assert_equal_weights(alone.net, second.net)
+    np.testing.assert_array_equal(alone.kept, second.kept)
+    assert len(warm_starts(tmp_path / "first")) == 1
+
+
+@pytest.mark.parametrize("change", [
+    {"seed": 1}, {"labelled_share": 0.5}, {"network": Network(widths=(4, 8), blocks=(1, 1), stem=(3, 2), dropout=0.2)},
+    {"training": replace(RUN.training, warm_start=6)}, {"training": replace(RUN.training, learning_rate=1e-2)},
+    {"training": replace(RUN.training, supervised_batch=7)}, {"training": replace(RUN.training, precision="bfloat16")},
+    {"augmentation": replace(RUN.augmentation, weak=View())},
+], ids=str)
+def test_whatever_changes_the_warm_start_gives_another_one(trainable, tmp_path, change):
+    trainer(tmp_path / "first").warm_up()
+    trainer(tmp_path / "second", replace(RUN, **change)).warm_up()
+    assert len(warm_starts(tmp_path / "first")) == 2
+
+
+def test_a_damaged_warm_start_is_made_again(trainable, tmp_path):
+    first = trainer(tmp_path / "first")
+    first.warm_up()
+    (path,) = warm_starts(tmp_path / "first")
+    whole = path.read_bytes()
+    for damage in (whole[: len(whole) // 2], b"", save({name: value for name, value in load(whole).items()
+                                                        if not name.startswith("adam.1.")})):
+        path.write_bytes(damage)
+        again = trainer(tmp_path / "again")
+        again.warm_up()
+        assert_equal_weights(first.net, again.net)
+        assert {state["step"].item() for state in again.optimiser.state.values()} == {5}
+        assert path.read_bytes() == whole
 
 
 def test_a_finished_run_is_not_trained_again(trainable, tmp_path, monkeypatch):
