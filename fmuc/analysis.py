@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from fmuc.claims import Claim, spread
 from fmuc.experiments import FULLY_SUPERVISED, TABLE_1
 from fmuc.metrics import expected_calibration_error, quality, quantity, row_normalised
 from fmuc.runs import Record
-from fmuc.tables import METRICS, PARTS, history_table, measured, table1
+from fmuc.tables import ESTIMATES, METRICS, PARTS, history_table, measured, table1, truth_known
 
 
 def data_sets(records: Sequence[Record]) -> list[str]:
@@ -24,6 +25,25 @@ def claims_table(claims: Sequence[Claim], *sections: str) -> pd.DataFrame:
     rows = [(claim.section, claim.text, claim.verdict, claim.ours or "–")
             for claim in claims if not sections or claim.section in sections]
     return pd.DataFrame(rows, columns=["paper", "claim", "in our runs", "ours, in %"])
+
+
+def correlation(value: float) -> str:
+    """A correlation to two decimals; "–" for one that does not exist."""
+    return "–" if pd.isna(value) else f"{value:.2f}"
+
+
+def shown_history(records: Sequence[Record], dataset: str, variants: Sequence[str]) -> tuple[pd.DataFrame, bool]:
+    """:func:`fmuc.tables.history_table`, and whether the true classes of unlabelled files are known.
+
+    If not, nobody knows the quality of a pseudo-label: quality and quantity are then those on validation files in the
+    epochs that have them (D18). The column "of" says on which files.
+    """
+    def moved(history: pd.DataFrame) -> pd.DataFrame:
+        return history.assign(**history.reindex(columns=list(ESTIMATES)).set_axis(list(METRICS), axis=1))
+
+    known = truth_known(records, dataset)
+    shown = records if known else [replace(record, history=moved(record.history)) for record in records]
+    return history_table(shown, dataset, variants).assign(of="unlabelled files" if known else "validation files"), known
 
 
 def outcomes(kept: np.ndarray, seen: np.ndarray) -> pd.Series:
@@ -115,8 +135,8 @@ def class_rates(kept: np.ndarray, seen: np.ndarray, classes: Sequence[str]) -> p
 def row_differences(records: Sequence[Record], dataset: str, epochs: int) -> pd.DataFrame:
     """What each change of Table I does: the row minus the row that it changes (FM or FMUC), in points.
 
-    Index: the variants that were run; columns base, seeds (those that both rows have) and, for each metric,
-    "<metric>, ours" (mean over these seeds) and "<metric>, paper".
+    Index: the variants that were run; columns base, seeds (those that both rows have) and, for each metric of
+    :func:`fmuc.tables.table1`, "<metric>, ours" (mean over these seeds) and "<metric>, paper".
     """
     runs, paper, rows = measured(records, dataset, epochs), table1(records, dataset, epochs), {}
     for variant in (name for name in TABLE_1 if name not in ("FM", "FMUC")):
@@ -125,7 +145,7 @@ def row_differences(records: Sequence[Record], dataset: str, epochs: int) -> pd.
             continue
         ours = (runs.loc[variant] - runs.loc[base]).dropna(how="all")
         rows[variant] = {"base": base, "seeds": ", ".join(map(str, ours.index))}
-        for metric in METRICS:
+        for metric in paper.columns.get_level_values(0).unique():
             published = paper[metric]["paper"]
             rows[variant] |= {f"{metric}, ours": ours[metric].mean(skipna=False),
                               f"{metric}, paper": published[variant] - published[base]}
@@ -140,6 +160,18 @@ def ranks(records: Sequence[Record], dataset: str, epochs: int, metric: str) -> 
     table = table1(records, dataset, epochs)[metric][["mean", "paper"]].astype(float).dropna()
     places = table.rank(ascending=False).set_axis(["ours", "paper"], axis=1)
     return places.assign(apart=(places["ours"] - places["paper"]).abs())
+
+
+def paired_accuracy(records: Sequence[Record], dataset: str) -> pd.DataFrame:
+    """Final file-wise accuracy of FMUC minus that of FM, in points: seeds that both have x parts; NaN without a value.
+
+    Empty where one of the two was not run.
+    """
+    runs = measured(records, dataset)[list(PARTS)]
+    fm, fmuc = (runs.loc[[v]].droplevel("variant") if v in runs.index else runs.iloc[:0].droplevel("variant")
+                for v in ("FM", "FMUC"))
+    seeds = fm.index.intersection(fmuc.index)
+    return fmuc.loc[seeds] - fm.loc[seeds]
 
 
 def accuracy_gap(records: Sequence[Record], dataset: str, part: str, variants: tuple[str, str] = ("FMUC", "FM")

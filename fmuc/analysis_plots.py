@@ -9,10 +9,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from fmuc.analysis import shown_history
 from fmuc.figure_files import styled
-from fmuc.plots import colour
+from fmuc.plots import axis_label, colour, nothing_known
 from fmuc.runs import Record
-from fmuc.tables import history_table, title
+from fmuc.tables import title
 
 GREY = "#777777"
 
@@ -40,8 +41,11 @@ def training_curves(axes: Sequence[Axes], record: Record) -> Sequence[Axes]:
 @styled
 def tradeoff_paths(ax: Axes, records: Sequence[Record], dataset: str, *, variants: Sequence[str] = ("FM", "FMUC"),
                    epochs: int | None = None) -> Axes:
-    """Quality against quantity, an arrow's path over the epochs: thin every seed, thick their mean, from o to ■."""
-    history = history_table(records, dataset, variants)
+    """Quality against quantity, an arrow's path over the epochs: thin every seed, thick their mean, from o to ■.
+
+    Both on validation files where no true class of an unlabelled file is known.
+    """
+    history, known = shown_history(records, dataset, variants)
     history = history[history["epoch"] <= (epochs or np.inf)].dropna(subset=["quality"])
     for variant, rows in history.groupby("variant", sort=False):
         for _, seed in rows.groupby("seed"):
@@ -50,11 +54,14 @@ def tradeoff_paths(ax: Axes, records: Sequence[Record], dataset: str, *, variant
         ax.plot(mean["quantity"], mean["quality"], color=colour(variant), linewidth=1.6, label=variant)
         for place, marker in ((0, "o"), (-1, "s")):
             ax.plot(*mean.iloc[place], marker=marker, color=colour(variant), markeredgecolor="white", zorder=3)
-    ax.set(xlabel="pseudo-label quantity (%)", ylabel="pseudo-label quality (%)", title=title(dataset))
+    ax.set(xlabel=axis_label("quantity", known), ylabel=axis_label("quality", known), title=title(dataset))
     if ax.lines:
         ax.plot([], [], "o", color=GREY, label="first epoch")
         ax.plot([], [], "s", color=GREY, label="last epoch")
         ax.legend(loc="best")
+    elif not known:
+        nothing_known(ax)
+        ax.set(xlim=(0, 100), ylim=(0, 100))
     return ax
 
 
@@ -81,6 +88,8 @@ def gap_curves(ax: Axes, gap: pd.DataFrame, label: str) -> Axes:
     ax.plot(gap.index, gap.mean(axis=1), color=colour("FMUC"), label=f"mean (n={gap.shape[1]})")
     ax.set(xlabel="epoch", ylabel=label)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    if gap.shape[1]:
+    if gap.notna().any(axis=None):
         ax.legend(loc="best")
+    else:
+        nothing_known(ax)
     return ax

@@ -7,7 +7,6 @@ are hollow or dotted and say so.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -15,15 +14,16 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
-from matplotlib.transforms import Bbox
 
 from fmuc import paths
+from fmuc.analysis import shown_history
 from fmuc.experiments import FULLY_SUPERVISED, LABELLED_ONLY, TABLE_1, TABLE_2
 from fmuc.figure_files import figure, manifest, save_figure, save_table, styled
+from fmuc.point_labels import label_points
 from fmuc.runs import Record
-from fmuc.tables import PARTS, TITLES, history_table, paper_dataset, published_table1, title
+from fmuc.tables import ESTIMATES, METRICS, PARTS, TITLES, history_table, paper_dataset, published_table1, title
 
-__all__ = ["COLOURS", "MARKERS", "colour", "confusion_heatmap", "figure", "manifest", "quality_curves",
+__all__ = ["COLOURS", "MARKERS", "axis_label", "colour", "confusion_heatmap", "figure", "manifest", "quality_curves",
            "quantity_curves", "save_figure", "save_table", "table1_plane", "table2_points"]
 
 COLOURS = {"FM": "#D55E00", "FMUC": "#0072B2", LABELLED_ONLY: "#CC79A7", FULLY_SUPERVISED: "#009E73"}
@@ -36,11 +36,22 @@ def colour(variant: str) -> str:
     return COLOURS[variant] if variant in COLOURS else COLOURS[variant.split()[0]]
 
 
+def axis_label(metric: str, known: bool) -> str:
+    """The metric of pseudo-labels, or its estimate on validation files where no true class is ``known``."""
+    return f"pseudo-label {metric} (%)" if known else f"{metric} on validation files (%)"
+
+
+def nothing_known(ax: Axes) -> None:
+    """Say on an empty axis why it is empty: no true class is known, nor an estimate."""
+    ax.text(0.5, 0.5, "not known", transform=ax.transAxes, ha="center", color=PAPER_COLOUR)
+
+
 def quality_curves(ax: Axes, records: Sequence[Record], dataset: str, *, variants: Sequence[str] = ("FM", "FMUC"),
                    epochs: int | None = None) -> Axes:
     """Fig. 2a: pseudo-label quality of each epoch, not smoothed: thin lines the seeds, a thick one their mean.
 
     Dotted: what the paper reports (start: its text; end: its Table I), at both ends of our axis whatever its length.
+    Where no true class of an unlabelled file is known, the quality on validation files, and the axis says so.
     """
     return _curves(ax, records, dataset, "quality", variants, epochs)
 
@@ -54,21 +65,28 @@ def quantity_curves(ax: Axes, records: Sequence[Record], dataset: str, *, varian
 @styled
 def _curves(ax: Axes, records: Sequence[Record], dataset: str, metric: str, variants: Sequence[str],
             epochs: int | None) -> Axes:
-    history = history_table(records, dataset, variants)
+    history, known = history_table(records, dataset, variants), True
+    if metric == "quality":
+        history, known = shown_history(records, dataset, variants)
     history = history[history["epoch"] <= (epochs or np.inf)]
+    if not known and history[metric].isna().all():
+        nothing_known(ax)
+        ax.set_ylim(0, 100)
     for variant, rows in history.groupby("variant", sort=False):
         by_seed = rows.pivot(index="epoch", columns="seed", values=metric)
+        by_seed = by_seed if known else by_seed.dropna(how="all")  # estimated now and then
         if by_seed.shape[1] > 1:
             ax.plot(by_seed, color=colour(variant), linewidth=0.6, alpha=0.5)
         ax.plot(by_seed.mean(axis=1), color=colour(variant), linewidth=1.6, label=f"{variant} (n={by_seed.shape[1]})",
                 marker="." if len(by_seed) < 15 else None)  # so that a value between two missing ones is seen
     last = max(history["epoch"], default=1)
-    ax.set(xlabel="epoch", ylabel=f"pseudo-label {metric} (%)", title=title(dataset), xlim=(1, max(last, 2)))
+    ax.set(xlabel="epoch", ylabel=axis_label(metric, known), xlim=(1, max(last, 2)))
+    ax.set_title(title(dataset), pad=17)  # the legend stands between: no line is below it
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     ax.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], nbins=7))
     _references(ax, dataset, metric, variants)
     ax.set_ylim(top=min(100.5, ax.get_ylim()[1]))
-    ax.legend(loc="best")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), borderaxespad=0.4, ncols=3)
     return ax
 
 
@@ -99,74 +117,69 @@ def _published(dataset: str, metric: str, variants: Sequence[str]) -> list[tuple
 def confusion_heatmap(ax: Axes, shares: np.ndarray, classes: Sequence[str]) -> Axes:
     """Fig. 3: ``shares`` (C, C) of each true class (row) among its kept pseudo-labels, in 0 ... 1, shown in %.
 
-    Numbers below 0.5 % are left out; a class without any kept pseudo-label (NaN) is grey.
+    Numbers below 0.5 % are left out, and all of them where they could not be read; a class without any kept
+    pseudo-label (NaN) is grey. In a row of panels the first has the names of the true classes, the last the colour bar.
     """
     percent = 100 * np.asarray(shares, dtype=float)
-    texts = np.array([[f"{value:.3g}" if value >= 99.95 else f"{value:.1f}" if value >= 0.5 else "" for value in row]
-                      for row in percent])
-    names = [name.replace("_", " ") for name in classes]
+    names, place = [name.replace("_", " ") for name in classes], ax.get_subplotspec()
+    first, last = (place is None or place.is_first_col()), (place is None or place.is_last_col())
+    cell = _cell(ax, names)
     ax.set_facecolor("#D9D9D9")
     ax.grid(False)
-    sns.heatmap(percent, ax=ax, mask=np.isnan(percent), annot=texts, fmt="", vmin=0, vmax=100, cmap="Blues",
-                square=True, linewidths=0.4, linecolor="white", xticklabels=names, yticklabels=names,
-                cbar_kws={"label": "share of the true class (%)", "shrink": 0.75, "pad": 0.02})
-    ax.set(xlabel="pseudo-label", ylabel="true class")
-    ax.tick_params(length=0)
-    ax.set_xticklabels(names, rotation=45, ha="right", rotation_mode="anchor")
-    ax.set_yticklabels(names, rotation=0)
-    place = ax.get_subplotspec()  # from the grid, not the layout: that is final only when the last panel is drawn
-    panel = 72 * ax.figure.get_figwidth() / (place.get_gridspec().ncols if place else 1)  # points
-    cell = 0.6 * panel / len(classes)  # names and colour bar take the rest
-    for number in ax.texts:
-        number.set_fontsize(min(7, cell / 2.6))
+    sns.heatmap(percent, ax=ax, mask=np.isnan(percent), annot=_numbers(percent) if cell >= 9 else False, fmt="",
+                vmin=0, vmax=100, cmap="Blues", square=True, linewidths=0.4, linecolor="white", xticklabels=names,
+                yticklabels=names if first else False, cbar=last,
+                cbar_kws={"label": "share of the true class (%)", "shrink": 0.75, "pad": 0.02} if last else None,
+                annot_kws={"fontsize": min(7, cell / 2.6)})
+    ax.set(xlabel="pseudo-label", ylabel="true class" if first else "")
+    ax.tick_params(length=0, labelsize=min(6.5, 0.8 * cell))
+    ax.set_xticks(ax.get_xticks(), names, rotation=45, ha="right", rotation_mode="anchor")
+    ax.tick_params(axis="y", rotation=0)
     return ax
+
+
+def _numbers(percent: np.ndarray) -> np.ndarray:
+    """Texts of the cells, at most four characters long."""
+    return np.array([[f"{value:.3g}" if value >= 99.95 else f"{value:.1f}" if value >= 0.5 else "" for value in row]
+                     for row in percent])
+
+
+def _cell(ax: Axes, names: Sequence[str]) -> float:
+    """Width of a cell in points, from the grid of panels: the layout is final only when the last panel is drawn."""
+    place = ax.get_subplotspec()
+    panels = place.get_gridspec().ncols if place else 1
+    beside = 4 * max(map(len, names)) + 65  # names on the left, colour bar on the right, what lies between
+    return (72 * ax.figure.get_figwidth() - beside) / panels / len(names)
 
 
 @styled
 def table1_plane(ax: Axes, table: pd.DataFrame, dataset: str) -> Axes:
-    """Table I as a plane: quality against quantity, ours filled (mean over seeds), the paper's rows hollow."""
+    """Table I as a plane: quality against quantity, ours filled (mean over seeds), the paper's rows hollow.
+
+    Both on validation files where the table has these estimates, since then nobody knows the quality.
+    """
+    known = ESTIMATES[0] not in table.columns.get_level_values(0)
+    quality, quantity = METRICS if known else ESTIMATES
     points = []
     for variant in table.index:
         style = {"marker": MARKERS[variant], "color": colour(variant), "linestyle": "none"}
-        ours, paper = (table.loc[variant, [("quantity", whose), ("quality", whose)]] for whose in ("mean", "paper"))
+        ours, paper = (table.loc[variant, [(quantity, whose), (quality, whose)]] for whose in ("mean", "paper"))
         ax.plot(*paper, fillstyle="none", markeredgewidth=0.9, gid=f"paper {variant}", **style)
         if ours.notna().all():
             ax.plot(*ours, gid=variant, **style)
             points.append((variant, *ours))
-    ax.set(xlabel="pseudo-label quantity (%)", ylabel="pseudo-label quality (%)", title=title(dataset))
+    ax.set(xlabel=axis_label("quantity", known), ylabel=axis_label("quality", known), title=title(dataset))
     ax.margins(0.08)
+    if table[[(quality, "mean"), (quality, "paper")]].isna().all(axis=None):
+        nothing_known(ax)
+        ax.set(xlim=(0, 100), ylim=(0, 100))
     handles = [Line2D([], [], marker="o", linestyle="none", color=PAPER_COLOUR, label="ours")]
     if paper_dataset(dataset):
         handles.append(Line2D([], [], marker="o", linestyle="none", color=PAPER_COLOUR, fillstyle="none",
                               label=f"paper ({TITLES[paper_dataset(dataset)]})"))
     ax.legend(handles=handles, loc="best")
-    _label_points(ax, points)
+    label_points(ax, points, colour)
     return ax
-
-
-def _label_points(ax: Axes, points: Sequence[tuple[str, float, float]]) -> None:
-    """A label at each (text, x, y), at the nearest place that hides no marker, no other label and not the legend."""
-    ax.figure.draw_without_rendering()
-    pixels = ax.figure.dpi / 72  # per point
-    taken = [ax.get_legend().get_window_extent()]
-    for line in ax.lines:
-        half = line.get_markersize() / 2 * pixels
-        taken += [Bbox([point - half, point + half]) for point in ax.transData.transform(line.get_xydata())]
-    for text, x, y in points:
-        measure = ax.text(x, y, text, fontsize=6)
-        size = measure.get_window_extent().size
-        measure.remove()
-        for distance, angle in product((7, 11, 16, 22, 30, 40), np.deg2rad(range(0, 360, 30))):
-            offset = distance * np.array([np.cos(angle), np.sin(angle)])
-            side = 0.5 * (1 - np.sign(round(offset[0])))  # 0 label on the right, 0.5 centred, 1 on the left
-            corner = ax.transData.transform((x, y)) + offset * pixels - size * (side, 0.5)
-            box = Bbox([corner, corner + size])
-            if not box.count_overlaps(taken) and ax.bbox.containsx(box.x0) and ax.bbox.containsx(box.x1):
-                break
-        taken.append(box)
-        ax.annotate(text, (x, y), xytext=offset, textcoords="offset points", fontsize=6, color=colour(text),
-                    va="center", ha={0: "left", 0.5: "center", 1: "right"}[side],
-                    arrowprops={"arrowstyle": "-", "color": colour(text), "linewidth": 0.4})
 
 
 @styled
@@ -184,6 +197,9 @@ def table2_points(ax: Axes, table: pd.DataFrame, dataset: str) -> Axes:
         if not np.isnan(row["paper"]):
             ax.errorbar(x + 0.3, row["paper"], yerr=row["paper_std"], marker="D", fillstyle="none", capsize=2,
                         elinewidth=0.7, markersize=4, markeredgewidth=0.8, gid=f"paper {part} {variant}", **style)
+    if table[["mean", "paper"]].isna().all(axis=None):
+        nothing_known(ax)
+        ax.set_ylim(0, 100)
     _parts_axis(ax, dataset)
     return ax
 

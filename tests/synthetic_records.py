@@ -12,6 +12,8 @@ from fmuc import experiments, metrics
 from fmuc.runs import Record
 
 CLASSES = ("bass", "brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string", "synth_lead", "vocal")
+SCENES = ("beach", "bus", "cafe/restaurant", "car", "city_center", "forest_path", "grocery_store", "home", "library",
+          "metro_station", "office", "park", "residential_area", "train", "tram")
 OFFERED = 1000  # unlabelled examples per class and epoch
 
 #: variant -> final quality, final quantity, test and unlabelled accuracy; close to the paper's shape, not its numbers
@@ -61,8 +63,20 @@ def synthetic_record(variant: str, quality: Sequence[float], quantity: Sequence[
     return Record(run, tuple(classes), results, {"commit": "synthetic"}, history, kept, seen, {})
 
 
+def without_truth(record: Record, estimates: dict[int, tuple[float, float]]) -> Record:
+    """The record had nobody labelled its unlabelled files: ``estimates`` are (quality, quantity) on validation files by
+    epoch."""
+    kept, seen = np.zeros_like(record.kept), np.zeros_like(record.seen)
+    kept[:, -1], seen[:, -1] = record.kept.sum(axis=1), record.seen.sum(axis=1)
+    results = {name: value for name, value in record.results.items() if name != "unlabelled_accuracy"}
+    history = record.history.assign(quality=np.nan, unlabelled_accuracy=np.nan)
+    for epoch, values in estimates.items():
+        history.loc[epoch, ["validation_quality", "validation_quantity"]] = values
+    return replace(record, kept=kept, seen=seen, results=results, history=history)
+
+
 def synthetic_plan(dataset: str = "nsynth-gm", epochs: int = 30, seeds: Sequence[int] = (0, 1, 2),
-                   numbers: dict[str, tuple] = SYNTHETIC) -> list[Record]:
+                   numbers: dict[str, tuple] = SYNTHETIC, classes: Sequence[str] = CLASSES) -> list[Record]:
     """Records of all rows of Tables I and II; the rows of Table II with every seed, the others with the first."""
     records = []
     for variant, (quality, quantity, test, unlabelled) in numbers.items():
@@ -74,5 +88,6 @@ def synthetic_plan(dataset: str = "nsynth-gm", epochs: int = 30, seeds: Sequence
             records.append(synthetic_record(
                 variant, quality - 0.07 * (1 - approach) + noise[0] + shift,
                 np.clip(quantity * (0.2 + 0.8 * approach) + noise[1] - shift, 0, 1), seed=seed, dataset=dataset,
-                test=test + shift + rng.normal(0, 0.006), unlabelled=unlabelled + shift + rng.normal(0, 0.006)))
+                classes=classes, test=test + shift + rng.normal(0, 0.006),
+                unlabelled=unlabelled + shift + rng.normal(0, 0.006)))
     return records

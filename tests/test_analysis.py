@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from scipy.stats import spearmanr
-from synthetic_records import synthetic_plan, synthetic_record
+from synthetic_records import synthetic_plan, synthetic_record, without_truth
 
 from fmuc import analysis, analysis_plots, metrics, plots, tables
 
@@ -43,6 +43,22 @@ def test_claims_of_some_sections(records):
     some = analysis.claims_table(claims, "§VI", "§I")
     assert set(some["paper"]) == {"§VI", "§I"}
     assert list(some["in our runs"]) == [c.verdict for c in claims if c.section in ("§VI", "§I")]
+
+
+def test_history_is_shown_of_what_is_known(records):
+    history, known = analysis.shown_history(records, NAME, ("FM",))
+    assert known and set(history.pop("of")) == {"unlabelled files"}
+    pd.testing.assert_frame_equal(history, tables.history_table(records, NAME, ("FM",)))
+    birds = without_truth(synthetic_record("FM", [0.5] * 4, [0.2] * 4, dataset="birds"), {2: (0.6, 0.3)})
+    history, known = analysis.shown_history([birds], "birds", ("FM",))
+    assert not known and set(history["of"]) == {"validation files"}
+    np.testing.assert_allclose(history["quality"], [np.nan, 60, np.nan, np.nan])
+    np.testing.assert_allclose(history["quantity"], [np.nan, 30, np.nan, np.nan])
+
+
+def test_a_correlation_that_does_not_exist_is_a_dash():
+    assert analysis.correlation(0.876) == "0.88" and analysis.correlation(-1.0) == "-1.00"
+    assert analysis.correlation(float("nan")) == "–"
 
 
 def test_outcomes_are_shares_of_all_offered_of_known_class():
@@ -138,6 +154,29 @@ def test_ranks_are_those_of_spearmans_correlation(records, metric):
     assert (places["apart"] == (places["ours"] - places["paper"]).abs()).all()
 
 
+def test_row_differences_of_estimates_where_the_truth_is_not_known():
+    records = [without_truth(synthetic_record(variant, [0.5] * 10, [0.2] * 10, dataset="birds"), {10: estimate})
+               for variant, estimate in (("FMUC", (0.6, 0.5)), ("FMUC w. temp. 4", (0.9, 0.1)))]
+    row = analysis.row_differences(records, "birds", 10).loc["FMUC w. temp. 4"]
+    assert row["validation_quality, ours"] == pytest.approx(30)
+    assert row["validation_quantity, ours"] == pytest.approx(-40)
+    assert np.isnan(row["quality, ours"]) and np.isnan(row["quality, paper"]) and row["quantity, ours"] == 0
+
+
+def test_paired_accuracy_seed_by_seed(records):
+    table = analysis.paired_accuracy(records, NAME)
+    assert list(table.columns) == list(tables.PARTS) and list(table.index) == [0, 1, 2]
+    by_run = {(r.run.variant, r.run.seed): r.results for r in records}
+    for seed, row in table.iterrows():
+        for part in tables.PARTS:
+            apart = by_run["FMUC", seed][f"{part}_accuracy"] - by_run["FM", seed][f"{part}_accuracy"]
+            assert row[part] == pytest.approx(100 * apart)
+    one = [r for r in records if r.run.variant == "FM" or (r.run.variant, r.run.seed) == ("FMUC", 1)]
+    assert list(analysis.paired_accuracy(one, NAME).index) == [1]
+    alone = analysis.paired_accuracy([r for r in records if r.run.variant == "FM"], NAME)
+    assert alone.empty and list(alone.columns) == list(tables.PARTS)
+
+
 def evaluated(variant, seed, values):
     record = synthetic_record(variant, [0.8] * 4, [0.5] * 4, seed=seed, test=values[-1])
     record.history["test_accuracy"] = values
@@ -212,6 +251,19 @@ def test_tradeoff_paths_start_and_end_where_the_runs_do(records):
     np.testing.assert_allclose(marks["o"], means.iloc[0])
     np.testing.assert_allclose(marks["s"], means.iloc[-1])
     analysis_plots.tradeoff_paths(plots.figure()[1], [], NAME)  # nothing to show is no error
+
+
+def test_tradeoff_and_gap_of_data_without_truth():
+    record = synthetic_record("FM", [0.5] * 6, [0.2] * 6, dataset="birds")
+    record = without_truth(record, {2: (0.6, 0.3), 4: (0.7, 0.4)})
+    _, axes = plots.figure("double", columns=3)
+    analysis_plots.tradeoff_paths(axes[0], [record], "birds")
+    np.testing.assert_allclose(axes[0].lines[0].get_xydata(), [[30, 60], [40, 70]])
+    assert axes[0].get_ylabel() == "quality on validation files (%)"
+    analysis_plots.tradeoff_paths(axes[1], [replace(record, history=record.history[["quality", "quantity"]])], "birds")
+    analysis_plots.gap_curves(axes[2], analysis.accuracy_gap([record], "birds", "unlabelled"), "points")
+    for ax in axes[1:]:
+        assert [text.get_text() for text in ax.texts] == ["not known"]
 
 
 def test_class_dots_in_the_colours_of_the_methods():

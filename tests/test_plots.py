@@ -14,14 +14,12 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
-from synthetic_records import CLASSES, synthetic_plan, synthetic_record
+from synthetic_records import CLASSES, SCENES, synthetic_plan, synthetic_record, without_truth
 
-from fmuc import diagrams, experiments, paths, plots, tables
+from fmuc import diagrams, experiments, paths, plots, point_labels, tables
 from fmuc.errors import FmucError
 
 NAME = "nsynth-gm"
-SCENES = ("beach", "bus", "cafe/restaurant", "car", "city_center", "forest_path", "grocery_store", "home", "library",
-          "metro_station", "office", "park", "residential_area", "train", "tram")
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +90,29 @@ def test_curves_of_own_data_have_no_reference():
     assert not by_gid(ax) and [text.get_text() for text in ax.get_legend().get_texts()] == ["FM (n=1)"]
 
 
+def test_a_quality_that_nobody_knows_is_drawn_from_validation_files():
+    records = [without_truth(synthetic_record("FM", [0.5] * 6, [0.2] * 6, dataset="birds", seed=seed),
+                             {2: (0.6, 0.3), 4: (0.7 + 0.1 * seed, 0.4)}) for seed in (0, 1)]
+    _, axes = plots.figure(columns=2)
+    plots.quality_curves(axes[0], records, "birds")
+    mean = axes[0].lines[-1]
+    assert mean.get_xydata() == pytest.approx(np.array([[2, 60], [4, 75]]))
+    assert axes[0].get_ylabel() == "quality on validation files (%)" and axes[0].get_xlim() == (1, 6)
+    plots.quantity_curves(axes[1], records, "birds")  # is known in any case
+    assert axes[1].lines[-1].get_ydata() == pytest.approx(np.full(6, 20))
+    assert axes[1].get_ylabel() == "pseudo-label quantity (%)"
+
+
+def test_no_value_at_all_is_said_in_words():
+    record = without_truth(synthetic_record("FM", [0.5] * 6, [0.2] * 6, dataset="birds"), {})
+    _, axes = plots.figure("double", columns=3)
+    plots.quality_curves(axes[0], [record], "birds")
+    plots.table1_plane(axes[1], tables.table1([record], "birds", 6), "birds")
+    plots.table2_points(axes[2], tables.table2([record], "birds"), "birds")
+    for ax in axes:
+        assert "not known" in [text.get_text() for text in ax.texts]
+
+
 def test_nothing_run_draws_only_the_paper(own_folder):
     fig, axes = plots.figure("double", columns=3)
     plots.quality_curves(axes[0], [], NAME)
@@ -120,6 +141,38 @@ def test_confusion_heatmap_shows_every_share(classes, width):
     assert not overlapping(ax, ax.texts) and not overlapping(ax, ax.get_yticklabels())
 
 
+@pytest.mark.parametrize("rows", [[CLASSES], [CLASSES, SCENES], [SCENES]], ids=["notes", "both", "scenes"])
+def test_numbers_of_a_row_of_confusions_stay_in_their_cells(rows):
+    fig, axes = plots.figure("double", rows=len(rows), columns=2, aspect=1.1, squeeze=False)
+    for row, classes in zip(axes, rows, strict=True):
+        for ax in row:
+            shares = np.full((len(classes), len(classes)), 0.1234)
+            np.fill_diagonal(shares, 0.9876)
+            plots.confusion_heatmap(ax, shares, classes)
+            ax.set_title("a data set (stand-in)\nFM, epoch 4")
+    fig.draw_without_rendering()
+    for row, classes in zip(axes, rows, strict=True):
+        names = [name.replace("_", " ") for name in classes]
+        assert [label.get_text() for label in row[0].get_yticklabels()] == names and not row[1].get_yticklabels()
+        for ax in row:
+            assert [label.get_text() for label in ax.get_xticklabels()] == names
+            width, height = (part / len(classes) for part in ax.get_window_extent().size)
+            assert len(ax.texts) == len(classes) ** 2
+            boxes = [text.get_window_extent() for text in ax.texts]
+            assert all(box.width < width and box.height < height for box in boxes)
+            assert min(text.get_fontsize() for text in ax.texts) >= 4.5  # points: can be read
+            assert min(label.get_fontsize() for label in ax.get_xticklabels()) >= 6
+    assert len(fig.axes) == axes.size + len(rows)  # one colour bar a row
+
+
+def test_numbers_that_could_not_be_read_are_left_out():
+    names = [f"species_{number}" for number in range(60)]
+    _, axes = plots.figure("double", columns=2, aspect=1.1)
+    plots.confusion_heatmap(axes[0], np.eye(60), names)
+    assert not axes[0].texts
+    assert not overlapping(axes[0], axes[0].get_yticklabels())
+
+
 # --- tables as pictures ----------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("width", ["column", "double"])
@@ -144,6 +197,36 @@ def test_labels_of_crowded_points_do_not_overlap():
     plots.table1_plane(ax, tables.table1(crowd, NAME, 10), NAME)
     assert len(ax.texts) == 8
     assert not overlapping(ax, ax.texts)
+
+
+def test_table1_plane_without_truth_is_about_validation_files():
+    records = [without_truth(synthetic_record(variant, [0.5] * 10, [0.2] * 10, dataset="birds"), {8: (0.6, 0.3)})
+               for variant in ("FM", "FMUC")]
+    _, ax = plots.figure("double")
+    plots.table1_plane(ax, tables.table1(records, "birds", 10), "birds")
+    for variant in ("FM", "FMUC"):
+        assert by_gid(ax)[variant].get_xydata() == pytest.approx(np.array([[30, 60]]))
+    assert ax.get_xlabel() == "quantity on validation files (%)"
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["ours"]
+
+
+def test_labels_stand_nearest_to_their_own_point():
+    where = [(35.5, 84.5), (43, 84.6), (52, 85.1), (60, 81), (64, 80)]
+    points = [(f"point {number}", *place) for number, place in enumerate(where)]
+    _, ax = plots.figure(aspect=0.85)
+    ax.plot([np.nan], [np.nan], "o", label="a value that does not exist")
+    for _, x, y in points:
+        ax.plot(x, y, "o")
+    ax.set(xlim=(0, 100), ylim=(70, 95))
+    ax.legend(loc="upper right")
+    point_labels.label_points(ax, points, lambda text: "black")
+    places = [ax.transData.transform(point[1:]) for point in points]
+    assert not overlapping(ax, ax.texts)
+    for number, text in enumerate(ax.texts):
+        box = Text.get_window_extent(text)
+        corners = [np.clip(place, box.min, box.max) for place in places]
+        gaps = [np.hypot(*(place - corner)) for place, corner in zip(places, corners, strict=True)]
+        assert gaps[number] == min(gaps) and 0 < gaps[number] < 15 * ax.figure.dpi / 72
 
 
 def test_table2_points_show_every_seed(records):
