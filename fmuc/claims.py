@@ -19,8 +19,8 @@ Decision = tuple[bool, str]
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim in our own words; ``holds``: None where a row that it needs was not run, or where it needs the true
-    classes of unlabelled examples and there are none; ``ours``: what decides it."""
+    """One claim in our own words; ``holds``: None where a row that it needs was not run, or where it needs true classes
+    that nobody knows; ``ours``: what decides it."""
 
     key: str
     text: str
@@ -38,7 +38,7 @@ class Claim:
 @dataclass(frozen=True)
 class Rule:
     """A claim, the variants it needs, and its decision from their rows; ``paper``: the one data set it is made for;
-    ``truth``: whether it is about the true classes of unlabelled examples."""
+    ``truth``: whether it is about the true classes of unlabelled examples, ``test``: about test files."""
 
     key: str
     section: str
@@ -47,6 +47,7 @@ class Rule:
     decide: Callable[[pd.DataFrame], Decision]
     paper: str | None = None
     truth: bool = True
+    test: bool = False
 
 
 def number(value: float | None, sign: str = "") -> str:
@@ -76,6 +77,8 @@ def _judge(rule: Rule, runs: pd.DataFrame) -> Claim:
     rows = runs.loc[(list(rule.variants), common), :]
     if rule.truth and (rows["known"] == 0).any():
         return Claim(rule.key, rule.text, rule.section, None, "the true classes of the unlabelled files are not known")
+    if rule.test and rows["test"].isna().all():
+        return Claim(rule.key, rule.text, rule.section, None, "there are no test files of known class")
     holds, ours = rule.decide(rows)
     return Claim(rule.key, rule.text, rule.section, bool(holds), f"{ours} ({_seeds(common)})")
 
@@ -222,14 +225,16 @@ RULES = (
     Rule("mc_dropout", "§V-B", f"MC-Dropout hardly matters (at most {TOLERANCE:g} point in quality and in quantity)",
          (NO_DROPOUT, "FMUC"), _dropout_negligible, "tut2017"),
     Rule("test_accuracy", "§VI", "FMUC is more accurate than FM on test files", PAIR, _more_accurate(*PAIR, "test"),
-         truth=False),
+         truth=False, test=True),
     Rule("unlabelled_accuracy", "§VI", "FMUC is more accurate than FM on the left-out unlabelled files", PAIR,
          _more_accurate(*PAIR, "unlabelled")),
-    Rule("gain_shrinks", "§VI", "FMUC gains more in pseudo-label quality than in test accuracy", PAIR, _gain_shrinks),
+    Rule("gain_shrinks", "§VI", "FMUC gains more in pseudo-label quality than in test accuracy", PAIR, _gain_shrinks,
+         test=True),
     Rule("known_domain", "§VI", "FM and FMUC are more accurate on unlabelled files than on test files", PAIR,
-         _known_domain),
+         _known_domain, test=True),
     Rule("fm_helps", "§I", "FM is more accurate on test files than training on the labelled part alone",
-         ("FM", LABELLED_ONLY), _more_accurate("FM", LABELLED_ONLY, "test"), truth=False),
+         ("FM", LABELLED_ONLY), _more_accurate("FM", LABELLED_ONLY, "test"), truth=False,
+         test=True),
     Rule("supervision_on_top", "§VI", "Full supervision is the most accurate on test files", TABLE_2, _on_top,
-         truth=False),
+         truth=False, test=True),
 )

@@ -280,6 +280,6 @@ def _format_regime(part: Mapping) -> str:
     regime = part["regime"]
     above = {None: "not known", True: "yes", False: "no"}[regime["unlabelled_above_test"]]
     quality = (f"with a quality of {number(regime['fm_quality'])} %" if part["truth_known"] else
-               "their quality is not known")
+               "whose quality is not known")
     return (f"Regime: FM keeps {number(regime['fm_quantity'])} %, {quality}; "
             f"unlabelled accuracy above test accuracy: {above}")

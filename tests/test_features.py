@@ -222,7 +222,8 @@ def test_second_extraction_only_opens(nsynth_root, monkeypatch):
 
 
 def test_missing_cache_names_the_command(nsynth_root):
-    with pytest.raises(FmucError, match=r"features/nsynth-\w{8}: run 'python -m fmuc features --dataset nsynth --profile"):
+    remedy = r"features/nsynth-\w{8}: run 'python -m fmuc features --dataset nsynth --profile"
+    with pytest.raises(FmucError, match=remedy):
         open_cache(datasets.load("nsynth"), SMALL)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from synthetic_records import SYNTHETIC, synthetic_plan, synthetic_record
+from synthetic_records import SYNTHETIC, synthetic_plan, synthetic_record, without_truth
 
 from fmuc import experiments, runs, tables
 from fmuc.claims import RULES
@@ -160,18 +160,8 @@ def test_each_data_set_stands_beside_its_own_column(dataset, header, fm):
     assert tables.table1([record], dataset, 10).loc["FM", ("quality", "paper")] == pytest.approx(fm, nan_ok=True)
 
 
-def unlabelled_truth_unknown(record):
-    """The record as it would be had nobody labelled the unlabelled files: its counts in the row of unknown truth."""
-    kept, seen = np.zeros_like(record.kept), np.zeros_like(record.seen)
-    kept[:, -1], seen[:, -1] = record.kept.sum(axis=1), record.seen.sum(axis=1)
-    results = {name: value for name, value in record.results.items() if name != "unlabelled_accuracy"}
-    history = record.history.assign(quality=np.nan, validation_quality=np.nan, validation_quantity=np.nan)
-    history.loc[10, ["validation_quality", "validation_quantity"]] = 0.72, 0.55
-    return replace(record, kept=kept, seen=seen, results=results, history=history)
-
-
 def test_a_quality_that_nobody_can_know_is_called_so_and_estimated_on_validation_files():
-    records = [unlabelled_truth_unknown(synthetic_record(variant, [0.8] * 12, [0.5] * 12, dataset="birds"))
+    records = [without_truth(synthetic_record(variant, [0.8] * 12, [0.5] * 12, dataset="birds"), {10: (0.72, 0.55)})
                for variant in ("FM", "FMUC")]
     assert not tables.truth_known(records, "birds")
     table = tables.table1(records, "birds", 11)  # the estimate of epoch 10 is the last one by then
@@ -185,6 +175,16 @@ def test_a_quality_that_nobody_can_know_is_called_so_and_estimated_on_validation
     assert verdicts["quality_every_third"] == verdicts["unlabelled_accuracy"] == verdicts["known_domain"] == "unknown"
     assert verdicts["quantity_below"] == "does not hold"  # as many of both
     assert verdicts["temperature_4"] == "not run"
+
+
+def test_without_test_files_nothing_is_said_about_them():
+    records = [synthetic_record(variant, [0.8] * 10, [0.5] * 10, dataset="birds") for variant in ("FM", "FMUC")]
+    records = [replace(record, results={name: value for name, value in record.results.items()
+                                        if name != "test_accuracy"}) for record in records]
+    verdicts = {claim.key: claim for claim in tables.claims(records, "birds", 10)}
+    for key in ("test_accuracy", "gain_shrinks", "known_domain"):
+        assert (verdicts[key].verdict, verdicts[key].ours) == ("unknown", "there are no test files of known class")
+    assert verdicts["quality_every_third"].verdict == "does not hold"
 
 
 def test_a_quality_that_is_known_for_some_files_is_measured_on_them():
@@ -406,7 +406,8 @@ def test_compare_of_your_own_audio_has_no_column_of_the_paper(shipped, monkeypat
     use, records = shipped
     preset = replace(experiments.preset("mini", "scenes-sim"), dataset="birds")
     monkeypatch.setattr(tables, "chosen", lambda profile, dataset: {"birds": preset})
-    use([unlabelled_truth_unknown(replace(record, run=replace(record.run, dataset="birds"))) for record in records])
+    use([without_truth(replace(record, run=replace(record.run, dataset="birds")), {10: (0.72, 0.55)})
+         for record in records])
     text = tables.format_compare(json.loads(json.dumps(tables.compare("mini", dataset="birds"))))
     assert "with a quality of nobody knows" not in text and "quality is not known" in text
     assert "unknown" in text and "quality on validation files in %" in text
