@@ -1,13 +1,17 @@
-"""Fig. 1 and Fig. 4 as our own drawings: how FixMatch and FMUC make and use pseudo-labels of unlabelled examples."""
+"""Log-Mel patches as pictures; Fig. 1 and Fig. 4 as our own drawings: how FixMatch and FMUC use unlabelled examples."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+import librosa
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from torch import Tensor
 
+from fmuc.config import Features
 from fmuc.experiments import FM, FMUC
 from fmuc.figure_files import styled
 from fmuc.plots import COLOURS
@@ -15,8 +19,46 @@ from fmuc.plots import COLOURS
 HEIGHT, TOP, MIDDLE, BOTTOM = 0.62, 2.3, 1.3, 0.3  # one unit is a little less than an inch at double width
 NET_X, SOFTMAX_X, RULE_X, LABEL_X = 2.95, 4.15, 5.6, 7.3
 GREY, FILL, NET = "#444444", "#F4F4F4", "#FFF3D6"
+TICKS = (250, 500, 1000, 2000, 4000, 8000)  # Hz
 Point = tuple[float, float]
 Pictures = Mapping[str, np.ndarray] | None
+
+
+def draw_patch(axes: Axes, patch: np.ndarray | Tensor, features: Features, *, limit: float | None = None) -> AxesImage:
+    """A patch (F, T) over time in seconds and Mel bands labelled in Hz.
+
+    ``limit`` None: log-Mel values in a one-sided scale; else normalised values in a two-sided one from -limit to limit.
+    """
+    bands, frames = patch.shape
+    scale = {"cmap": "magma", "vmin": 0} if limit is None else {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+    image = axes.imshow(np.asarray(patch), origin="lower", aspect="auto", interpolation="nearest",
+                        extent=(0, frames * features.hop / features.sample_rate, -0.5, bands - 0.5), **scale)
+    centres = librosa.mel_frequencies(bands + 2, fmin=0, fmax=features.sample_rate / 2)[1:-1]
+    ticks = [hertz for hertz in TICKS if hertz <= centres[-1]]
+    axes.set_yticks(np.interp(ticks, centres, np.arange(bands)), [f"{hertz:,}" for hertz in ticks])
+    axes.set(xlabel="time (s)", ylabel="Mel band centre (Hz)")
+    axes.grid(False)
+    return image
+
+
+def draw_cut(axes: Axes, spectrogram: np.ndarray | Tensor, features: Features) -> AxesImage:
+    """A spectrogram (F, frames) with the borders of its patches; a tail that is dropped lies under a veil."""
+    image = draw_patch(axes, spectrogram, features)
+    seconds = features.hop / features.sample_rate  # of a frame
+    length = spectrogram.shape[1]
+    frames = min(features.patch_frames, length)  # a shorter clip is one patch, filled up
+    count = length // frames
+    names = {(patch + 0.5) * frames: f"{'patch ' if count <= 8 else ''}{patch + 1}" for patch in range(count)}
+    for patch in range(count):
+        axes.axvline((patch + 1) * frames * seconds, color="white", linestyle="--")
+    if length > count * frames:
+        axes.axvspan(count * frames * seconds, length * seconds, color="white", alpha=0.7, linewidth=0)
+        names[(count * frames + length) / 2] = "dropped"
+    for frame, name in names.items():
+        axes.text(frame * seconds, 1.02, name, transform=axes.get_xaxis_transform(), ha="center", va="bottom",
+                  fontsize=6)
+    axes.set_xlim(0, length * seconds)
+    return image
 
 
 @styled

@@ -1,4 +1,4 @@
-"""Helpers of the teaching notebooks: source listings, sound players, a toy in the plane, what a threshold asks for."""
+"""Helpers of the teaching notebooks: data sets, source listings, sound players, a toy in the plane, thresholds."""
 
 from __future__ import annotations
 
@@ -6,28 +6,107 @@ import base64
 import html
 import inspect
 import io
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
-import librosa
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import PIL.Image  # comes with matplotlib
 import soundfile
 import torch
-from IPython.display import HTML, Markdown
-from matplotlib.axes import Axes
-from matplotlib.image import AxesImage
+from IPython.display import HTML, Image, Markdown
+from matplotlib.figure import Figure
 from packaging.requirements import Requirement  # comes with matplotlib
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from fmuc import datasets, experiments, paths, runs
-from fmuc.config import Features
+from fmuc import datasets, experiments, features, paths, runs
+from fmuc.datasets import Dataset
+from fmuc.errors import FmucError
+from fmuc.experiments import Preset
 from fmuc.model import Dropout
+from fmuc.tables import paper_dataset
+from fmuc.train import Trainer
 
 TOY_CENTRES = ((0.0, 1.6), (-1.5, -1.0), (1.5, -1.0))  # one cloud of points per class
-_TICKS = (250, 500, 1000, 2000, 4000, 8000)  # Hz
+_MP3_LEVEL = 0.8  # of 0 to 1: ten seconds at 22.05 kHz are some 50 kB of a notebook, with all audible bands
+_NOTE = re.compile(r".+-(\d{3})-(\d{3})")  # NSynth's note names: <instrument>-<MIDI pitch>-<MIDI velocity>
+
+
+class Words(NamedTuple):
+    """What a file, a group of files and a class are called; plural with s, but classes by ``classes``."""
+
+    clip: str
+    group: str
+    classes: str
+
+
+_WORDS = {"nsynth": Words("note", "instrument", "families"), "tut2017": Words("clip", "recording", "scenes"),
+          None: Words("file", "group", "classes")}
+
+
+class SoundSet(NamedTuple):
+    """A data set to look at, what the profile does with it, and what its parts are called."""
+
+    data: Dataset
+    preset: Preset
+    words: Words
+
+
+def sound_sets(profile: str, dataset: str = "") -> dict[str, SoundSet]:
+    """Data sets that the notebooks 01 to 05 look at, by name: both smallest stand-ins, or the one that is named.
+
+    A stand-in that is not there yet is rendered (seconds). Raises :class:`FmucError` for a name that is not known.
+    """
+    names = (dataset,) if dataset else tuple(experiments.presets("smoke"))
+    found = {name: (datasets.ensure(name, progress=False), preset_for(profile, name)) for name in names}
+    return {name: SoundSet(*both, _WORDS[paper_dataset(name)]) for name, both in found.items()}
+
+
+def preset_for(profile: str, name: str) -> Preset:
+    """What ``profile`` does with a data set, or with the one in its place: another size of it, or the real data."""
+    known, place = experiments.presets(profile), paper_dataset(name)
+    same = [known[other] for other in known if place is not None and paper_dataset(other) == place]
+    return same[0] if same and name not in known else experiments.preset(profile, name)
+
+
+def examples_of(data: Dataset, label: str) -> list[int]:
+    """Training clips of a class: notes by their distance from middle C played fairly loud, others in their order.
+
+    Raises :class:`FmucError` if there is none.
+    """
+    found = [i for i in data.indices("train") if data.clips[i].label == label]
+    if not found:
+        there = sorted({clip.label for clip in data.clips if clip.label and clip.split == "train"})
+        raise FmucError(f"{data.name} has no training clip of the class {label!r}: choose one of {', '.join(there)}")
+    return sorted(found, key=lambda i: _from_middle_c(data.clips[i].id))
+
+
+def _from_middle_c(id: str) -> float:
+    note = _NOTE.fullmatch(id)
+    return abs(int(note[1]) - 60) + abs(int(note[2]) - 100) / 25 if note else 0.0
+
+
+def brief_trainer(profile: str, data: Dataset, preset: Preset, *, labelled_share: float, steps: int,
+                  seed: int) -> Trainer:
+    """A FixMatch run of the profile on ``data`` after ``steps`` supervised steps; nothing is written but the features.
+
+    Its net knows a little, as when the first pseudo-label is asked for.
+    """
+    features.extract(data, preset.features, workers=1, progress=False)
+    run = experiments.make_run(profile, preset.dataset, "FM", seed)
+    training = replace(run.training, warm_start=steps, supervised_batch=32)
+    run = replace(run, dataset=data.name, labelled_share=labelled_share, training=training)
+    with TemporaryDirectory() as folder:  # for the warm start, which nobody else shares
+        trainer = Trainer(run, data, Path(folder) / run.name)
+        trainer.warm_up()
+    return trainer
 
 
 def show_source(*objects: Callable) -> Markdown:
@@ -40,32 +119,27 @@ def show_source(*objects: Callable) -> Markdown:
 
 
 def players(sounds: Mapping[str, np.ndarray], sample_rate: int) -> HTML:
-    """One audio player per named waveform (L,), side by side; embedded as FLAC, which is lossless and half the size."""
+    """One audio player per named waveform (L,), side by side; embedded as MP3, so that a page of them stays small."""
     cells = []
     for name, samples in sounds.items():
         buffer = io.BytesIO()
-        soundfile.write(buffer, samples, sample_rate, format="FLAC", subtype="PCM_16")
+        soundfile.write(buffer, samples, sample_rate, format="MP3", compression_level=_MP3_LEVEL,
+                        bitrate_mode="VARIABLE")
         data = base64.b64encode(buffer.getvalue()).decode()
         cells.append(f'<figure style="display:inline-block;margin:4px 8px"><figcaption>{html.escape(name)}</figcaption>'
-                     f'<audio controls preload="none" src="data:audio/flac;base64,{data}"></audio></figure>')
+                     f'<audio controls preload="none" src="data:audio/mpeg;base64,{data}"></audio></figure>')
     return HTML("".join(cells))
 
 
-def draw_patch(axes: Axes, patch: np.ndarray | Tensor, features: Features, *, limit: float | None = None) -> AxesImage:
-    """A patch (F, T) over time in seconds and Mel bands labelled in Hz.
-
-    ``limit`` None: log-Mel values in a one-sided scale; else normalised values in a two-sided one from -limit to limit.
-    """
-    bands, frames = patch.shape
-    scale = {"cmap": "magma", "vmin": 0} if limit is None else {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
-    image = axes.imshow(np.asarray(patch), origin="lower", aspect="auto", interpolation="nearest",
-                        extent=(0, frames * features.hop / features.sample_rate, -0.5, bands - 0.5), **scale)
-    centres = librosa.mel_frequencies(bands + 2, fmin=0, fmax=features.sample_rate / 2)[1:-1]
-    ticks = [hertz for hertz in _TICKS if hertz <= centres[-1]]
-    axes.set_yticks(np.interp(ticks, centres, np.arange(bands)), [f"{hertz:,}" for hertz in ticks])
-    axes.set(xlabel="time (s)", ylabel="Mel band centre (Hz)")
-    axes.grid(False)
-    return image
+def show(fig: Figure) -> Image:
+    """The figure as a PNG of 256 colours: a third of the bytes in a notebook where noisy spectrograms fill it."""
+    full, small = io.BytesIO(), io.BytesIO()
+    fig.savefig(full, format="png", dpi=fig.dpi)
+    plt.close(fig)
+    picture = PIL.Image.open(full).convert("RGB")
+    palette = picture.quantize(256, PIL.Image.Quantize.MAXCOVERAGE, dither=PIL.Image.Dither.NONE)
+    palette.save(small, "PNG", optimize=True)
+    return Image(small.getvalue(), width=picture.width)
 
 
 def toy_points(per_class: int, rng: Generator) -> tuple[Tensor, Tensor]:

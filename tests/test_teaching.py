@@ -6,16 +6,21 @@ import ast
 import base64
 import io
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import librosa
 import matplotlib.pyplot as plt
 import numpy as np
+import PIL.Image
 import pytest
 import soundfile
 import torch
 
-from fmuc import experiments, paths, teaching
+from fmuc import datasets, diagrams, experiments, paths, teaching
+from fmuc.config import Features
+from fmuc.datasets import Clip, Dataset
+from fmuc.errors import FmucError
 from fmuc.selection import select
 from fmuc.splits import draw_split
 from fmuc.uncertainty import pass_statistics, temperature_softmax, weak_logits
@@ -43,14 +48,30 @@ def test_sources_of_several_objects_keep_their_order():
 
 
 def test_players_hold_the_whole_sound():
-    sounds = {"a": np.sin(np.arange(8000) / 20).astype(np.float32) * 0.9, "b <i>": np.zeros(4000, np.float32)}
+    time = np.arange(16_000) / 16_000
+    sounds = {"a": (0.8 * np.sin(2 * np.pi * 440 * time)).astype(np.float32), "b <i>": np.zeros(8000, np.float32)}
     shown = teaching.players(sounds, 16_000).data
     assert "<i>" not in shown and "b &lt;i&gt;" in shown
-    embedded = re.findall(r"data:audio/flac;base64,([\w+/=]+)", shown)
+    embedded = [base64.b64decode(data) for data in re.findall(r"data:audio/mpeg;base64,([\w+/=]+)", shown)]
     for data, sound in zip(embedded, sounds.values(), strict=True):
-        heard, rate = soundfile.read(io.BytesIO(base64.b64decode(data)), dtype="float32")
+        heard, rate = soundfile.read(io.BytesIO(data), dtype="float32")
         assert rate == 16_000
-        np.testing.assert_allclose(heard, sound, atol=2**-15)
+        assert abs(len(heard) - len(sound)) < 0.1 * 16_000  # MP3 comes in frames
+        assert np.abs(heard[:8000] - sound[:8000]).max() < 0.1
+    assert len(embedded[0]) < sounds["a"].nbytes / 8
+
+
+def test_picture_of_256_colours_still_shows_the_figure():
+    fig, ax = plt.subplots(figsize=(2, 1.5), dpi=100)
+    ax.imshow(np.random.default_rng(0).random((40, 60)), cmap="magma")
+    full = io.BytesIO()
+    fig.savefig(full, format="png", dpi=100)
+    shown = teaching.show(fig)
+    assert not plt.fignum_exists(fig.number)  # else the notebook would show it twice
+    picture, original = PIL.Image.open(io.BytesIO(shown.data)), PIL.Image.open(full).convert("RGB")
+    assert picture.size == original.size == (200, 150) and shown.width == 200
+    assert len(shown.data) < len(full.getvalue()) / 2
+    assert np.abs(np.asarray(picture.convert("RGB"), float) - np.asarray(original, float)).mean() < 4  # of 255
 
 
 def test_patch_is_drawn_over_seconds_and_hertz():
@@ -58,7 +79,7 @@ def test_patch_is_drawn_over_seconds_and_hertz():
     patch = np.zeros((features.mel_bands, features.patch_frames))
     patch[40, 10] = 2.0
     axes = plt.figure().add_subplot()
-    image = teaching.draw_patch(axes, torch.from_numpy(patch), features)
+    image = diagrams.draw_patch(axes, torch.from_numpy(patch), features)
     left, right, bottom, top = image.get_extent()
     assert (left, right) == (0, 126 * 512 / 16_000)
     assert (bottom, top) == (-0.5, 127.5)  # band 40 is drawn around the height 40
@@ -68,7 +89,25 @@ def test_patch_is_drawn_over_seconds_and_hertz():
     centres = librosa.mel_frequencies(130, fmin=0, fmax=8000)[1:-1]
     assert set(ticks) == {"250", "500", "1,000", "2,000", "4,000"}  # 8000 Hz lies above the last centre
     assert abs(centres[round(ticks["1,000"])] - 1000) < 15
-    assert teaching.draw_patch(axes, patch, features, limit=3).get_clim() == (-3, 3)
+    assert diagrams.draw_patch(axes, patch, features, limit=3).get_clim() == (-3, 3)
+    plt.close("all")
+
+
+@pytest.mark.parametrize(("frames", "names"), [
+    (22, ["patch 1", "patch 2", "patch 3", "patch 4", "dropped"]),
+    (20, ["patch 1", "patch 2", "patch 3", "patch 4"]),
+    (3, ["patch 1"]),  # shorter than a patch: filled up, so nothing is dropped
+    (52, [*map(str, range(1, 11)), "dropped"]),
+])
+def test_cut_spectrogram_shows_its_patches_and_the_tail(frames, names):
+    features = Features(sample_rate=1000, window=64, hop=100, mel_bands=4, patch_frames=5)
+    axes = plt.figure().add_subplot()
+    diagrams.draw_cut(axes, np.ones((4, frames)), features)
+    assert [text.get_text() for text in axes.texts] == names
+    assert axes.get_xlim() == (0, pytest.approx(frames / 10))
+    borders = [line.get_xdata()[0] for line in axes.lines]
+    assert borders == pytest.approx([(i + 1) * min(5, frames) / 10 for i in range(len(set(names) - {"dropped"}))])
+    assert all(0 < text.get_position()[0] < frames / 10 for text in axes.texts)
     plt.close("all")
 
 
@@ -134,6 +173,75 @@ def test_required_confidence_reaches_the_threshold_exactly(threshold, temperatur
 def test_required_confidence_refuses_what_has_no_answer(arguments):
     with pytest.raises(ValueError, match="threshold must lie in"):
         teaching.required_confidence(*arguments)
+
+
+NOTES, SCENES = "nsynth-gm-smoke", "scenes-sim-smoke"
+
+
+def test_both_small_stand_ins_are_looked_at_unless_one_is_named(trainable, monkeypatch):
+    asked = []
+    monkeypatch.setattr(datasets, "ensure", lambda name, progress: asked.append(name) or datasets.load(NOTES))
+    both = teaching.sound_sets("mini")
+    assert list(both) == asked == [NOTES, SCENES]
+    assert [s.preset.dataset for s in both.values()] == ["nsynth-gm", "scenes-sim"]
+    assert [s.words.group for s in both.values()] == ["instrument", "recording"]
+
+
+def test_one_data_set_by_its_name(trainable):
+    ((name, chosen),) = teaching.sound_sets("mini", "nsynth").items()
+    assert name == chosen.data.name == "nsynth"
+    assert chosen.preset.dataset == "nsynth-gm"  # what mini does with notes
+    with pytest.raises(FmucError, match="unknown data set 'nobody'"):
+        teaching.sound_sets("mini", "nobody")
+
+
+@pytest.mark.parametrize(("profile", "name", "expected"), [
+    ("mini", NOTES, "nsynth-gm"), ("mini", SCENES, "scenes-sim"), ("mini", "scenes-sim", "scenes-sim"),
+    ("mini", "tut2017", "scenes-sim"), ("smoke", "nsynth-gm", NOTES), ("smoke", SCENES, SCENES),
+    ("paper", NOTES, "nsynth"), ("paper", SCENES, "tut2017"),
+])
+def test_preset_is_that_of_the_data_set_in_the_same_place(profile, name, expected):
+    assert teaching.preset_for(profile, name) == experiments.preset(profile, expected)
+
+
+def test_own_audio_has_the_preset_of_its_name(data_root):
+    with pytest.raises(FmucError, match="has no data set 'my-sounds'"):
+        teaching.preset_for("mini", "my-sounds")
+
+
+def data_of(*clips: tuple[str, str | None, str]) -> Dataset:
+    return Dataset("some", ("dog", "cat"), tuple(Clip(id, Path("x.wav"), label, id, split)
+                                                 for id, label, split in clips))
+
+
+def test_examples_are_training_files_of_the_class_notes_nearest_to_middle_c_first():
+    data = data_of(("a-040-100", "dog", "train"), ("a-061-025", "dog", "train"), ("a-060-100", "dog", "test"),
+                   ("a-061-100", "dog", "train"), ("a-060-101", "cat", "train"), ("a-060-102", None, "train"))
+    assert teaching.examples_of(data, "dog") == [3, 1, 0]
+    scenes = data_of(("b_20_30", "dog", "train"), ("a_0_10", "cat", "train"), ("a_10_20", "dog", "train"))
+    assert teaching.examples_of(scenes, "dog") == [0, 2]
+
+
+def test_class_without_a_training_file_is_refused_with_those_that_have_one():
+    data = data_of(("a", "dog", "train"), ("b", "cat", "test"), ("c", None, "train"))
+    with pytest.raises(FmucError, match=r"no training clip of the class 'cat': choose one of dog$"):
+        teaching.examples_of(data, "cat")
+
+
+def test_brief_trainer_knows_a_little_and_leaves_nothing_behind(trainable):
+    data, preset = datasets.load(NOTES), teaching.preset_for("smoke", NOTES)
+    before = {path for path in trainable.rglob("*") if "features" not in path.parts}
+    options = {"labelled_share": 0.5, "seed": 3}
+    none, some, again = (teaching.brief_trainer("smoke", data, preset, steps=n, **options) for n in (1, 20, 20))
+    assert {path for path in trainable.rglob("*") if "features" not in path.parts} == before
+    assert len(some.split.labelled) == 12 and some.run.dataset == NOTES and some.run.selection == experiments.FM
+    weights = [torch.cat([p.detach().flatten() for p in t.net.parameters()]) for t in (none, some, again)]
+    assert torch.equal(weights[1], weights[2]) and not torch.equal(weights[0], weights[1])
+    known = none.batch(0, unlabelled=False)  # of the labelled part
+    with torch.no_grad():
+        losses = [torch.nn.functional.cross_entropy(t.net.eval()(known.labelled[:, None]), known.labels)
+                  for t in (none, some)]
+    assert losses[1] < losses[0]
 
 
 def test_readiness_names_what_is_there_and_the_remedy_for_the_rest(data_root):
