@@ -198,7 +198,7 @@ def readiness(profile: str) -> pd.DataFrame:
         stand_in = name in datasets.STAND_INS
         rows.append((f"data set {name}" + " (stand-in)" * stand_in,
                      "there" if paths.dataset_dir(name).is_dir() else "not there",
-                     f"`python -m fmuc data {name}`" if stand_in else "see `data/README.md`"))
+                     f"`python -m fmuc data {name}`"))
     planned = experiments.plan(profile)
     for source, remedy in (("shipped", "comes with the repository"), ("runs", f"`make reproduce PROFILE={profile}`")):
         folder = paths.records_dir(profile, source)

@@ -249,7 +249,7 @@ def test_readiness_names_what_is_there_and_the_remedy_for_the_rest(data_root):
     rows = teaching.readiness("smoke").set_index("item")
     assert rows.loc["data set nsynth-gm-smoke (stand-in)", "state"] == "there"
     assert rows.loc["data set nsynth-gm (stand-in)"].tolist() == ["not there", "`python -m fmuc data nsynth-gm`"]
-    assert rows.loc["data set nsynth"].tolist() == ["not there", "see `data/README.md`"]
+    assert rows.loc["data set nsynth"].tolist() == ["not there", "`python -m fmuc data nsynth`"]
     planned = len(experiments.plan("smoke"))
     assert rows.loc["run records of the profile smoke (runs)", "state"] == f"0 of {planned}"
     folder = paths.runs_dir("smoke") / experiments.plan("smoke")[0].name
