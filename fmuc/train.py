@@ -402,7 +402,7 @@ class Trainer:
         results["labelled_files"] = len(self.split.labelled)
         files = {}
         for part, (clips, probabilities, labels) in parts.items():
-            ids = [self.dataset.clips[i].id for i in clips]
+            ids = [self.dataset.clips[i].id.encode() for i in clips]
             files |= {f"{part}_probabilities": probabilities.astype(np.float16), f"{part}_labels": labels,
                       f"{part}_ids": np.array(ids, dtype="S")}
         origin = provenance(str(self.device), torch.get_num_threads(), self.seconds)

@@ -484,6 +484,15 @@ def test_an_estimate_changes_nothing_in_the_training_and_is_not_made_where_the_t
     assert "test_accuracy" in known.rows[1] and "validation_quality" not in known.rows[1]
 
 
+def test_a_file_may_have_any_name(trainable, tmp_path, monkeypatch):
+    source = datasets.load("nsynth")
+    data = datasets.Dataset("own", source.classes, tuple(replace(c, id=f"käuzchen/{c.id}") for c in source.clips))
+    monkeypatch.setattr("fmuc.train.load", lambda name: data)
+    extract(data, TINY, workers=1, progress=False)
+    record = train(replace(RUN, dataset="own"), device="cpu", folder=tmp_path / "run", progress=False)
+    assert {id.decode() for id in record.files["test_ids"]} == {data.clips[i].id for i in data.indices("test")}
+
+
 def test_a_run_without_known_truth_or_test_files_ends_in_a_record_without_nan(trainable, tmp_path, monkeypatch):
     whole = partly_known("own", 3)
     data = datasets.Dataset("own", whole.classes, tuple(clip for clip in whole.clips if clip.split == "train"))
