@@ -126,6 +126,15 @@ def _figures(args: argparse.Namespace) -> None:
     _notebooks(args)
 
 
+def _bench(args: argparse.Namespace) -> None:
+    from fmuc import bench
+
+    frame = bench.run(args.jobs or (), quick=args.quick, progress=not args.json)
+    if not (args.jobs or args.quick):
+        bench.write(frame)
+    print(frame.to_json(orient="records", indent=1) if args.json else bench.readable(frame).to_string(index=False))
+
+
 def _ship(args: argparse.Namespace) -> None:
     from fmuc import readme, runs
 
@@ -180,6 +189,10 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--soundfont", action="append", default=[], metavar="PATH",
                            help="a further SoundFont for nsynth-gm (repeatable)")
     add("figures", _figures, "figures and tables from the shipped records", "dataset", "force", "workers")
+    bench = add("bench", _bench, "our code beside a textbook's, as ratios; a whole run writes figures/bench.*",
+                profile=False)
+    bench.add_argument("--jobs", nargs="+", metavar="JOB", help="only these, as fm-step log-mel memory")
+    bench.add_argument("--quick", action="store_true", help="smaller batches, a rough picture")
     add("ship", _ship, "copy the profile's records into data/records and write the README's tables (maintainers)")
     predict = add("predict", _predict, "class, mean and std of a trained run on sound files, and what its rule says",
                   "seed", profile=False)

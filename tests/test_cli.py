@@ -44,13 +44,13 @@ def test_wrong_usage_ends_with_2(capsys, arguments):
 
 
 @pytest.mark.parametrize("command", ["features", "train", "plan", "compare", "notebooks", "reproduce", "figures",
-                                     "predict"])
+                                     "predict", "bench"])
 def test_every_command_has_help_and_json(capsys, command):
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])
     assert caught.value.code == 0
     printed = capsys.readouterr().out
-    assert "--json " in printed and ("--profile" in printed) == (command != "predict")
+    assert "--json " in printed and ("--profile" in printed) == (command not in ("predict", "bench"))
 
 
 @pytest.mark.parametrize("name", [*datasets.STAND_INS, *sources.SOURCES, "folder", "check"])

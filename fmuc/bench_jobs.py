@@ -1,0 +1,408 @@
+"""The jobs of the benchmark, each measured beside its textbook version: see :mod:`fmuc.bench`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from threading import Barrier
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+import torch
+
+from fmuc import cost, experiments, features, paths, runs, schedule, textbook, train
+from fmuc.augment import augment
+from fmuc.config import Features, Run
+from fmuc.datasets import Clip, Dataset, read_audio
+from fmuc.errors import FmucError
+from fmuc.metrics import PseudoLabelCounts
+
+CPU = torch.device("cpu")
+LONGEST = {False: 30.0, True: 2.0}  # seconds that one step of the textbook's may take, by ``quick``
+TOLERANCE = 1e-4  # of log-Mel values against librosa's
+CLASSES = 11
+
+
+class Row(NamedTuple):
+    """One line of the table. ``ratio`` is compared with ``target``: at least, or ``at_most``; NaN: no target."""
+
+    job: str
+    reference: float
+    ours: float
+    unit: str
+    ratio: float
+    target: float = float("nan")
+    at_most: bool = False
+    note: str = ""
+
+    @property
+    def met(self) -> str:
+        if np.isnan(self.target):
+            return "–"
+        return "yes" if (self.ratio <= self.target if self.at_most else self.ratio >= self.target) else "no"
+
+    @property
+    def aim(self) -> str:
+        return "–" if np.isnan(self.target) else f"{'≤' if self.at_most else '≥'} {self.target:g}"
+
+
+def faster(job: str, seconds: Sequence[float], target: float, note: str = "") -> Row:
+    """The row of a job from the seconds of the textbook and of ours."""
+    return Row(job, seconds[0], seconds[1], "s", seconds[0] / seconds[1], target, note=note)
+
+
+def take_turns(functions: Sequence[Callable[[], object]], repeats: int, shortest: float = 0.2) -> list[float]:
+    """Median seconds of a call of each function, one after the other in each of ``repeats`` rounds.
+
+    The first call of each is not counted; calls that take less than ``shortest`` seconds are timed several at once.
+    """
+    calls = []
+    for function in functions:
+        function()
+        calls.append(max(1, round(shortest / max(_seconds(function, 1), 1e-6))))
+    rounds = [[_seconds(function, n) for function, n in zip(functions, calls, strict=True)] for _ in range(repeats)]
+    return [median(times) for times in zip(*rounds, strict=True)]
+
+
+def _seconds(function: Callable[[], object], calls: int) -> float:
+    started = time.perf_counter()
+    for _ in range(calls):
+        function()
+    return (time.perf_counter() - started) / calls
+
+
+# Training steps
+
+
+def _random_cache(shape: Features, patches: int, path: Path | None = None) -> features.FeatureCache:
+    """Random patches, in memory or in a file that is mapped (where they repeat after 1,024)."""
+    size, rng = (patches, shape.mel_bands, shape.patch_frames), np.random.default_rng(0)
+    values = rng.standard_normal((min(patches, 1024), *size[1:]), dtype=np.float32).astype(np.float16)
+    if path is not None:
+        with open(path, "wb") as file:  # not through a map, whose pages would count as this process's memory
+            features._write_header(file, patches, shape)
+            for start in range(0, patches, 1024):
+                file.write(values[: patches - start].data)
+        values = np.load(path, mmap_mode="r")
+    bands = np.zeros(shape.mel_bands, np.float32)
+    return features.FeatureCache(values, np.arange(len(values)), bands, bands + 1, shape, "")
+
+
+def _smaller(run: Run, shrink: int) -> Run:
+    training = run.training
+    return replace(run, training=replace(training, labelled_batch=training.labelled_batch // shrink,
+                                         unlabelled_batch=training.unlabelled_batch // shrink))
+
+
+def _indices(run: Run, patches: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random labelled and unlabelled patches of a step."""
+    sizes = run.training.labelled_batch, run.training.unlabelled_batch
+    return tuple(torch.from_numpy(rng.integers(patches, size=size)) for size in sizes)
+
+
+def textbook_step(run: Run, cache: features.FeatureCache) -> Callable[[], object]:
+    """A function that makes one step of the textbook's, reading its patches included."""
+    net, optimiser = textbook.build(run, CLASSES)
+    patches, rng = textbook.load_everything(cache), np.random.default_rng(0)
+    net.train()
+
+    def step() -> None:
+        labelled, unlabelled = _indices(run, len(patches), rng)
+        textbook.step(net, optimiser, patches[labelled], labelled % CLASSES, patches[unlabelled], run, rng)
+
+    return step
+
+
+def our_step(run: Run, cache: features.FeatureCache) -> Callable[[], object]:
+    """A function that makes one step of ours, reading its patches included."""
+    net, optimiser = train.build(run, CLASSES, CPU)
+    source, rng = train.PatchSource(cache, CPU), np.random.default_rng(0)
+    views, counts = torch.Generator().manual_seed(0), PseudoLabelCounts(CLASSES, CPU)
+    net.train()
+
+    def step() -> None:
+        labelled, unlabelled = _indices(run, len(cache.patches), rng)
+        batch = train.Batch(source.gather(labelled), labelled % CLASSES, source.gather(unlabelled),
+                            unlabelled % CLASSES)
+        train.step(net, optimiser, batch, run, views, counts)
+
+    return step
+
+
+def _affordable(run: Run, cache: features.FeatureCache, quick: bool) -> tuple[Run, str]:
+    """The run with its whole batch, or with an eighth of it where one step of the textbook's would take too long."""
+    eighth = _smaller(run, 8)
+    probe = textbook_step(eighth, cache)
+    probe()
+    eight = 8 * _seconds(probe, 1) > LONGEST[quick]
+    run = eighth if eight else run
+    batch = f"{run.training.labelled_batch} + {run.training.unlabelled_batch} patches"
+    return run, f"an eighth of the batch: {batch}" if eight else batch
+
+
+def _steps(profile: str, dataset: str, variant: str, quick: bool) -> tuple[list[float], str]:
+    """Seconds of a step of the textbook's, of ours and of our FM step."""
+    run = experiments.make_run(profile, dataset, variant)
+    cache = _random_cache(run.features, 1024)
+    run, note = _affordable(run, cache, quick)
+    functions = [textbook_step(run, cache), our_step(run, cache)]
+    if variant != "FM":
+        functions.append(our_step(replace(run, selection=experiments.FM), cache))
+    return take_turns(functions, 3 if quick else 5), f"{note}; ours in {train.precision(run, CPU)}"
+
+
+def fm_step(quick: bool) -> list[Row]:
+    """FixMatch at the paper's scale."""
+    native = train.precision(experiments.make_run("paper", "nsynth", "FM"), CPU) == "bfloat16"
+    seconds, note = _steps("paper", "nsynth", "FM", quick)
+    return [faster("FM step, paper", seconds, 4 if native else 3, note)]
+
+
+def fmuc_step(quick: bool) -> list[Row]:
+    """FMUC at the paper's scale, and what uncertainty costs."""
+    (reference, ours, fm), note = _steps("paper", "nsynth", "FMUC", quick)
+    return [faster("FMUC step, paper", (reference, ours), 3, note),
+            Row("FMUC step against our FM step, paper", fm, ours, "s", ours / fm, 1.7, True, note)]
+
+
+def mini_steps(quick: bool) -> list[Row]:
+    """Both methods at the sizes of the profile mini."""
+    rows = []
+    for variant in ("FM", "FMUC"):
+        seconds, note = _steps("mini", "nsynth-gm", variant, quick)
+        rows.append(faster(f"{variant} step, mini", seconds, 3, note))
+    return rows
+
+
+def strong_view(quick: bool) -> list[Row]:
+    """The strong view of an unlabelled batch."""
+    run = experiments.make_run("paper", "nsynth", "FM")
+    size = 28 if quick else run.training.unlabelled_batch
+    patches = torch.randn(size, run.features.mel_bands, run.features.patch_frames)
+    view, rng, generator = run.augmentation.strong, np.random.default_rng(0), torch.Generator().manual_seed(0)
+    seconds = take_turns([lambda: textbook.augment(patches, view, rng), lambda: augment(patches, view, generator)],
+                         3 if quick else 7)
+    return [faster("strong view", seconds, 5, f"{size} patches")]
+
+
+# Memory
+
+
+def peak_bytes() -> int:
+    """Largest resident memory of this process so far."""
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss would count the parent's memory at the start of this process
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _peak_of_a_step(make: Callable[[Run, features.FeatureCache], Callable], passes: int, shrink: int) -> int:
+    run = _smaller(experiments.make_run("paper", "nsynth", "FMUC"), shrink)
+    run = replace(run, selection=replace(run.selection, passes=passes))
+    make(run, _random_cache(run.features, 512))()
+    return peak_bytes()
+
+
+def memory(quick: bool) -> list[Row]:
+    """How peak memory grows with N. The textbook's at an eighth of the batch: it would not fit everywhere."""
+    shrink, growth = 8 if quick else 1, []
+    for make, part in ((textbook_step, 8), (our_step, shrink)):
+        few, many = (in_a_process(_peak_of_a_step, make, passes, part) for passes in (5, 50))
+        growth.append(many / few)
+    note = f"ours {many / 2**20:.0f} MB at N = 50; the textbook's, and ours if quick, at an eighth of the batch"
+    return [Row("peak memory of the FMUC step, N = 50 to N = 5", *growth, "times", growth[1], 1.05, True, note)]
+
+
+def in_a_process(function: Callable, *arguments: object) -> object:
+    """The result of a function in a fresh process with this one's environment."""
+    with ProcessPoolExecutor(1, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+# Features and patches
+
+
+def write_clips(folder: Path, count: int, seconds: float, rate: int, channels: int, subtype: str) -> list[Path]:
+    """``count`` decaying tones in noise as WAV files."""
+    rng, t = np.random.default_rng(0), np.arange(int(seconds * rate)) / rate
+    files = [folder / f"{number}.wav" for number in range(count)]
+    for number, file in enumerate(files):
+        tone = 0.3 * np.exp(-t)[:, None] * np.sin(2 * np.pi * 110 * (number + 1) * t)[:, None]
+        soundfile.write(file, tone + 0.02 * rng.standard_normal((len(t), channels)), rate, subtype=subtype)
+    return files
+
+
+def _log_mel_row(job: str, files: Sequence[Path], preset: Features, repeats: int, note: str) -> Row:
+    def ours(file: Path) -> torch.Tensor:
+        return features.log_mel(read_audio(file, preset.sample_rate), preset)
+
+    apart = max(float(np.abs(textbook.log_mel(file, preset) - ours(file).numpy()).max()) for file in files)
+    if apart > TOLERANCE:
+        raise FmucError(f"log-Mel differs from librosa's by {apart:.2g}, more than {TOLERANCE:g}: compare the versions "
+                        "of torchaudio and librosa with requirements.lock")
+    seconds = take_turns([lambda: [textbook.log_mel(file, preset) for file in files],
+                          lambda: [ours(file) for file in files]], repeats)
+    return faster(job, [s / len(files) for s in seconds], 6, f"{note}; apart by at most {apart:.1g}")
+
+
+def log_mel(quick: bool) -> list[Row]:
+    """Sound file -> log-Mel spectrogram, decoding included."""
+    count, repeats = (4, 3) if quick else (32, 5)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        files = write_clips(Path(folder), count, 4, 16_000, 1, "PCM_16")
+        rows.append(_log_mel_row("log-Mel of 4 s", files, experiments.NSYNTH, repeats, "16 kHz, mono, 16 bit"))
+        files = write_clips(Path(folder), count, 10, 44_100, 2, "PCM_24")
+        rows.append(_log_mel_row("log-Mel of 10 s", files, experiments.TUT, repeats,
+                                 "44.1 kHz, stereo, 24 bit, to 22.05 kHz"))
+    return rows
+
+
+def feature_processes(quick: bool) -> list[Row]:
+    """Two feature processes against one, start-up left out: from the first chunk of clips to the last."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = write_clips(Path(folder), 64, 4, 16_000, 1, "PCM_16")
+        clips = tuple(Clip(str(i), files[i % 64], "a", str(i), "train") for i in range(64 * (20 if quick else 60)))
+        dataset = Dataset("bench", ("a",), clips)
+        seconds = [_steady_seconds(dataset, workers) for workers in (1, 2)]
+    return [faster("log-Mel, two processes against one", seconds, 1.8, "seconds of 1,000 clips of 4 s after start-up")]
+
+
+def _steady_seconds(dataset: Dataset, workers: int) -> float:
+    """Seconds of 1,000 clips, counted once every process is at work."""
+    chunks = features._chunks(dataset, experiments.NSYNTH, workers)
+    for _ in range(2 * workers):
+        next(chunks)
+    started = time.perf_counter()
+    clips = sum(len(chunk.counts) for chunk in chunks)
+    return (time.perf_counter() - started) / clips * 1000
+
+
+def memory_map(quick: bool) -> list[Row]:
+    """Wait of the training loop for patches of a file that is never in memory, and memory by size of that file."""
+    run, count = experiments.make_run("paper", "nsynth", "FM"), 2_048 if quick else 32_768
+    run = _smaller(run, 8) if quick else run
+    few, many = (in_a_process(_wait_and_memory, run, size) for size in (count // 4, count))
+    size = count * run.features.mel_bands * run.features.patch_frames * 2 / 2**20
+    note = (f"FM steps of {run.training.labelled_batch} + {run.training.unlabelled_batch} patches, every one read from "
+            f"the disk; {size:.0f} MB of patches instead of a quarter take {many[1] / few[1]:.2f} times the memory")
+    return [Row("wait for the memory map, % of a step", float("nan"), 100 * many[0], "%", 100 * many[0], 2, True, note)]
+
+
+def _wait_and_memory(run: Run, count: int) -> tuple[float, int]:
+    """Share of the time of a ``Trainer``'s steps that goes into its batches, and peak memory; changes this process."""
+    train.RESIDENT_BYTES = 0
+    with tempfile.TemporaryDirectory(dir=paths.data_root()) as root:  # not /tmp, which may be memory itself
+        os.environ["FMUC_DATA"] = root
+        dataset = _random_data(run, count)
+        trainer = train.Trainer(run, dataset, Path(root), "cpu")
+        trainer.net.train()
+        rng, times = trainer.seed_epoch(1), []
+        for index in range(6):
+            forget(paths.features_dir(run.dataset, run.features.id) / "patches.npy")  # the step before read ahead
+            started = time.perf_counter()
+            batch = trainer.batch(index, unlabelled=True)
+            waited = time.perf_counter() - started
+            train.step(trainer.net, trainer.optimiser, batch, run, rng)
+            times.append((waited, time.perf_counter() - started))
+    waits, steps = zip(*times[1:], strict=True)
+    return sum(waits) / sum(steps), peak_bytes()
+
+
+def _random_data(run: Run, count: int) -> Dataset:
+    """A data set of one random patch a clip, its features in the data folder, its sounds nowhere."""
+    classes = tuple("abc")
+    clips = tuple(Clip(str(i), Path(f"{i}.wav"), classes[i % 3], str(i), "train") for i in range(count))
+    dataset = Dataset(run.dataset, classes, clips)
+    folder = paths.features_dir(run.dataset, run.features.id)
+    folder.mkdir(parents=True)
+    cache = _random_cache(run.features, count, folder / "patches.npy")
+    np.save(folder / "index.npy", cache.clip_of_patch)
+    np.savez(folder / "bands.npz", mean=cache.mean, std=cache.std)
+    (folder / "features.json").write_text(json.dumps(features._made_from(dataset, run.features, count)))
+    return dataset
+
+
+def forget(file: Path) -> None:
+    """Drop a file from the page cache where the system can be asked to."""
+    if hasattr(os, "posix_fadvise"):
+        with open(file, "rb") as handle:
+            os.fsync(handle.fileno())
+            os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+# Whole profiles
+
+
+def parallel_runs(quick: bool) -> list[Row]:
+    """Two single-threaded runs of mini at a time against one after the other."""
+    steps, context = 20 if quick else 100, get_context("spawn")
+    with (ProcessPoolExecutor(2, context, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+          context.Manager() as manager):
+        ready = manager.Barrier(2)
+        together = max(pool.map(_many_steps, [steps] * 2, [ready] * 2))
+        alone = pool.submit(_many_steps, steps, None).result()
+    return [faster("two runs at a time against one after the other, mini", (2 * alone, together), 1.8,
+                   f"two runs of {steps} FM steps")]
+
+
+def _many_steps(steps: int, ready: Barrier | None) -> float:
+    """Seconds of ``steps`` steps of mini, begun when every process is ``ready``."""
+    run = experiments.make_run("mini", "nsynth-gm", "FM")
+    step = our_step(run, _random_cache(run.features, 1024))
+    for _ in range(5):
+        step()
+    if ready is not None:
+        ready.wait()
+    return steps * _seconds(step, steps)
+
+
+def mini_profile(quick: bool) -> list[Row]:
+    """Forecast of all runs of mini beside what the records here, else the shipped ones, say that they took."""
+    profile = "mini"
+    try:
+        records, source = runs.load_all(profile), "trained here"
+    except FmucError:
+        records, source = runs.load_all(profile, "shipped"), "shipped"
+    workers = schedule.default_workers("cpu")
+    classes = {record.run.dataset: len(record.classes) for record in records}
+    unit = {name: cost.seconds_per_unit(experiments.make_run(profile, name, "FM"), count, "cpu", 3 if quick else 10)
+            for name, count in classes.items()}
+    forecast = sum(cost.run_units(record.run) * unit[record.run.dataset] for record in records) / workers / 60
+    took = sum(record.provenance["wall_seconds"] for record in records) / workers / 60
+    planned = len(experiments.plan(profile))
+    note = f"{len(records)} of {planned} runs, {source}, {workers} at a time"
+    return [Row("all runs of mini, minutes", float("nan"), took, "min", took, 20, True, note),
+            Row("forecast of mini against what it took", took, forecast, "min",
+                max(forecast / took, took / forecast), 1.5, True, "either way; random patches, one thread")]
+
+
+def figures(quick: bool) -> list[Row]:
+    """Every figure and table of mini from the shipped records, executed anew."""
+    def execute() -> None:
+        command = [sys.executable, "-m", "fmuc", "figures", "--profile", "mini", "--force"]
+        done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise FmucError(f"make figures failed: {last_line(done.stderr)}")
+
+    seconds = _seconds(execute, 1)
+    return [Row("make figures", float("nan"), seconds, "s", seconds, 60, True, f"{os.cpu_count()} cores")]
+
+
+def last_line(text: str) -> str:
+    """What a process said last."""
+    return (text.strip().splitlines() or ["no message"])[-1]

@@ -1,0 +1,198 @@
+"""The textbook's versions do the same as ours: no speed is won by computing something else."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import TINY
+from torch import nn
+from torch.testing import assert_close
+
+from fmuc import datasets, textbook, train, uncertainty
+from fmuc.augment import Draw, sharpen, translate
+from fmuc.config import Features, Network, Run, Selection, View
+from fmuc.experiments import FM, FMUC, NSYNTH, TABLE_1, TUT
+from fmuc.features import extract, log_mel
+from fmuc.model import CNN420, Dropout
+from fmuc.selection import select
+from fmuc.uncertainty import pass_statistics
+
+CPU = torch.device("cpu")
+NEVER = 1e-9  # a dropout probability that counts as dropout and drops nothing
+LOW_FM, LOW_FMUC = replace(FM, threshold=0.7), replace(FMUC, threshold=0.6)
+STRONG = View(shift_time=0.3, shift_mel=0.2, noise=0.4, sharpen=0.8)
+
+
+def run_of(selection: Selection, dropout: float) -> Run:
+    network = Network(widths=(4, 8), blocks=(1, 2), stem=(3, 2), dropout=dropout)
+    run = Run("nsynth", "FM", 0, TINY, labelled_share=0.5, selection=selection, network=network)
+    return replace(run, training=replace(run.training, precision="float32"))
+
+
+def random_views() -> tuple[torch.Tensor, ...]:
+    rng = torch.Generator().manual_seed(5)
+    labelled, weak, strong = (torch.randn(size, 12, 8, generator=rng) for size in (6, 14, 14))
+    return labelled, torch.tensor([0, 1, 2, 2, 1, 0]), weak, strong
+
+
+def both(run: Run) -> tuple:
+    """Our net and optimiser and the textbook's, of equal weights; a head that spreads the confidences."""
+    net, optimiser = train.build(run, 3, CPU)
+    with torch.no_grad():
+        net.head.weight.mul_(40)
+    other, reference = textbook.build(run, 3)
+    other.load_state_dict(net.state_dict())
+    assert any(isinstance(m, nn.Dropout) for m in other.modules())
+    assert not any(isinstance(m, Dropout) for m in other.modules())
+    return net.train(), optimiser, other.train(), reference
+
+
+def frozen(net: nn.Module) -> None:
+    """BatchNorm by its running statistics: whether the weak view is in the batch makes no difference then."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
+# Training
+
+
+@pytest.mark.parametrize(("selection", "dropout", "norms_frozen"), [
+    (LOW_FM, 0.0, True), (LOW_FMUC, NEVER, False), (LOW_FMUC, NEVER, True),
+], ids=["FM", "FMUC", "FMUC, BatchNorm frozen"])
+def test_a_step_has_our_loss_gradients_and_weights(selection, dropout, norms_frozen, monkeypatch):
+    run = run_of(selection, dropout)
+    net, optimiser, other, reference = both(run)
+    if norms_frozen:
+        frozen(net), frozen(other)
+        monkeypatch.setattr(other, "train", lambda mode=True: nn.Module.train(other, mode) and frozen(other))
+    labelled, labels, weak, strong = random_views()
+    views = iter([labelled, weak, strong])
+    monkeypatch.setattr(train, "augment", lambda *_: next(views))
+    batch = train.Batch(labelled, labels, weak, torch.full((14,), -1))
+    counts = train.PseudoLabelCounts(3)
+    ours = train.step(net, optimiser, batch, run, torch.Generator(), counts).sum()
+    loss = textbook.learn(other, reference, labelled[:, None], labels, weak[:, None], strong[:, None], selection)
+    assert 0 < counts.kept.sum() < 14
+    assert_close(loss, ours, rtol=1e-5, atol=0)
+    for parameter, expected in zip(net.parameters(), other.parameters(), strict=True):
+        assert_close(parameter.grad, expected.grad, rtol=1e-4, atol=1e-5 * float(expected.grad.abs().max()))
+    for name, value in net.state_dict().items():
+        assert_close(value, other.state_dict()[name], rtol=1e-4, atol=1e-5)
+
+
+def test_the_whole_step_equals_ours_where_nothing_is_random(monkeypatch):
+    """Views switched off, dropout 0, BatchNorm frozen: reading, views, selection and update together."""
+    run = run_of(LOW_FM, 0.0)
+    run = replace(run, augmentation=replace(run.augmentation, weak=View(), strong=View()))
+    net, optimiser, other, reference = both(run)
+    frozen(net), frozen(other)
+    labelled, labels, weak, _ = random_views()
+    ours = train.step(net, optimiser, train.Batch(labelled, labels, weak, None), run, torch.Generator()).sum()
+    loss = textbook.step(other, reference, labelled, labels, weak, run, np.random.default_rng(0))
+    assert_close(loss, ours, rtol=1e-3, atol=0)  # Pillow's fixed point
+
+
+def test_the_repeated_batch_draws_new_masks_for_every_repetition_and_trains_on():
+    net = textbook.network(3, Network(widths=(4, 8), blocks=(1, 1), stem=(3, 2), dropout=0.5)).train()
+    before = deepcopy(net.state_dict())
+    logits = textbook.repeated_logits(net, torch.randn(5, 1, 12, 8), 4)
+    assert logits.shape == (4, 5, 3) and not logits.requires_grad
+    assert all(not torch.equal(logits[0], other) for other in logits[1:])
+    assert net.training and all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_the_repeated_batch_has_our_statistics():
+    """Many passes with dropout: mean and std over passes agree within what chance allows."""
+    torch.manual_seed(0)
+    ours = CNN420(3, Network(widths=(4, 8), blocks=(1, 1), stem=(3, 2), dropout=0.3))
+    other = textbook.network(3, Network(widths=(4, 8), blocks=(1, 1), stem=(3, 2), dropout=0.3))
+    other.load_state_dict(ours.state_dict())
+    x = torch.randn(4, 1, 12, 8)
+    expected = pass_statistics(uncertainty.weak_logits(ours, x, 4000), 1.0)
+    got = pass_statistics(textbook.repeated_logits(other, x, 4000), 1.0)
+    for one, two in zip(expected, got, strict=True):
+        assert_close(one, two, rtol=0, atol=5 * float(expected.std.max()) / 4000**0.5)
+
+
+RULES = {**TABLE_1, "max. of difference": replace(FMUC, score="max_of_difference")}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_selection_is_ours(rule):
+    rng, selection = torch.Generator().manual_seed(1), RULES[rule]
+    passes = max(selection.passes, 1)
+    common = 14 * torch.randn(1, 400, 5, generator=rng)
+    logits = selection.temperature * (common + torch.randn(passes, 400, 5, generator=rng))
+    labels, keep = textbook.select(torch.softmax(logits / selection.temperature, dim=-1), selection)
+    expected = select(pass_statistics(logits, selection.temperature), selection)
+    assert torch.equal(labels, expected.labels) and torch.equal(keep, expected.mask)
+    assert 0 < keep.sum() < 400
+
+
+# Views
+
+
+@pytest.mark.parametrize("drawn", [Draw(0, 0, 0.0, 0.0), Draw(3, 0, 0.0, 0.0), Draw(-2, 1, 0.0, 0.0),
+                                   Draw(0, -2, 0.0, 0.7), Draw(1, 2, 0.0, 0.3)], ids=str)
+def test_a_view_is_ours(drawn):
+    patch = torch.randn(1, 12, 8, generator=torch.Generator().manual_seed(2))
+    before = patch.clone()
+    got = textbook.transform(patch[0].numpy(), drawn, np.random.default_rng(0))
+    moved = translate(patch, torch.tensor([drawn.frames]), torch.tensor([drawn.bands]))
+    expected = sharpen(moved, torch.tensor([drawn.amount]))[0].numpy()
+    np.testing.assert_allclose(got[1:-1, 1:-1], expected[1:-1, 1:-1], atol=1e-3)
+    edge = np.ones((12, 8), bool)
+    edge[1:-1, 1:-1] = False
+    np.testing.assert_allclose(got[edge], moved[0].numpy()[edge], atol=1e-3)  # not sharpened there
+    assert got.dtype == np.float32 and torch.equal(patch, before)
+
+
+def test_noise_has_the_drawn_standard_deviation():
+    patch = np.zeros((120, 100), np.float32)
+    got = textbook.transform(patch, Draw(0, 0, 0.4, 0.0), np.random.default_rng(0))
+    assert got.dtype == np.float32
+    assert abs(got.mean()) < 0.02 and got.std() == pytest.approx(0.4, rel=0.03)
+
+
+def test_magnitudes_cover_the_ranges_of_the_view():
+    rng = np.random.default_rng(0)
+    drawn = [textbook.draw(STRONG, (10, 20), rng) for _ in range(2000)]
+    assert {d.frames for d in drawn} == set(range(-6, 7)) and {d.bands for d in drawn} == {-2, -1, 0, 1, 2}
+    for values, largest in (([d.noise for d in drawn], 0.4), ([d.amount for d in drawn], 0.8)):
+        assert 0 <= min(values) < 0.01 and largest - 0.01 < max(values) <= largest
+    assert textbook.draw(View(), (10, 20), rng) == Draw(0, 0, 0.0, 0.0)
+
+
+def test_every_patch_has_a_view_of_its_own():
+    views = textbook.augment(torch.randn(1, 12, 8).repeat(6, 1, 1), STRONG, np.random.default_rng(0))
+    assert views.shape == (6, 12, 8) and views.dtype == torch.float32
+    assert len({tuple(view.flatten().tolist()) for view in views}) == 6
+
+
+# Features
+
+
+@pytest.mark.parametrize(("preset", "rate", "channels", "subtype"), [
+    (NSYNTH, 16_000, 1, "PCM_16"), (TUT, 44_100, 2, "PCM_24"),
+], ids=["nsynth", "tut2017"])
+def test_log_mel_is_ours(preset: Features, rate: int, channels: int, subtype: str, tmp_path: Path):
+    t = np.arange(2 * rate) / rate
+    tone = 0.3 * np.sin(2 * np.pi * np.outer(t, [220, 330][:channels]))
+    sound = tone + 0.02 * np.random.default_rng(0).standard_normal((len(t), channels))
+    soundfile.write(tmp_path / "a.wav", sound, rate, subtype=subtype)
+    ours = log_mel(datasets.read_audio(tmp_path / "a.wav", preset.sample_rate), preset).numpy()
+    np.testing.assert_allclose(textbook.log_mel(tmp_path / "a.wav", preset), ours, rtol=0, atol=1e-4)
+
+
+def test_everything_in_memory_is_what_the_cache_gives(nsynth_root):
+    cache = extract(datasets.load("nsynth"), TINY, workers=1, progress=False)
+    patches = textbook.load_everything(cache)
+    assert patches.dtype == torch.float32
+    np.testing.assert_allclose(patches.numpy(), cache.normalised(np.arange(len(cache.patches))), rtol=1e-5, atol=1e-6)
