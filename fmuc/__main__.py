@@ -186,8 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     notebooks.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
     reproduce = add("reproduce", _reproduce, "everything: sound files, features, runs, notebooks, figures, tables",
                     "dataset", "device", "workers", "seed", "force")
-    reproduce.add_argument("--soundfont", action="append", default=[], metavar="PATH",
-                           help="a further SoundFont for nsynth-gm (repeatable)")
+    data_commands.add_soundfont_option(reproduce)
     add("figures", _figures, "figures and tables from the shipped records", "dataset", "force", "workers")
     bench = add("bench", _bench, "our code beside a textbook's, as ratios; a whole run writes figures/bench.*",
                 profile=False)

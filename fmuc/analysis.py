@@ -12,7 +12,7 @@ from fmuc.claims import Claim, spread
 from fmuc.experiments import FULLY_SUPERVISED, TABLE_1
 from fmuc.metrics import expected_calibration_error, quality, quantity, row_normalised
 from fmuc.runs import Record
-from fmuc.tables import ESTIMATES, METRICS, PARTS, history_table, measured, table1, truth_known
+from fmuc.tables import ESTIMATES, METRICS, PARTS, history_table, measured, metrics_of, table1, truth_known
 
 
 def data_sets(records: Sequence[Record]) -> list[str]:
@@ -145,7 +145,7 @@ def row_differences(records: Sequence[Record], dataset: str, epochs: int) -> pd.
             continue
         ours = (runs.loc[variant] - runs.loc[base]).dropna(how="all")
         rows[variant] = {"base": base, "seeds": ", ".join(map(str, ours.index))}
-        for metric in paper.columns.get_level_values(0).unique():
+        for metric in metrics_of(paper):
             published = paper[metric]["paper"]
             rows[variant] |= {f"{metric}, ours": ours[metric].mean(skipna=False),
                               f"{metric}, paper": published[variant] - published[base]}

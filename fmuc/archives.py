@@ -7,7 +7,6 @@ rename what it should refuse.
 
 from __future__ import annotations
 
-import errno
 import gzip
 import re
 import stat
@@ -23,12 +22,11 @@ from typing import BinaryIO
 from tqdm import tqdm
 
 from fmuc import paths
-from fmuc.errors import FmucError
+from fmuc.errors import DISK_FULL, FmucError
 
 _CHUNK = 1 << 20  # bytes
 _BLOCK = 1 << 16  # bytes that a tar stream is read by
 _HEADER = 16 << 20  # bytes that the headers of one tar member may take, and the padding at the end
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError,
             struct.error, ValueError, OverflowError)  # what the readers raise for broken bytes
 
@@ -73,7 +71,7 @@ def _unpack(archive: Path, sink: _Sink, progress: bool) -> None:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise FmucError(f"{where}: is damaged or cut short ({reason}): delete it and download it again") from None
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in DISK_FULL:
             raise FmucError(f"{where}: the disk is full while it is unpacked: make room or move the data with "
                             "FMUC_DATA, then run the command again") from None
         raise FmucError(f"{where}: cannot be unpacked ({error.strerror or error}): check the archive and the folder "

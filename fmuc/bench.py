@@ -13,7 +13,6 @@ import os
 import platform
 import subprocess
 import sys
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,12 +82,8 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
 
 def environment(threads: int) -> dict[str, str]:
     """Variables of a job's process: allocator and number of threads, the same for the textbook and for ours."""
-    variables = {**schedule._ALLOCATOR, **os.environ} if sys.platform == "linux" else dict(os.environ)
-    variables["FMUC_DATA"] = str(paths.data_root())
-    if threads:
-        names = ("OMP", "MKL", "OPENBLAS", "NUMBA")
-        variables |= {f"{name}_NUM_THREADS": str(threads) for name in names}
-    return variables
+    variables = schedule.environment(threads)
+    return variables | ({f"{name}_NUM_THREADS": str(threads) for name in ("OPENBLAS", "NUMBA")} if threads else {})
 
 
 def _measure(name: str, quick: bool) -> list[Row]:
@@ -139,15 +134,8 @@ def write(frame: pd.DataFrame) -> list[Path]:
                 "md": text.encode(), "png": picture.getvalue()}
     files = []
     for kind, content in contents.items():
-        file = paths.FIGURES / f"bench.{kind}"
-        temporary = file.with_name(f".bench.{uuid.uuid4().hex[:8]}.tmp")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(content)
-            os.replace(temporary, file)
-        finally:
-            temporary.unlink(missing_ok=True)
-        files.append(file)
+        files.append(paths.FIGURES / f"bench.{kind}")
+        figure_files.write_file(files[-1], content)
     return files
 
 

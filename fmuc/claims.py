@@ -149,7 +149,7 @@ def _most_effective(rows: pd.DataFrame) -> Decision:
     m = _means(rows)["quality"]
     temperature, dropout = m["FMUC"] - m[NO_TEMPERATURE], m["FMUC"] - m[NO_DROPOUT]
     return 0 < temperature > dropout, (f"gain in quality: by temperature {number(temperature, '+')}, "
-                                   f"by MC-Dropout {number(dropout, '+')}")
+                                       f"by MC-Dropout {number(dropout, '+')}")
 
 
 def _one_threshold(rows: pd.DataFrame) -> Decision:

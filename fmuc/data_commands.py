@@ -48,7 +48,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         return kind
 
     for name, text in STAND_INS.items():
-        add_rendering_options(add(name, render, f"stand-in: {text}"))
+        _add_rendering_options(add(name, render, f"stand-in: {text}"))
     for name, (text, parts) in PUBLISHED.items():
         _add_published_options(add(name, fetch, text), parts)
     _add_folder_options(add("folder", import_folder, "your own audio: a folder per class, or a CSV file"))
@@ -57,11 +57,15 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     check.add_argument("--workers", type=int, help="processes (default: one per core)")
 
 
-def add_rendering_options(parser: argparse.ArgumentParser) -> None:
-    """What the rendering of a stand-in takes."""
+def _add_rendering_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: 0)")
     parser.add_argument("--workers", type=int, help="processes (default: one per core)")
     parser.add_argument("--force", action="store_true", help="make it again although it is there")
+    add_soundfont_option(parser)
+
+
+def add_soundfont_option(parser: argparse.ArgumentParser) -> None:
+    """Further SoundFonts, for every command that may render notes."""
     parser.add_argument("--soundfont", action="append", default=[], metavar="PATH",
                         help="a further SoundFont for nsynth-gm (repeatable)")
 

@@ -8,7 +8,6 @@ machines of one service would throw away all that has arrived.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
@@ -22,12 +21,11 @@ from tqdm import tqdm
 from urllib3.exceptions import HTTPError
 
 from fmuc import paths
-from fmuc.errors import FmucError
+from fmuc.errors import DISK_FULL, FmucError
 
 _CHUNK = 1 << 20  # bytes
 _BIG = 100_000_000  # bytes from which the check of a sum shows its progress
 _HTTP_AGAIN = (408, 425, 429)  # as every 5xx: the same request may succeed later
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -232,7 +230,7 @@ def _remedy(urls: Sequence[str]) -> str:
 
 def disk_error(place: Path, error: OSError) -> FmucError:
     """An error of the operating system at ``place`` (or at the file that it names), as one line with the remedy."""
-    if error.errno in _FULL:
+    if error.errno in DISK_FULL:
         return FmucError(f"{paths.relative(place)}: the disk is full: make room or move the data with FMUC_DATA, then "
                          "run the same command again; what has arrived is kept")
     return FmucError(f"{paths.relative(Path(str(error.filename or place)))}: cannot be read or written "

@@ -95,12 +95,12 @@ def _save(name: str, profile: str, dataset: str, kind: str, contents: Mapping[st
         "files": {file: sha256(content).hexdigest() for file, content in contents.items()},
     }
     for file, content in contents.items():
-        _write(folder / file, content)
-    _write(folder / "manifest" / f"{name}.json", (json.dumps(row, indent=1, ensure_ascii=False) + "\n").encode())
+        write_file(folder / file, content)
+    write_file(folder / "manifest" / f"{name}.json", (json.dumps(row, indent=1, ensure_ascii=False) + "\n").encode())
     return row
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")

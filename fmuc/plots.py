@@ -21,7 +21,17 @@ from fmuc.experiments import FULLY_SUPERVISED, LABELLED_ONLY, TABLE_1, TABLE_2
 from fmuc.figure_files import figure, manifest, save_figure, save_table, styled
 from fmuc.point_labels import label_points
 from fmuc.runs import Record
-from fmuc.tables import ESTIMATES, METRICS, PARTS, TITLES, history_table, paper_dataset, published_table1, title
+from fmuc.tables import (
+    ESTIMATES,
+    METRICS,
+    PARTS,
+    TITLES,
+    history_table,
+    metrics_of,
+    paper_dataset,
+    published_table1,
+    title,
+)
 
 __all__ = ["COLOURS", "MARKERS", "axis_label", "colour", "confusion_heatmap", "figure", "manifest", "quality_curves",
            "quantity_curves", "save_figure", "save_table", "table1_plane", "table2_points"]
@@ -158,7 +168,7 @@ def table1_plane(ax: Axes, table: pd.DataFrame, dataset: str) -> Axes:
 
     Both on validation files where the table has these estimates, since then nobody knows the quality.
     """
-    known = ESTIMATES[0] not in table.columns.get_level_values(0)
+    known = ESTIMATES[0] not in metrics_of(table)
     quality, quantity = METRICS if known else ESTIMATES
     points = []
     for variant in table.index:

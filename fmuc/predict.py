@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from fmuc import paths
@@ -24,7 +23,7 @@ from fmuc.experiments import FMUC
 from fmuc.features import cut_patches, log_mel
 from fmuc.runs import is_finished, load_record
 from fmuc.selection import select
-from fmuc.train import CHECKPOINT, as_images, build
+from fmuc.train import CHECKPOINT, as_images, build, net_state, read_checkpoint
 from fmuc.uncertainty import pass_statistics, temperature_softmax, weak_logits
 
 _BATCH = 256  # patches at a time
@@ -99,11 +98,8 @@ def load_predictor(folder: Path) -> Predictor:
                         "weights; train the run here ('python -m fmuc train')")
     net, _ = build(record.run, len(record.classes), torch.device("cpu"))
     try:
-        with safe_open(checkpoint, framework="pt") as file:
-            if file.metadata()["run"] != record.run.id:
-                raise ValueError(f"it belongs to run {file.metadata()['run']}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        net.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("net.")})
+        tensors, _ = read_checkpoint(checkpoint, record.run)
+        net.load_state_dict(net_state(tensors))
         bands = torch.stack([tensors["bands.mean"], tensors["bands.std"]])
     except Exception as error:  # whatever is wrong with the file, the remedy is the same
         reason = " ".join(str(error).split())

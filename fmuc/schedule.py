@@ -93,11 +93,17 @@ def train_plan(runs: Sequence[Run], profile: str, *, device: str = "auto", worke
 def _start(run: Run, profile: str, device: str, threads: int | None, errors: IO[str]) -> subprocess.Popen:
     command = [sys.executable, "-m", "fmuc", "train", "--profile", profile, "--dataset", run.dataset,
                "--variant", run.variant, "--seed", str(run.seed), "--device", device, "--json-lines"]
-    environment = {**_ALLOCATOR, **os.environ} if sys.platform == "linux" else dict(os.environ)
-    environment["FMUC_DATA"] = str(paths.data_root())  # absolute: the worker runs from the repository root
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment(threads),
+                            cwd=paths.ROOT)
+
+
+def environment(threads: int | None) -> dict[str, str]:
+    """Variables of a process that computes: allocator, data folder and, unless 0 or None, its number of threads."""
+    variables = {**_ALLOCATOR, **os.environ} if sys.platform == "linux" else dict(os.environ)
+    variables["FMUC_DATA"] = str(paths.data_root())  # absolute: the process runs from the repository root
     if threads:
-        environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, cwd=paths.ROOT)
+        variables |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    return variables
 
 
 def _follow(process: subprocess.Popen, run: Run, bar: tqdm, lock: threading.Lock) -> None:

@@ -101,8 +101,8 @@ def truth_known(records: Sequence[Record], dataset: str) -> bool:
 
     True where nothing was pseudo-labelled yet.
     """
-    known = measured(records, dataset)["known"].dropna()
-    return bool((known > 0).any()) or known.empty
+    seen = sum((record.seen.sum(axis=0) for record in records if record.run.dataset == dataset), start=np.zeros(1))
+    return bool(seen[:-1].any() or not seen.any())
 
 
 def _summary(values: pd.Series, variants: Sequence[str]) -> pd.DataFrame:
@@ -139,6 +139,11 @@ def table2(records: Sequence[Record], dataset: str) -> pd.DataFrame:
     return ours.join(paper.rename(columns={"mean": "paper", "std": "paper_std"}))
 
 
+def metrics_of(table: pd.DataFrame) -> list[str]:
+    """The metrics of a :func:`table1`, in its order."""
+    return list(table.columns.get_level_values(0).unique())
+
+
 def cell(row: Mapping, dataset: str) -> str:
     """Ours and the paper's number: ``86.7 ± 0.4 (n=3) | paper 86.7``; "–" for what was not run or not published.
 
@@ -152,9 +157,9 @@ def cell(row: Mapping, dataset: str) -> str:
 def format_table1(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """:func:`table1` as text; a quality that nobody can know is "unknown", with the validation estimate beside it."""
     columns = {}
-    for metric in table.columns.get_level_values(0).unique():
+    for metric in metrics_of(table):
         texts = [cell(row, dataset) for _, row in table[metric].iterrows()]
-        if metric == "quality" and ESTIMATES[0] in table.columns.get_level_values(0):
+        if metric == "quality" and ESTIMATES[0] in metrics_of(table):
             ran = table[("quantity", "n")] > 0
             texts = ["unknown" if there else text for text, there in zip(texts, ran, strict=True)]
         columns[f"{_METRIC_NAMES[metric]} in %: {header(dataset)}"] = texts
@@ -225,8 +230,7 @@ def _compare(records: Sequence[Record], preset: Preset) -> dict:
         "header": header(dataset),
         "epochs": epochs,
         "truth_known": truth_known(records, dataset),
-        "table1": {"rows": {v: {m: one.loc[v, m].to_dict() for m in one.columns.get_level_values(0).unique()}
-                            for v in one.index},
+        "table1": {"rows": {v: {m: one.loc[v, m].to_dict() for m in metrics_of(one)} for v in one.index},
                    "spearman": spearman(records, dataset, epochs)},
         "table2": {part: {v: two.loc[(part, v)].to_dict() for v in TABLE_2} for part in PARTS},
         "claims": [asdict(claim) | {"verdict": claim.verdict} for claim in claims(records, dataset, epochs)],

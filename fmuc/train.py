@@ -345,7 +345,7 @@ class Trainer:
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         """Inverse of :meth:`_tensors`; raises an error of some kind where anything is missing."""
-        self.net.load_state_dict({n[4:]: v for n, v in tensors.items() if n.startswith("net.")})
+        self.net.load_state_dict(net_state(tensors))
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith("adam."):
@@ -378,11 +378,7 @@ class Trainer:
         if not path.exists():
             return False
         try:
-            with safe_open(path, framework="pt") as file:
-                meta = file.metadata()
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-            if meta["run"] != self.run.id:
-                raise ValueError(f"it belongs to run {meta['run']}")
+            tensors, meta = read_checkpoint(path, self.run)
             if meta["data"] != f"{self.dataset.digest}-{self.split.digest}":
                 raise ValueError("the data set or its labelled part has changed since")
             self._restore(tensors)
@@ -446,6 +442,21 @@ def _train(run: Run, device: str, folder: Path, progress: bool, on_epoch: Callab
                 on_epoch(row)
     save_split(trainer.split, trainer.dataset, folder / "split.json")
     save_record(trainer.record(), folder)
+
+
+def read_checkpoint(path: Path, run: Run) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a checkpoint; an error of some kind for a damaged one or one of another run."""
+    with safe_open(path, framework="pt") as file:
+        meta = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    if meta["run"] != run.id:
+        raise ValueError(f"it belongs to run {meta['run']}")
+    return tensors, meta
+
+
+def net_state(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The ``state_dict`` of the net among the tensors of a checkpoint."""
+    return {name.removeprefix("net."): value for name, value in tensors.items() if name.startswith("net.")}
 
 
 def describe(row: dict) -> str:

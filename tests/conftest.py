@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from local_server import LocalServer
 
 from fmuc import datasets, features
 from fmuc.config import Features
@@ -56,6 +58,19 @@ def nsynth_root(data_root: Path) -> Path:
     for split, per_family in (("train", 4), ("valid", 1), ("test", 2)):
         write_nsynth_split(root, split, note_names(split, per_family))
     return root
+
+
+@pytest.fixture
+def direct(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests to this machine go round any proxy."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+@pytest.fixture
+def server(direct: None) -> Iterator[LocalServer]:
+    """A running server without files."""
+    with LocalServer() as server:
+        yield server
 
 
 TINY = Features(sample_rate=16_000, window=512, hop=512, mel_bands=12, patch_frames=8)  # two patches of half a second

@@ -20,8 +20,9 @@ from urllib.parse import urlsplit
 
 import pytest
 from conftest import note_names, write_nsynth_split
+from local_server import LocalServer, Served
 from test_archives import BROKEN
-from test_download import QUICK, LocalServer, Served
+from test_download import QUICK
 from test_tut2017 import TEST, TRAIN, write_development, write_evaluation
 
 from fmuc import archives, download
@@ -33,6 +34,7 @@ from fmuc.obtain import Report, obtain
 from fmuc.sources import SOURCES, Archive, Part, Source, licence_notice
 from fmuc.tut2017 import DEVELOPMENT, EVALUATION, load_tut2017, read_error_list
 
+pytestmark = pytest.mark.usefixtures("direct")
 ALL = [archive for source in SOURCES.values() for part in source.parts for archive in part.archives]
 
 
@@ -89,17 +91,6 @@ def test_the_licence_notice_names_licence_terms_and_citation():
 
 
 # --- small sets in the real layouts ---
-
-
-@pytest.fixture(autouse=True)
-def _direct(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-
-@pytest.fixture
-def server():
-    with LocalServer() as server:
-        yield server
 
 
 @pytest.fixture
