@@ -56,7 +56,7 @@ class Preset:
 NSYNTH = Features(sample_rate=16_000, window=1024, hop=512, mel_bands=128, patch_frames=126)
 TUT = Features(sample_rate=22_050, window=1024, hop=342, mel_bands=80, patch_frames=140)  # 4 patches of a 10 s clip
 NSYNTH_SMALL = Features(sample_rate=16_000, window=1024, hop=2048, mel_bands=32, patch_frames=32)
-SCENES_SMALL = Features(sample_rate=22_050, window=1024, hop=1368, mel_bands=40, patch_frames=40)  # 4 patches, too
+SCENES_SMALL = Features(sample_rate=22_050, window=1024, hop=1710, mel_bands=32, patch_frames=32)  # 4 patches, too
 
 # D12: what mini changes so that a laptop sees the paper's regime within minutes. The same for every row.
 _MINI_NETWORK = Network(widths=(32, 64, 128), blocks=(1, 1, 1), stem=(7, 4))

@@ -6,48 +6,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fmuc import kernels
 from fmuc.config import Network
 
 PARAMETERS = {11: 419_707, 15: 420_223}  # of the default Network, by number of classes
 
 
-class Dropout(nn.Module):
-    """Inverted dropout whose masks come from 16 random bits per element.
+class Activation(nn.Module):
+    """ReLU -> BatchNorm -> dropout: (B, C, H, W) -> (B, C, H, W), channels last.
 
-    One 64-bit integer draw yields four masks' worth of bits, which on a CPU costs a fraction of ``nn.Dropout``'s
-    Bernoulli draw. The probability is quantised to k / 65536: 0.1 becomes 0.1000061. Survivors are scaled by the
-    exact inverse of the quantised keep probability, so the expectation is preserved.
+    On the CPU one pass over memory does the work of the three operators (``fmuc.kernels``).
     """
 
-    def __init__(self, p: float) -> None:
+    def __init__(self, channels: int, dropout: float) -> None:
         super().__init__()
-        if not 0 <= p < 1:
-            raise ValueError(f"dropout probability must lie in [0, 1), not {p}")
-        self.p = p
-        self.dropped = round(p * 65536)
-        self.scale = 65536 / (65536 - self.dropped)
+        self.norm = nn.BatchNorm2d(channels)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.dropped == 0:
-            return x
-        if x.is_cuda:  # the fused kernel of the library is the fast one there
-            return functional.dropout(x, self.p, training=True)
-        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-        # the mask takes the activation's own memory layout (channels_last or not): no conversion, same distribution
-        keep = torch.as_strided(bits, x.size(), x.stride()) >= self.dropped - 32768
-        return x * (keep * self.scale).to(x.dtype)
-
-    def extra_repr(self) -> str:
-        return f"p={self.p}"
+        if kernels.usable(x, self.norm):
+            return kernels.relu_norm_dropout(x, self.norm, self.dropout)
+        return self.dropout(self.norm(functional.relu(x)))
 
 
 def _unit(channels_in: int, channels_out: int, stride: int, dropout: float) -> nn.Sequential:
     """ReLU -> BatchNorm -> dropout -> 3x3 convolution."""
     return nn.Sequential(
-        nn.ReLU(),
-        nn.BatchNorm2d(channels_in),
-        Dropout(dropout),
-        nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False),
+        Activation(channels_in, dropout), nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
     )
 
 
@@ -83,7 +68,11 @@ class CNN420(nn.Module):
         self.head = nn.Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(self.blocks(self.stem(x)))  # (B, widths[-1], F', T')
+        return self.after_stem(self.stem(x))
+
+    def after_stem(self, x: Tensor) -> Tensor:
+        """Output of the stem (B, widths[0], F', T') -> logits (B, C). All of dropout is in here."""
+        x = self.norm(self.blocks(x))  # (B, widths[-1], F'', T'')
         return self.head(x.mean(dim=(2, 3)))
 
 

@@ -7,6 +7,7 @@ FixMatch with one forward pass over all views and FMUC with the batch repeated N
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from pathlib import Path
 
 import librosa
@@ -19,7 +20,7 @@ from torch.nn import functional
 from fmuc.augment import Draw
 from fmuc.config import Features, Network, Run, Selection, View
 from fmuc.features import FeatureCache
-from fmuc.model import CNN420, Dropout
+from fmuc.model import CNN420, Activation
 
 # Pillow filters only whole numbers, and of 32-bit ones only those above zero: pixel = (value + _ZERO) * _UNIT
 _UNIT, _ZERO = 2**12, 64
@@ -80,13 +81,17 @@ def build(run: Run, classes: int) -> tuple[nn.Module, torch.optim.Optimizer]:
 
 
 def network(classes: int, config: Network) -> nn.Module:
-    """CNN420 with ``nn.Dropout``; it takes the weights of ours."""
+    """CNN420 of PyTorch's own operators; it takes the weights of ours."""
     net = CNN420(classes, config)
-    for module in list(net.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, Dropout):
-                setattr(module, name, nn.Dropout(child.p))
+    for block in net.blocks:
+        for unit in block.units:
+            unit[0] = plain_activation(unit[0])
     return net
+
+
+def plain_activation(activation: Activation) -> nn.Sequential:
+    """ReLU, BatchNorm and dropout one after the other, with the names that our weights have."""
+    return nn.Sequential(OrderedDict(relu=nn.ReLU(), norm=activation.norm, dropout=activation.dropout))
 
 
 def select(probabilities: Tensor, selection: Selection) -> tuple[Tensor, Tensor]:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fmuc.model import Dropout
+from fmuc.model import CNN420
 
-PASS_ELEMENTS = 2**19  # input values that one forward call of several dropout passes may hold
+PART = 2**19  # input values of a forward call
 
 
 class PassStatistics(NamedTuple):
@@ -34,7 +34,7 @@ def prediction_mode(net: nn.Module, *, dropout: bool, batch_norm: str = "running
     ``batch_norm="batch"`` normalises by the statistics of the batch (D8). The running statistics are never updated
     in here, and every module's mode is restored. Raises ``ValueError`` for dropout in a net that has none.
     """
-    drops = [m for m in net.modules() if isinstance(m, Dropout | nn.Dropout) and m.p > 0]
+    drops = [m for m in net.modules() if isinstance(m, nn.Dropout) and m.p > 0]
     norms = [m for m in net.modules() if isinstance(m, _BatchNorm)] if batch_norm == "batch" else []
     if dropout and not drops:
         raise ValueError("MC-Dropout needs a network with dropout layers (network.dropout > 0)")
@@ -61,18 +61,20 @@ def prediction_mode(net: nn.Module, *, dropout: bool, batch_norm: str = "running
 def weak_logits(net: nn.Module, x: Tensor, passes: int, batch_norm: str = "running") -> Tensor:
     """Logits of N passes over the same batch: (B, 1, F, T) -> (N, B, C).
 
-    ``passes`` = 0 is one pass with dropout off (FixMatch, D9). Small batches are repeated along the batch axis to
-    save calls; large ones are looped over, so that memory does not grow with N.
+    ``passes`` = 0 is one pass with dropout off (FixMatch, D9). Patches go through the net in parts that fit the cache,
+    several passes at a time where they are small, so that memory does not grow with N; what comes before the first
+    dropout is computed once.
     """
+    stem, rest = (net.stem, net.after_stem) if isinstance(net, CNN420) else (nn.Identity(), net)
+    size = max(1, PART // x[0].numel()) if batch_norm == "running" else len(x)  # patches of a forward call
     with prediction_mode(net, dropout=passes > 0, batch_norm=batch_norm):
-        if passes <= 1:
-            return net(x).float()[None]
-        together = max(1, PASS_ELEMENTS // x.numel()) if batch_norm == "running" else 1
         parts = []
-        for start in range(0, passes, together):
-            n = min(together, passes - start)
-            parts.append(net(x.repeat(n, 1, 1, 1)).float().unflatten(0, (n, len(x))))
-        return torch.cat(parts)  # (N, B, C)
+        for part in x.split(size):
+            shared, together = stem(part), max(1, size // len(part))
+            groups = [min(together, passes - start) for start in range(0, passes, together)] or [1]
+            logits = [rest(torch.cat([shared] * n)).float().unflatten(0, (n, len(part))) for n in groups]
+            parts.append(torch.cat(logits))  # (N, part, C)
+        return torch.cat(parts, dim=1)
 
 
 def pass_statistics(logits: Tensor, temperature: float) -> PassStatistics:

@@ -21,7 +21,7 @@ from fmuc.config import Augmentation, Network, Run, Selection, Training, View
 from fmuc.errors import FmucError
 from fmuc.features import extract
 from fmuc.metrics import PseudoLabelCounts
-from fmuc.model import Dropout
+from fmuc.model import Activation
 from fmuc.runs import is_finished, load_record
 from fmuc.splits import draw_split, load_split
 from fmuc.train import CHECKPOINT, Batch, Trainer, as_images, build, predict, step, stream, train
@@ -91,7 +91,7 @@ def slow_pseudo_labels(net: torch.nn.Module, weak: torch.Tensor, selection: Sele
     """Labels and mask, one pass and one example at a time; the net is left in training mode."""
     net.eval()
     for module in net.modules():
-        if isinstance(module, Dropout):
+        if isinstance(module, torch.nn.Dropout):
             module.train(selection.passes > 0)
     with torch.no_grad():
         passes = [torch.softmax(net(as_images(weak)) / selection.temperature, dim=1)
@@ -129,7 +129,7 @@ def slow_step(net: torch.nn.Module, batch: Batch, run: Run, rng: torch.Generator
 
 @pytest.mark.parametrize("selection", [LOW_FM, LOW_FMUC, replace(LOW_FMUC, passes=0)], ids=["FM", "FMUC", "w/o MC-Dr."])
 def test_one_step_equals_plain_autograd(selection, monkeypatch):
-    monkeypatch.setattr(uncertainty, "PASS_ELEMENTS", 1)  # the passes one by one, as in the reference
+    monkeypatch.setattr(uncertainty, "PART", 14 * 12 * 8)  # the whole batch, pass by pass, as in the reference
     run, batch = replace(RUN, selection=selection), random_batch()
     net, optimiser = decided(run)
     reference, counts = deepcopy(net), PseudoLabelCounts(3)
@@ -166,9 +166,9 @@ def test_a_supervised_step_is_the_cross_entropy_of_the_weak_view():
 def test_running_statistics_are_updated_once_by_the_training_pass_alone(selection):
     run = replace(RUN, selection=selection)
     net, optimiser = build(run, 3, CPU)
-    norm = next(m for m in net.modules() if isinstance(m, BatchNorm2d))
-    seen = []
-    norm.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().clone()))
+    activation = next(m for m in net.modules() if isinstance(m, Activation))
+    norm, seen = activation.norm, []
+    activation.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().clamp(min=0)))
     before = norm.running_mean.clone(), norm.running_var.clone()
     step(net, optimiser, random_batch(), run, torch.Generator().manual_seed(1))
     trained = [x for x in seen if len(x) == 6 + 14]

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from fmuc import uncertainty
 from fmuc.config import Network, Selection
-from fmuc.model import CNN420, Dropout
+from fmuc.model import CNN420
 from fmuc.selection import pseudo_label
 from fmuc.uncertainty import pass_statistics, prediction_mode, weak_logits
 
@@ -46,7 +46,7 @@ def assert_same_state(net: nn.Module, before: tuple) -> None:
 @pytest.mark.parametrize("batch_norm", ["running", "batch"])
 @pytest.mark.parametrize("dropout", [False, True])
 def test_prediction_mode_leaves_no_trace(net, x, dropout, batch_norm):
-    net.blocks[0].units[0][1].momentum = 0.3
+    net.blocks[0].units[0][0].norm.momentum = 0.3
     before = state(net)
     assert before[1] == [0.3, 0.1, 0.1, 0.1]
     with prediction_mode(net, dropout=dropout, batch_norm=batch_norm):
@@ -67,7 +67,7 @@ def test_dropout_is_active_only_when_asked_for(net, x, dropout):
     with prediction_mode(net, dropout=dropout):
         modes = {type(m): m.training for m in net.modules()}
         assert torch.equal(net(x), net(x)) is not dropout
-    assert (modes[Dropout], modes[nn.BatchNorm2d]) == (dropout, False)
+    assert (modes[nn.Dropout], modes[nn.BatchNorm2d]) == (dropout, False)
 
 
 def test_a_net_without_dropout_is_refused(x):
@@ -96,7 +96,7 @@ def test_no_pass_means_one_deterministic_pass(net, x):
 def test_batch_statistics_normalise_by_the_batch(net, x):
     reference = deepcopy(net).train()
     for module in reference.modules():
-        if isinstance(module, Dropout):
+        if isinstance(module, nn.Dropout):
             module.eval()
     before = state(net)
     logits = weak_logits(net, x, passes=0, batch_norm="batch")
@@ -112,23 +112,33 @@ def test_passes_differ_and_come_as_passes_by_batch_by_class(net, x, batch_norm):
     assert all(not torch.equal(logits[i], logits[j]) for i in range(5) for j in range(i))
 
 
-@pytest.mark.parametrize("together", [1, 2, 5, 100])
-def test_repeated_and_looped_passes_are_in_the_same_order(net, x, together, monkeypatch):
+@pytest.mark.parametrize(("part", "sizes"), [
+    (1, [1] * 30), (4, [4] * 5 + [4, 4, 2]), (6, [6] * 5), (13, [12, 12, 6]), (600, [30]),
+])
+def test_parts_of_the_batch_and_of_the_passes_are_put_together_in_order(net, x, part, sizes, monkeypatch):
     """With dropout that drops nothing every pass must equal the plain one, example by example."""
-    monkeypatch.setattr(uncertainty, "PASS_ELEMENTS", together * x.numel())
+    monkeypatch.setattr(uncertainty, "PART", part * x[0].numel())
     for module in net.modules():
-        if isinstance(module, Dropout):
-            module.dropped = 0
-    sizes = []
-    net.register_forward_hook(lambda _, args, __: sizes.append(len(args[0])))
+        if isinstance(module, nn.Dropout):
+            module.p = 1e-9
+    seen = []
+    net.blocks.register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
     logits = weak_logits(net, x, passes=5)
-    assert [size // 6 for size in sizes] == {1: [1] * 5, 2: [2, 2, 1], 5: [5], 100: [5]}[together]
+    assert seen == sizes
     assert_close(logits, weak_logits(net, x, passes=0).expand(5, -1, -1))
 
 
-def test_batch_statistics_are_those_of_one_copy_of_the_batch(net, x):
+def test_the_stem_is_computed_once_for_all_passes(net, x):
+    seen = []
+    net.stem.register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
+    weak_logits(net, x, passes=5)
+    assert seen == [6]
+
+
+def test_batch_statistics_are_those_of_one_copy_of_the_whole_batch(net, x, monkeypatch):
+    monkeypatch.setattr(uncertainty, "PART", 1)
     sizes = []
-    net.register_forward_hook(lambda _, args, __: sizes.append(len(args[0])))
+    net.blocks.register_forward_hook(lambda _, args, __: sizes.append(len(args[0])))
     weak_logits(net, x, passes=3, batch_norm="batch")
     assert sizes == [6, 6, 6]
 
@@ -137,7 +147,7 @@ def test_repeated_and_looped_passes_have_the_same_distribution(net, x, monkeypat
     torch.manual_seed(0)
     draws = {}
     for name, elements in (("looped", 1), ("repeated", 2**30)):
-        monkeypatch.setattr(uncertainty, "PASS_ELEMENTS", elements)
+        monkeypatch.setattr(uncertainty, "PART", elements)
         draws[name] = weak_logits(net, x, passes=600).double()
     looped, repeated = draws.values()
     error = ((looped.var(dim=0) + repeated.var(dim=0)) / 600).sqrt()
