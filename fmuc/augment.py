@@ -1,6 +1,7 @@
 """Weak and strong views of normalised log-Mel patches: translation, Gaussian noise, sharpening (paper §I, Fig. 1).
 
-Every function takes (B, F, T) and returns a new tensor; the magnitudes are drawn first, then applied.
+Every function takes (B, F, T) and returns a new tensor; the magnitudes are drawn first, then applied. On the CPU
+``augment`` does so in one pass (``view_kernels``); the functions here do it elsewhere, and say what the pass computes.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from fmuc import view_kernels
 from fmuc.config import View
+from fmuc.random_bits import draw_seed
 
 
 class Draw(NamedTuple):
@@ -24,11 +27,12 @@ class Draw(NamedTuple):
 
 def draw(view: View, batch: int, shape: tuple[int, int], rng: Generator) -> Draw:
     """Magnitudes for ``batch`` patches of ``shape`` (F, T), uniform in the ranges of ``view``."""
-    u = torch.rand(4, batch, generator=rng, device=rng.device)
     largest_t, largest_f = round(view.shift_time * shape[1]), round(view.shift_mel * shape[0])
-    frames = torch.floor(u[0] * (2 * largest_t + 1)).long() - largest_t
-    bands = torch.floor(u[1] * (2 * largest_f + 1)).long() - largest_f
-    return Draw(frames, bands, u[2] * view.noise, u[3] * view.sharpen)
+    frames, bands = (torch.randint(-largest, largest + 1, (batch,), generator=rng, device=rng.device)
+                     for largest in (largest_t, largest_f))
+    noise, amount = (torch.empty(batch, device=rng.device).uniform_(0, largest, generator=rng)
+                     for largest in (view.noise, view.sharpen))
+    return Draw(frames, bands, noise, amount)
 
 
 def translate(x: Tensor, frames: Tensor, bands: Tensor) -> Tensor:
@@ -57,6 +61,10 @@ def sharpen(x: Tensor, amount: Tensor) -> Tensor:
 def augment(x: Tensor, view: View, rng: Generator) -> Tensor:
     """One random view of each patch: (B, F, T) -> (B, F, T). The input is not touched."""
     d = draw(view, len(x), (x.shape[1], x.shape[2]), rng)
+    if x.is_cpu and x.dtype == torch.float32:
+        out = torch.empty(x.shape, dtype=x.dtype)
+        view_kernels.views(x.contiguous().numpy(), *(part.numpy() for part in d), draw_seed(rng), out.numpy())
+        return out
     if view.shift_time or view.shift_mel:
         x = translate(x, d.frames, d.bands)
     if view.sharpen:

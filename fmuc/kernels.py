@@ -175,6 +175,10 @@ def _flat(x: Tensor) -> np.ndarray:
     return (flat.view(torch.uint16) if flat.dtype == torch.bfloat16 else flat).numpy()
 
 
+def _double(x: Tensor) -> np.ndarray:
+    return x.detach().numpy().astype(np.float64)
+
+
 def _empty(x: Tensor) -> Tensor:
     """Uninitialised, of the shape of ``x``, channels last."""
     batch, channels, height, width = x.shape
@@ -199,9 +203,9 @@ class _ReluNormDropout(torch.autograd.Function):
                 variance = np.maximum(squares - mean**2, 0.0)
             _update(norm, mean, variance * count / (count - 1))
         else:
-            mean, variance = norm.running_mean.double().numpy(), norm.running_var.double().numpy()
-        scale = weight.detach().double().numpy() / np.sqrt(variance + norm.eps)
-        shift, survivors = bias.detach().double().numpy() - mean * scale, 65536 / (65536 - dropped)
+            mean, variance = _double(norm.running_mean), _double(norm.running_var)
+        scale = _double(weight) / np.sqrt(variance + norm.eps)
+        shift, survivors = _double(bias) - mean * scale, 65536 / (65536 - dropped)
         seed = draw_seed() if dropped else np.zeros(2, np.uint32)
         activate(flat, _flat(y), (scale * survivors).astype("f4"), (shift * survivors).astype("f4"), dropped, seed)
         ctx.save_for_backward(x, weight)
@@ -219,20 +223,20 @@ class _ReluNormDropout(torch.autograd.Function):
         inverse = 1 / np.sqrt(variance + ctx.eps)
         sums, products = gradient_sums(flat, g, x.shape[1], dropped, seed) * survivors
         of_weight = (products - mean * sums) * inverse
-        scale = weight.detach().double().numpy() * inverse
+        scale = _double(weight) * inverse
         of_x = -scale * of_weight * inverse / count
         constant = -scale * sums / count - of_x * mean
         coefficients = (values.astype("f4") for values in (scale * survivors, of_x, constant))
         gradient(flat, g, _flat(out), *coefficients, dropped, seed)
-        return out, torch.from_numpy(of_weight).float(), torch.from_numpy(sums).float(), None, None
+        return out, *(torch.from_numpy(values.astype(np.float32)) for values in (of_weight, sums)), None, None
 
 
 def _update(norm: nn.BatchNorm2d, mean: np.ndarray, variance: np.ndarray) -> None:
     """Running statistics of one more batch; ``variance`` is the unbiased one, as in PyTorch."""
     with torch.no_grad():
         norm.num_batches_tracked += 1
-        norm.running_mean.lerp_(torch.from_numpy(mean).float(), norm.momentum)
-        norm.running_var.lerp_(torch.from_numpy(variance).float(), norm.momentum)
+        for running, new in ((norm.running_mean, mean), (norm.running_var, variance)):
+            running.lerp_(torch.from_numpy(new.astype(np.float32)), norm.momentum)
 
 
 def relu_norm_dropout(x: Tensor, norm: nn.BatchNorm2d, dropout: nn.Dropout) -> Tensor:

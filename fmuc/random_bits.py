@@ -1,6 +1,7 @@
 """Random bits as a function of a seed and a position: what a kernel drew can be drawn again, in any order.
 
 Drawing is then free of state and of memory traffic: dropout's backward pass makes its mask anew instead of keeping it.
+Numba's cache does not see a change of this file from the kernels' files: after one, delete ``fmuc/__pycache__``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def fill(bits: np.ndarray, start: int, seed: np.ndarray) -> None:
     """Write the random numbers ``start``, ``start + 1``, ... of ``seed`` (2,) to ``bits``, uint32.
 
     An integer hash of the position ("triple32", C. Wellons, 2018) with one half of the seed added before it and one
-    within, so that two seeds do not give shifted copies of one sequence.
+    within, so that two drawn seeds do not give shifted copies of one sequence.
     """
     first, second = np.uint32(np.uint32(start) + seed[0]), seed[1]
     for k in range(len(bits)):  # uint32 throughout: Numba would widen each sum to 64 bits and halve the lanes

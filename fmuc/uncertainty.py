@@ -12,7 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fmuc.model import CNN420
 
-PART = 2**19  # input values of a forward call
+# Input values of a forward call: on a CPU what its caches hold, on a GPU what keeps it busy
+PART = {"cpu": 2**18, "cuda": 2**23}
 
 
 class PassStatistics(NamedTuple):
@@ -66,7 +67,8 @@ def weak_logits(net: nn.Module, x: Tensor, passes: int, batch_norm: str = "runni
     dropout is computed once.
     """
     stem, rest = (net.stem, net.after_stem) if isinstance(net, CNN420) else (nn.Identity(), net)
-    size = max(1, PART // x[0].numel()) if batch_norm == "running" else len(x)  # patches of a forward call
+    fitting = max(1, PART["cpu" if x.device.type == "cpu" else "cuda"] // x[0].numel())
+    size = len(x) if batch_norm == "batch" else fitting  # patches of a forward call
     with prediction_mode(net, dropout=passes > 0, batch_norm=batch_norm):
         parts = []
         for part in x.split(size):

@@ -8,7 +8,7 @@ import torch
 from scipy.ndimage import uniform_filter
 from torch.testing import assert_close
 
-from fmuc.augment import add_noise, augment, draw, sharpen, translate
+from fmuc.augment import Draw, add_noise, augment, draw, sharpen, translate
 from fmuc.config import View
 
 STRONG = View(shift_time=0.2, shift_mel=0.1, noise=0.5, sharpen=1.0)
@@ -63,15 +63,57 @@ def test_noise_is_white_gaussian_of_the_asked_standard_deviation():
         assert neighbours.mean().abs() < 5 / neighbours.numel() ** 0.5
 
 
+def slow_view(x: torch.Tensor, d: Draw) -> torch.Tensor:
+    slow = [slow_sharpen(slow_translate(patch, int(t), int(f)), float(a))
+            for patch, t, f, a in zip(x.numpy(), d.frames, d.bands, d.amount, strict=True)]
+    return torch.from_numpy(np.stack(slow)).to(x.dtype)
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_view_is_the_drawn_translation_then_sharpening_then_noise(seed):
     x = patches()
-    d = draw(STRONG, 6, (10, 15), rng := generator(seed))
-    slow = [slow_sharpen(slow_translate(patch, int(t), int(f)), float(a))
-            for patch, t, f, a in zip(x.numpy(), d.frames, d.bands, d.amount, strict=True)]
-    expected = add_noise(torch.from_numpy(np.stack(slow)).float(), d.noise, rng)
-    assert_close(augment(x, STRONG, generator(seed)), expected, rtol=1e-5, atol=1e-5)
+    d = draw(STRONG, 6, (10, 15), generator(seed))
     assert d.frames.unique().numel() > 1 and d.noise.unique().numel() == 6 == d.amount.unique().numel()
+    noise = augment(x, STRONG, generator(seed)) - slow_view(x, d)
+    of_zeros = augment(torch.zeros_like(x), STRONG, generator(seed))
+    assert_close(noise, of_zeros, rtol=1e-4, atol=1e-5)  # does not depend on the patches
+    unit = of_zeros / d.noise[:, None, None]
+    assert (unit.std(dim=(1, 2)) - 1).abs().max() < 5 / (2 * 150) ** 0.5 and unit.unique().numel() == unit.numel()
+    assert (unit.mean(dim=(1, 2)) * 150**0.5).abs().max() < 5
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_the_way_of_other_devices_is_the_same_but_for_the_noise(dtype):
+    """Other types take it on the CPU, too."""
+    x = patches().to(dtype)
+    view, d = augment(x, STRONG, rng := generator()), draw(STRONG, 6, (10, 15), other := generator())
+    expected = add_noise(sharpen(translate(x, d.frames, d.bands), d.amount), d.noise, other)
+    assert torch.equal(view, expected) and torch.equal(rng.get_state(), other.get_state())
+    quiet, loose = replace(STRONG, noise=0.0), 0.05 if dtype == torch.bfloat16 else 1e-5
+    assert_close(augment(x, quiet, generator()).float(), augment(x.float(), quiet, generator()), rtol=loose, atol=loose)
+
+
+@pytest.mark.parametrize("view", [View(), View(shift_time=0.3), View(shift_mel=0.3), View(sharpen=2.0),
+                                  replace(STRONG, noise=0.0)], ids=str)
+def test_each_part_alone(view):
+    x = patches()
+    got = augment(x, view, generator())
+    assert_close(got, slow_view(x, draw(view, 6, (10, 15), generator())), rtol=1e-5, atol=1e-5)
+    assert got.dtype == torch.float32 and got.is_contiguous()
+
+
+@pytest.mark.parametrize("change", [lambda x: x.transpose(1, 2), lambda x: x[::2], lambda x: x[:, 1:, :-3],
+                                    lambda x: x[:1].expand(6, -1, -1), lambda x: x.flip(2)[..., ::2]],
+                         ids=["transposed", "every second", "cut", "expanded", "columns"])
+def test_patches_may_lie_in_memory_in_any_way(change):
+    x = change(patches(batch=6))
+    before = x.clone()
+    assert torch.equal(augment(x, STRONG, generator()), augment(before.contiguous(), STRONG, generator()))
+    assert torch.equal(x, before)
+
+
+def test_no_patches_give_no_views():
+    assert augment(torch.empty(0, 10, 15), STRONG, generator()).shape == (0, 10, 15)
 
 
 @pytest.mark.parametrize("view", [View(), View(shift_time=0.3), View(shift_mel=0.3), View(noise=1.0),

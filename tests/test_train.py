@@ -129,7 +129,7 @@ def slow_step(net: torch.nn.Module, batch: Batch, run: Run, rng: torch.Generator
 
 @pytest.mark.parametrize("selection", [LOW_FM, LOW_FMUC, replace(LOW_FMUC, passes=0)], ids=["FM", "FMUC", "w/o MC-Dr."])
 def test_one_step_equals_plain_autograd(selection, monkeypatch):
-    monkeypatch.setattr(uncertainty, "PART", 14 * 12 * 8)  # the whole batch, pass by pass, as in the reference
+    monkeypatch.setitem(uncertainty.PART, "cpu", 14 * 12 * 8)  # the whole batch, pass by pass, as in the reference
     run, batch = replace(RUN, selection=selection), random_batch()
     net, optimiser = decided(run)
     reference, counts = deepcopy(net), PseudoLabelCounts(3)

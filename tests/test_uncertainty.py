@@ -117,7 +117,7 @@ def test_passes_differ_and_come_as_passes_by_batch_by_class(net, x, batch_norm):
 ])
 def test_parts_of_the_batch_and_of_the_passes_are_put_together_in_order(net, x, part, sizes, monkeypatch):
     """With dropout that drops nothing every pass must equal the plain one, example by example."""
-    monkeypatch.setattr(uncertainty, "PART", part * x[0].numel())
+    monkeypatch.setitem(uncertainty.PART, "cpu", part * x[0].numel())
     for module in net.modules():
         if isinstance(module, nn.Dropout):
             module.p = 1e-9
@@ -136,7 +136,7 @@ def test_the_stem_is_computed_once_for_all_passes(net, x):
 
 
 def test_batch_statistics_are_those_of_one_copy_of_the_whole_batch(net, x, monkeypatch):
-    monkeypatch.setattr(uncertainty, "PART", 1)
+    monkeypatch.setitem(uncertainty.PART, "cpu", 1)
     sizes = []
     net.blocks.register_forward_hook(lambda _, args, __: sizes.append(len(args[0])))
     weak_logits(net, x, passes=3, batch_norm="batch")
@@ -147,7 +147,7 @@ def test_repeated_and_looped_passes_have_the_same_distribution(net, x, monkeypat
     torch.manual_seed(0)
     draws = {}
     for name, elements in (("looped", 1), ("repeated", 2**30)):
-        monkeypatch.setattr(uncertainty, "PART", elements)
+        monkeypatch.setitem(uncertainty.PART, "cpu", elements)
         draws[name] = weak_logits(net, x, passes=600).double()
     looped, repeated = draws.values()
     error = ((looped.var(dim=0) + repeated.var(dim=0)) / 600).sqrt()
