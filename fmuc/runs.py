@@ -2,12 +2,13 @@
 
 A record is a folder: ``run.json`` (config, results, provenance), ``history.csv`` (one row per epoch), ``counts.npz``
 (``kept`` (epochs, C + 1, C) and ``seen`` (epochs, C + 1), see ``metrics.PseudoLabelCounts``), ``files.npz`` (file-wise
-probabilities of test and unlabelled files) and ``split.json`` (the labelled files). ``run.json`` is written last: a run
-that has it is finished.
+probabilities of test and unlabelled files) and ``split.json`` (the labelled files). ``run.json`` is written last and
+holds the SHA-256 of the others: a run that has it is finished, and a file that was changed since is noticed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -15,6 +16,7 @@ import shutil
 import subprocess
 import uuid
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,7 +28,7 @@ from fmuc.config import Run, run_from_dict
 from fmuc.errors import FmucError
 from fmuc.experiments import plan
 
-FORMAT = 1
+FORMAT = 2
 FILES = ("run.json", "history.csv", "counts.npz", "files.npz", "split.json")
 
 
@@ -52,11 +54,12 @@ class Record:
 
 
 def provenance(device: str, threads: int, wall_seconds: float) -> dict:
-    """Versions, commit, machine and wall time of a run; no host or user name."""
-    packages = ("torch", "torchaudio", "librosa", "numpy")
+    """Versions, commit, machine and wall time of a run; no host or user name. ``code``: see :func:`code_digest`."""
+    packages = ("torch", "torchaudio", "librosa", "numpy", "numba")
     return {
         "fmuc": __version__,
         "commit": _commit(),
+        "code": code_digest(),
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
         "platform": f"{platform.system()} {platform.machine()}",
@@ -64,6 +67,15 @@ def provenance(device: str, threads: int, wall_seconds: float) -> dict:
         "threads": threads,
         "wall_seconds": round(wall_seconds, 1),
     }
+
+
+@cache  # as it is when the process begins: that is the code which runs
+def code_digest() -> str:
+    """First 12 hex digits of the SHA-256 of the package's sources, names included."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
 
 
 def _commit() -> str:
@@ -89,8 +101,17 @@ def save_record(record: Record, folder: Path) -> None:
         "provenance": record.provenance,
     }
     temporary = folder / ".run.json"
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    temporary.write_text(json.dumps(sealed(content, folder), indent=1) + "\n", encoding="utf-8")
     os.replace(temporary, folder / "run.json")
+
+
+def sealed(content: dict, folder: Path) -> dict:
+    """The content of a ``run.json`` with the SHA-256 of the record's other files, and of itself without them."""
+    content = {name: value for name, value in content.items() if name != "sha256"}
+    sums = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            for name in FILES if name != "run.json" and (folder / name).exists()}
+    own = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return content | {"sha256": {"run.json": own} | sums}
 
 
 def load_record(folder: Path) -> Record:
@@ -103,6 +124,7 @@ def load_record(folder: Path) -> Record:
             raise FmucError(f"{where}: record of format {content['format']}, this version reads {FORMAT}: {remedy}")
         run, recorded = run_from_dict(content["config"]), content["id"]
         classes, results, origin = tuple(content["classes"]), dict(content["results"]), dict(content["provenance"])
+        sums, now = dict(content["sha256"]), sealed(content, folder)["sha256"]
         history = pd.read_csv(folder / "history.csv", index_col="epoch")
         with np.load(folder / "counts.npz", allow_pickle=False) as counts:
             kept, seen = counts["kept"].astype(np.int64), counts["seen"].astype(np.int64)
@@ -116,6 +138,9 @@ def load_record(folder: Path) -> Record:
         raise FmucError(f"{where}: its config has the id {run.id}, recorded is {recorded}: {remedy}")
     if not len(kept) == len(seen) == len(history) or kept.shape[1:] != (len(classes) + 1, len(classes)):
         raise FmucError(f"{where}: history.csv and counts.npz do not fit together: {remedy}")
+    for name in {*sums, *now}:
+        if sums.get(name) != now.get(name):
+            raise FmucError(f"{where}: {name} is not as it was when the run ended: {remedy}")
     return Record(run, classes, results, origin, history, kept, seen, files)
 
 

@@ -112,6 +112,27 @@ def test_a_damaged_file_is_refused_in_one_line(folder, name, damage):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_a_changed_file_is_noticed_although_it_can_be_read(folder, name):
+    path = folder / name
+    if path.suffix == ".npz":
+        with np.load(path) as arrays:
+            np.savez_compressed(path, **{key: arrays[key] + arrays[key].dtype.type(1) if key in ("kept", "test_labels")
+                                         else arrays[key] for key in arrays.files})
+    else:
+        text = path.read_text()
+        path.write_text(text.replace('"test_accuracy": 0.5', '"test_accuracy": 0.6') if name == "run.json" else
+                        text.replace("0.", "0.1", 1) if name == "history.csv" else '{"seed": 1}')
+    with pytest.raises(FmucError, match=f"{RUN.name}: {name} is not as it was when the run ended"):
+        load_record(folder)
+
+
+def test_a_file_that_was_added_or_taken_away_is_noticed(folder):
+    (folder / "split.json").unlink()
+    with pytest.raises(FmucError, match="split.json is not as it was"):
+        load_record(folder)
+
+
 def test_an_epoch_that_is_missing_in_one_file_is_noticed(folder):
     lines = (folder / "history.csv").read_text().splitlines()
     (folder / "history.csv").write_text("\n".join(lines[:-1]) + "\n")
