@@ -37,7 +37,7 @@ def _train(args: argparse.Namespace) -> None:
     def report(row: dict) -> None:
         print(json.dumps({"epoch": row["epoch"], "text": train.describe(row)}), flush=True)
 
-    record = train.train(run, device=args.device, folder=paths.runs_dir(args.profile) / run.name,
+    record = train.train(run, device=args.device, folder=paths.runs_dir(args.profile) / run.name, compiled=args.compile,
                          progress=not args.json_lines, on_epoch=report if args.json_lines else None)
     if not args.json_lines:
         show(args, {"run": run.name, **record.results, "wall_seconds": record.provenance["wall_seconds"]})
@@ -49,7 +49,7 @@ def _train_plan(args: argparse.Namespace) -> None:
     started = time.monotonic()
     runs = experiments.plan(args.profile, args.dataset)
     todo = len(schedule.missing(runs, args.profile))
-    failures = schedule.train_plan(runs, args.profile, device=args.device, workers=args.workers)
+    failures = schedule.train_plan(runs, args.profile, device=args.device, workers=args.workers, compiled=args.compile)
     if failures:
         raise FmucError("; ".join(f"run {f.run} failed: {f.message}" for f in failures))
     show(args, {"runs": len(runs), "trained": todo, "seconds": round(time.monotonic() - started, 1),
@@ -57,18 +57,11 @@ def _train_plan(args: argparse.Namespace) -> None:
 
 
 def _plan(args: argparse.Namespace) -> None:
-    from fmuc import schedule
+    from fmuc import planning
 
-    planned = experiments.plan(args.profile, args.dataset)
-    todo = {run.id for run in schedule.missing(planned, args.profile)}
-    rows = [{"run": r.name, "dataset": r.dataset, "variant": r.variant, "seed": r.seed, "epochs": r.training.epochs,
-             "steps": r.training.epochs * r.training.iterations_per_epoch, "finished": r.id not in todo}
-            for r in planned]
-    if args.json:
-        return print(json.dumps(rows, indent=1))
-    import pandas as pd
-
-    print(pd.DataFrame(rows).drop(columns="run").to_string(index=False))
+    plan = planning.make(args.profile, args.dataset, device=args.device, workers=args.workers,
+                         measured=not args.no_forecast, progress=not args.json)
+    print(json.dumps(plan.asdict(), indent=1) if args.json else planning.readable(plan))
 
 
 def _compare(args: argparse.Namespace) -> None:
@@ -127,11 +120,12 @@ def _figures(args: argparse.Namespace) -> None:
 
 
 def _bench(args: argparse.Namespace) -> None:
-    from fmuc import bench
+    from fmuc import bench, cost_plots, growth
 
     frame = bench.run(args.jobs or (), quick=args.quick, progress=not args.json)
     if not (args.jobs or args.quick):
         bench.write(frame)
+        cost_plots.write_growth(growth.growth())
     print(frame.to_json(orient="records", indent=1) if args.json else bench.readable(frame).to_string(index=False))
 
 
@@ -165,6 +159,7 @@ def _parser() -> argparse.ArgumentParser:
             "seed": {"type": int, "default": 0},
             "source": {"default": "runs", "choices": ("runs", "shipped"),
                        "help": "records trained here (runs) or those of the repository (shipped)"},
+            "compile": {"action": "store_true", "help": "train with CUDA graphs (torch.compile) where they work"},
             "force": {"action": "store_true", "help": "make it again although it is there"},
         }
         for option in options:
@@ -174,10 +169,12 @@ def _parser() -> argparse.ArgumentParser:
     data_commands.add_parser(commands)
     add("features", _features, "extract log-Mel patches", "dataset", "workers")
     train = add("train", _train, "train one run, or every missing run of the plan",
-                "dataset", "device", "workers", "seed")
+                "dataset", "device", "workers", "seed", "compile")
     train.add_argument("--variant", help=f"one of: {', '.join(experiments.VARIANTS)} (default: the whole plan)")
     train.add_argument("--json-lines", action="store_true", help="one JSON line per epoch instead of a progress bar")
-    add("plan", _plan, "list the runs of Tables I and II", "dataset")
+    plan = add("plan", _plan, "runs of Tables I and II: work, memory, disk, hours here and expected on a GPU",
+               "dataset", "device", "workers")
+    plan.add_argument("--no-forecast", action="store_true", help="time no step (otherwise up to a minute)")
     add("compare", _compare, "Tables I and II beside the paper's, rank correlations and claims", "source", "dataset")
     notebooks = add("notebooks", _notebooks, "execute the notebooks with papermill", "source", "dataset", "force",
                     "workers")
@@ -185,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     notebooks.add_argument("--in-place", action="store_true", help="store the outputs in notebooks/")
     notebooks.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
     reproduce = add("reproduce", _reproduce, "everything: sound files, features, runs, notebooks, figures, tables",
-                    "dataset", "device", "workers", "seed", "force")
+                    "dataset", "device", "workers", "seed", "compile", "force")
     data_commands.add_soundfont_option(reproduce)
     add("figures", _figures, "figures and tables from the shipped records", "dataset", "force", "workers")
     bench = add("bench", _bench, "our code beside a textbook's, as ratios; a whole run writes figures/bench.*",

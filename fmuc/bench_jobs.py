@@ -21,7 +21,7 @@ import numpy as np
 import soundfile
 import torch
 
-from fmuc import cost, experiments, features, paths, runs, schedule, textbook, train
+from fmuc import calibration, experiments, features, footprint, forecast, paths, runs, schedule, textbook, train
 from fmuc.augment import augment
 from fmuc.config import Features, Run
 from fmuc.datasets import Clip, Dataset, read_audio
@@ -378,17 +378,17 @@ def mini_profile(quick: bool) -> list[Row]:
         records, source = runs.load_all(profile), "trained here"
     except FmucError:
         records, source = runs.load_all(profile, "shipped"), "shipped"
-    workers = schedule.default_workers("cpu")
-    classes = {record.run.dataset: len(record.classes) for record in records}
-    unit = {name: cost.seconds_per_unit(experiments.make_run(profile, name, "FM"), count, "cpu", 3 if quick else 10)
-            for name, count in classes.items()}
-    forecast = sum(cost.run_units(record.run) * unit[record.run.dataset] for record in records) / workers / 60
+    workers, trained = schedule.default_workers("cpu"), [record.run for record in records]
+    sizes = {name: footprint.extent(name) for name in dict.fromkeys(run.dataset for run in trained)}
+    speed = calibration.measure(trained, {name: size.classes for name, size in sizes.items()}, device="cpu",
+                                workers=workers, seconds=1 if quick else 3, progress=False)
+    expected = sum(forecast.run_seconds(trained, sizes, speed, start=False)) / workers / 60
     took = sum(record.provenance["wall_seconds"] for record in records) / workers / 60
     planned = len(experiments.plan(profile))
     note = f"{len(records)} of {planned} runs, {source}, {workers} at a time"
     return [Row("all runs of mini, minutes", float("nan"), took, "min", took, 20, True, note),
-            Row("forecast of mini against what it took", took, forecast, "min",
-                max(forecast / took, took / forecast), 1.5, True, "either way; random patches, one thread")]
+            Row("forecast of mini against what it took", took, expected, "min",
+                max(expected / took, took / expected), 1.5, True, f"either way; steps timed {workers} at a time")]
 
 
 def figures(quick: bool) -> list[Row]:

@@ -117,15 +117,15 @@ def _seconds(function: Callable[[], object], repeats: int) -> float:
     function()
     times = []
     for _ in range(repeats):
-        _wait()
+        wait()
         started = time.perf_counter()
         function()
-        _wait()
+        wait()
         times.append(time.perf_counter() - started)
     return min(times)
 
 
-def _wait() -> None:
+def wait() -> None:
     """Until the GPU, if there is one, has done what it was given."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()

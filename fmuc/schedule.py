@@ -48,7 +48,7 @@ def missing(runs: Sequence[Run], profile: str) -> list[Run]:
 
 
 def train_plan(runs: Sequence[Run], profile: str, *, device: str = "auto", workers: int | None = None,
-               progress: bool = True) -> list[Failure]:
+               compiled: bool = False, progress: bool = True) -> list[Failure]:
     """Train the missing runs of a plan, each in a process of its own; returns the runs that failed.
 
     Finished runs are kept, interrupted ones go on from their last epoch. Raises ``KeyboardInterrupt`` after stopping
@@ -69,7 +69,7 @@ def train_plan(runs: Sequence[Run], profile: str, *, device: str = "auto", worke
                 with lock:
                     if stop.is_set():
                         return
-                    process = _start(run, profile, device, 1 if workers > 1 else None, errors)
+                    process = _start(run, profile, device, 1 if workers > 1 else None, compiled, errors)
                     processes.append(process)
                 _follow(process, run, bar, lock)
                 if status := process.wait():
@@ -90,9 +90,11 @@ def train_plan(runs: Sequence[Run], profile: str, *, device: str = "auto", worke
     return failures
 
 
-def _start(run: Run, profile: str, device: str, threads: int | None, errors: IO[str]) -> subprocess.Popen:
+def _start(run: Run, profile: str, device: str, threads: int | None, compiled: bool,
+           errors: IO[str]) -> subprocess.Popen:
     command = [sys.executable, "-m", "fmuc", "train", "--profile", profile, "--dataset", run.dataset,
                "--variant", run.variant, "--seed", str(run.seed), "--device", device, "--json-lines"]
+    command += ["--compile"] if compiled else []
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment(threads),
                             cwd=paths.ROOT)
 

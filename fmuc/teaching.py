@@ -157,8 +157,8 @@ def train_toy(points: Tensor, labels: Tensor, *, dropout: float = 0.1, steps: in
     """A small ReLU net with dropout, trained on all points: (B, 2, 1, 1) -> (B, C) logits. A second on a CPU."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = nn.Sequential(nn.Flatten(), nn.Linear(2, 64), nn.ReLU(), nn.Dropout(dropout), nn.Linear(64, 64), nn.ReLU(),
-                            nn.Dropout(dropout), nn.Linear(64, int(labels.max()) + 1))
+        net = nn.Sequential(nn.Flatten(), nn.Linear(2, 64), nn.ReLU(), nn.Dropout(dropout),
+                            nn.Linear(64, 64), nn.ReLU(), nn.Dropout(dropout), nn.Linear(64, int(labels.max()) + 1))
         optimiser = torch.optim.Adam(net.parameters(), lr=0.01)
         for _ in range(steps):
             loss = functional.cross_entropy(net(as_input(points)), labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,10 +22,11 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from fmuc.augment import augment
+from fmuc.compiling import compile_net
 from fmuc.config import Augmentation, Run, Training
 from fmuc.datasets import Dataset, load
 from fmuc.errors import FmucError
-from fmuc.features import FeatureCache, open_cache
+from fmuc.feature_cache import FeatureCache, open_cache
 from fmuc.metrics import PseudoLabelCounts, accuracy, filewise_probabilities, quality, quantity
 from fmuc.model import CNN420
 from fmuc.paths import relative
@@ -34,6 +36,8 @@ from fmuc.splits import draw_split, save_split
 from fmuc.uncertainty import prediction_mode
 
 CHECKPOINT = "checkpoint.safetensors"
+# Second part of every seed, after the run's own; 1 is that of the labelled part's draw (fmuc.splits)
+EPOCH, LABELLED, SUPERVISED, UNLABELLED = 2, 3, 4, 5
 RESIDENT_BYTES = 4 * 2**30  # patches up to this size are copied to the device once (on CUDA: if they fit)
 
 
@@ -72,8 +76,8 @@ class PatchSource:
         self.resident: Tensor | None = None
         if cache.patches.size * dtype.itemsize <= free:
             self.resident = torch.empty(cache.patches.shape, dtype=dtype, device=device)
-            for start in range(0, len(cache.patches), 4096):  # by pieces: the float32 copy stays small
-                rows = np.arange(start, min(start + 4096, len(cache.patches)))
+            for start in range(0, len(cache.patches), 256):  # by pieces: what is copied on the way stays small
+                rows = np.arange(start, min(start + 256, len(cache.patches)))
                 self.resident[start : start + len(rows)] = torch.from_numpy(cache.normalised(rows))
 
     def gather(self, patches: Tensor) -> Tensor:
@@ -82,6 +86,11 @@ class PatchSource:
             return self.resident.index_select(0, patches.to(self.device)).float()
         rows = torch.from_numpy(self.cache.normalised(patches.cpu().numpy()))
         return rows.to(self.device, non_blocking=True)
+
+    def prefetch(self, patches: Tensor) -> None:
+        """Let the disk read what the next :meth:`gather` will ask for, meanwhile."""
+        if self.resident is None:
+            self.cache.prefetch(patches.cpu().numpy())
 
 
 @lru_cache(maxsize=4)  # labelled and unlabelled stream, this lap and the next
@@ -192,8 +201,8 @@ class Trainer:
     weights, optimiser and counts are the whole state.
     """
 
-    def __init__(self, run: Run, dataset: Dataset, folder: Path, device: str = "auto") -> None:
-        self.run, self.dataset, self.folder = run, dataset, folder
+    def __init__(self, run: Run, dataset: Dataset, folder: Path, device: str = "auto", compiled: bool = False) -> None:
+        self.run, self.dataset, self.folder, self.compiled = run, dataset, folder, compiled
         self.device = pick_device(device)
         self.split = draw_split(dataset, run.labelled_share, run.seed, run.labels)
         self.source = PatchSource(open_cache(dataset, run.features), self.device)
@@ -204,11 +213,21 @@ class Trainer:
         if run.selection is not None and not len(self.unlabelled):
             raise FmucError(f"{run.name}: no unlabelled file is left to pseudo-label: lower run.labelled_share "
                             f"({run.labelled_share})")
-        self.net, self.optimiser = build(run, len(dataset.classes), self.device)
+        self._build()
         self.rows: list[dict] = []  # history, one per epoch
         self.kept, self.seen = [], []  # counts, one per epoch
         self.warmed = run.training.warm_start == 0 or run.selection is None
         self.seconds = 0.0  # over all calls
+
+    def _build(self) -> None:
+        self.net, self.optimiser = build(self.run, len(self.dataset.classes), self.device)
+        if self.compiled:
+            x = self.source.gather(torch.from_numpy(self.labelled[: self.run.training.labelled_batch]))
+            with autocast(self.run, self.device):
+                problem = compile_net(self.net, as_images(x), self.run)
+            if problem:
+                self.compiled = False
+                print(f"{self.run.name}: not compiled, training goes on without ({problem})", file=sys.stderr)
 
     def _validation(self) -> np.ndarray:
         """Labelled patches of the valid split, where pseudo-labels cannot be checked otherwise; else none (D18)."""
@@ -221,25 +240,28 @@ class Trainer:
         """Finished epochs."""
         return len(self.rows)
 
-    def indices(self, stream_id: int, pool: np.ndarray, step: int, batch: int) -> Tensor:
-        """Patch indices of a step on the device, (batch,)."""
-        taken = stream(pool, (self.run.seed, stream_id), step * batch, batch)
-        return torch.from_numpy(taken)
+    def indices(self, step: int, unlabelled: bool) -> tuple[Tensor, Tensor]:
+        """Labelled and, in the semi-supervised phase, unlabelled patches of global step ``step``."""
+        training = self.run.training
+        pools = [(LABELLED, self.labelled, training.labelled_batch),
+                 (UNLABELLED, self.unlabelled, training.unlabelled_batch)]
+        if not unlabelled:
+            pools = [(SUPERVISED, self.labelled, training.supervised_batch), (UNLABELLED, self.unlabelled, 0)]
+        part, rest = (torch.from_numpy(stream(pool, (self.run.seed, number), step * size, size))
+                      for number, pool, size in pools)
+        return part, rest
 
     def batch(self, step: int, unlabelled: bool) -> Batch:
         """Input of global step ``step``: labelled and, in the semi-supervised phase, unlabelled patches."""
-        training = self.run.training
-        size = training.labelled_batch if unlabelled else training.supervised_batch
-        part = self.indices(0 if unlabelled else 1, self.labelled, step, size)
+        part, rest = self.indices(step, unlabelled)
         x, labels = self.source.gather(part), self.truth[part]
-        if not unlabelled:
-            return Batch(x, labels, None, None)
-        rest = self.indices(2, self.unlabelled, step, training.unlabelled_batch)
-        return Batch(x, labels, self.source.gather(rest), self.truth[rest])
+        batch = Batch(x, labels, *((self.source.gather(rest), self.truth[rest]) if unlabelled else (None, None)))
+        self.source.prefetch(torch.cat(self.indices(step + 1, unlabelled)))
+        return batch
 
     def seed_epoch(self, epoch: int) -> torch.Generator:
         """Seed dropout's global generator and return the generator of the views, from (seed, epoch) alone."""
-        states = np.random.SeedSequence([self.run.seed, epoch]).generate_state(2, np.uint32)
+        states = np.random.SeedSequence([self.run.seed, EPOCH, epoch]).generate_state(2, np.uint32)
         torch.manual_seed(int(states[0]))
         return torch.Generator(self.device).manual_seed(int(states[1]))
 
@@ -265,7 +287,7 @@ class Trainer:
         except FileNotFoundError:
             return False
         except Exception:  # damaged, and perhaps half restored
-            self.net, self.optimiser = build(self.run, len(self.dataset.classes), self.device)
+            self._build()
             return False
         return True
 
@@ -402,24 +424,24 @@ class Trainer:
             files |= {f"{part}_probabilities": probabilities.astype(np.float16), f"{part}_labels": labels,
                       f"{part}_ids": np.array(ids, dtype="S")}
         origin = provenance(str(self.device), torch.get_num_threads(), self.seconds)
-        origin |= {"precision": precision(self.run, self.device), "dataset_digest": self.dataset.digest,
-                   "split_digest": self.split.digest}
+        origin |= {"precision": precision(self.run, self.device), "compiled": self.compiled,
+                   "dataset_digest": self.dataset.digest, "split_digest": self.split.digest}
         history = pd.DataFrame(self.rows).set_index("epoch")
         return Record(self.run, self.dataset.classes, results, origin, history, np.stack(self.kept),
                       np.stack(self.seen), files)
 
 
-def train(run: Run, *, device: str = "auto", folder: Path, progress: bool = True,
+def train(run: Run, *, device: str = "auto", folder: Path, progress: bool = True, compiled: bool = False,
           on_epoch: Callable[[dict], None] | None = None) -> Record:
     """Train ``run`` in ``folder`` (created) from its last checkpoint, if any, and write its record.
 
     A finished run is not trained again, and no run by two processes at once. ``on_epoch`` gets each new row of the
-    history. Interrupting loses at most the current epoch.
+    history. Interrupting loses at most the current epoch. ``compiled``: with CUDA graphs where that is possible.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):  # a second process waits and then finds the run finished
         if not is_finished(folder):
-            _train(run, device, folder, progress, on_epoch)
+            _train(Trainer(run, load(run.dataset), folder, device, compiled), progress, on_epoch)
     record = load_record(folder)
     if record.run != run:
         raise FmucError(f"{relative(folder)}: holds the record of run {record.run.name}, not of {run.name}: "
@@ -427,10 +449,9 @@ def train(run: Run, *, device: str = "auto", folder: Path, progress: bool = True
     return record
 
 
-def _train(run: Run, device: str, folder: Path, progress: bool, on_epoch: Callable[[dict], None] | None) -> None:
-    trainer = Trainer(run, load(run.dataset), folder, device)
+def _train(trainer: Trainer, progress: bool, on_epoch: Callable[[dict], None] | None) -> None:
     trainer.load_checkpoint()
-    epochs = run.training.epochs
+    run, epochs = trainer.run, trainer.run.training.epochs
     with tqdm(total=epochs, initial=trainer.epoch, desc=f"{run.variant}, seed {run.seed}", unit="epoch",
               disable=not progress) as bar:
         while trainer.epoch < epochs:
@@ -440,8 +461,8 @@ def _train(run: Run, device: str, folder: Path, progress: bool, on_epoch: Callab
             bar.update()
             if on_epoch:
                 on_epoch(row)
-    save_split(trainer.split, trainer.dataset, folder / "split.json")
-    save_record(trainer.record(), folder)
+    save_split(trainer.split, trainer.dataset, trainer.folder / "split.json")
+    save_record(trainer.record(), trainer.folder)
 
 
 def read_checkpoint(path: Path, run: Run) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -170,13 +170,23 @@ def test_no_traceback_in_a_process_of_its_own(tmp_path):
 
 
 def test_plan_as_json_and_as_a_table(capsys, data_root):
-    assert main(["plan", *SMOKE, "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    assert main(["plan", *SMOKE, "--no-forecast", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    rows = plan["runs"]
     assert len(rows) == 28 and {row["dataset"] for row in rows} == {"nsynth-gm-smoke", "scenes-sim-smoke"}
-    assert {row["finished"] for row in rows} == {False}
+    assert {row["finished"] for row in rows} == {False} and plan["measured"] is None
     assert {row["steps"] for row in rows} == {12} and {row["variant"] for row in rows} >= {"FM", "FMUC w. temp. 4"}
-    assert main(["plan", *SMOKE]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 29
+    assert main(["plan", *SMOKE, "--no-forecast"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("Profile smoke: 28 runs, 0 finished;") and "No forecast" in text
+
+
+def test_a_plan_with_a_forecast(capsys, data_root):
+    """From the command to the measuring process and back; the seconds themselves are anybody's."""
+    assert main(["plan", *SMOKE, "--dataset", "nsynth-gm-smoke", "--workers", "1", "--device", "cpu", "--json"]) == 0
+    measured = json.loads(capsys.readouterr().out)["measured"]
+    assert {step["passes"] for step in measured["steps"]} == {None, 0, 5}
+    assert measured["workers"] == 1 and 0 < measured["hours"] == measured["hours_left"]
 
 
 def test_features_as_json(capsys, trainable):
@@ -193,8 +203,8 @@ def test_train_one_run_then_find_it_finished(capsys, trainable):
     assert main([*command, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert 0 <= result["test_accuracy"] <= 1 and result["test_files"] == 9
-    assert main(["plan", *SMOKE, "--json"]) == 0
-    finished = [row["run"] for row in json.loads(capsys.readouterr().out) if row["finished"]]
+    assert main(["plan", *SMOKE, "--no-forecast", "--json"]) == 0
+    finished = [row["run"] for row in json.loads(capsys.readouterr().out)["runs"] if row["finished"]]
     assert finished == [result["run"]]
 
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import mmap
 import pickle
+import warnings
+from dataclasses import replace
 
 import librosa
 import numpy as np
@@ -42,6 +45,23 @@ def test_log_mel_equals_librosa(preset):
     assert result.dtype == torch.float32
     np.testing.assert_allclose(result.numpy(), librosa_log_mel(waveform, preset), atol=1e-4)
     torch.testing.assert_close(log_mel(torch.from_numpy(waveform), preset), result)
+
+
+@pytest.mark.parametrize("length", [1, 511, 512, 128 * 512 - 1, 128 * 512, 3 * 128 * 512 + 5])
+@pytest.mark.parametrize("level", [1e-30, 1.0, 3e4])
+def test_log_mel_of_any_length_and_level(length, level):
+    """Shorter than a window, as long as the blocks that the frames are transformed in, and longer."""
+    waveform = (level * np.random.default_rng(0).standard_normal(length)).astype("f4")
+    with warnings.catch_warnings(action="ignore"):  # librosa's: a window longer than the sound
+        expected = librosa_log_mel(waveform, NSYNTH)
+    assert expected.shape == (128, 1 + length // 512)
+    np.testing.assert_allclose(log_mel(waveform, NSYNTH).numpy(), expected, rtol=0, atol=1e-5)
+
+
+def test_log_mel_does_not_hide_what_is_not_a_number():
+    waveform = sound(1, 16000)
+    waveform[8000] = np.nan
+    assert torch.isnan(log_mel(waveform, NSYNTH)).any(dim=0).nonzero().flatten().tolist() == [15, 16]
 
 
 def test_log_mel_does_not_depend_on_level_nor_change_its_input():
@@ -126,6 +146,33 @@ def test_normalised_is_by_band_and_leaves_the_cache_alone(nsynth_root):
             expected = (before[row, band].astype(np.float64) - cache.mean[band]) / cache.std[band]
             np.testing.assert_allclose(patch[band], expected, rtol=1e-4, atol=1e-5)
     assert np.array_equal(cache.patches, before)
+
+
+def test_prefetch_asks_for_the_pages_of_each_run_of_patches_once(nsynth_root, monkeypatch):
+    cache, asked = extract(datasets.load("nsynth"), SMALL, workers=1, progress=False), []
+
+    class Pages(mmap.mmap):
+        def madvise(self, *advice):
+            asked.append(advice)
+            super().madvise(*advice)
+
+    row, header = 12 * 7 * 2, cache.patches.offset
+    with open(paths.features_dir("nsynth", SMALL.id) / "patches.npy", "rb") as file:
+        pages = Pages(file.fileno(), 0, prot=mmap.PROT_READ)
+    patches = np.ndarray.__new__(np.memmap, cache.patches.shape, np.float16, pages, header)
+    patches.offset = header
+    mapped = replace(cache, patches=patches)
+    mapped.prefetch(np.array([9, 2, 40, 3, 9, 41, 4]))
+    starts = [header + first * row for first in (2, 9, 40)]
+    ends = [header + (last + 1) * row for last in (4, 9, 41)]
+    assert [start % mmap.PAGESIZE for _, start, _ in asked] == [0] * 3
+    assert all(0 <= begin - start < mmap.PAGESIZE for begin, (_, start, _) in zip(starts, asked, strict=True))
+    assert [start + length for _, start, length in asked] == ends
+    asked.clear()
+    mapped.prefetch(np.empty(0, dtype=np.int64))
+    replace(cache, patches=np.array(patches)).prefetch(np.arange(3))  # in memory: nothing to ask for
+    assert asked == []
+    assert np.array_equal(mapped.normalised(np.arange(42)), cache.normalised(np.arange(42))) and len(asked) == 1
 
 
 def test_test_clips_do_not_enter_the_statistics(nsynth_root):

@@ -224,7 +224,7 @@ def test_batches_take_every_unlabelled_patch_before_any_comes_again(trainable, t
 
 def test_patches_come_normalised_with_the_labels_of_their_files(trainable, tmp_path):
     t = trainer(tmp_path)
-    part = t.indices(0, t.labelled, 3, 4)
+    part, _ = t.indices(3, unlabelled=True)
     batch, files = t.batch(3, unlabelled=True), t.source.cache.clip_of_patch[part.numpy()]
     np.testing.assert_array_equal(batch.labelled.numpy(), t.source.cache.normalised(part.numpy()))
     assert batch.labels.tolist() == [t.dataset.classes.index(t.dataset.clips[i].label) for i in files]
@@ -233,7 +233,30 @@ def test_patches_come_normalised_with_the_labels_of_their_files(trainable, tmp_p
 
 def test_a_batch_larger_than_the_pool_goes_round_it(trainable, tmp_path):
     t = trainer(tmp_path, replace(RUN, training=replace(RUN.training, unlabelled_batch=50)))
-    assert np.bincount(t.indices(2, t.unlabelled, 0, 50).numpy())[t.unlabelled].min() == 1
+    assert np.bincount(t.indices(0, unlabelled=True)[1].numpy())[t.unlabelled].min() == 1
+
+
+def test_the_next_batch_is_prefetched_where_patches_stay_on_the_disk(trainable, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(training.FeatureCache, "prefetch", lambda self, rows: asked.append(rows.tolist()))
+    resident = trainer(tmp_path)
+    asked.clear()  # all of them were read once
+    resident.batch(0, unlabelled=True)
+    assert asked == []
+    monkeypatch.setattr(training, "RESIDENT_BYTES", 0)
+    mapped = trainer(tmp_path)
+    for unlabelled in (True, False):
+        mapped.batch(0, unlabelled)
+        assert asked[-1] == torch.cat(mapped.indices(1, unlabelled)).tolist()
+        assert_close(mapped.batch(0, unlabelled).labelled, resident.batch(0, unlabelled).labelled, rtol=0, atol=0)
+
+
+def test_a_net_that_cannot_be_compiled_is_trained_as_it_is(trainable, tmp_path, capsys):
+    record = train(RUN, device="cpu", folder=tmp_path / "compiled", progress=False, compiled=True)
+    assert "not compiled, training goes on without (CUDA graphs need a GPU)" in capsys.readouterr().err
+    plain = train(RUN, device="cpu", folder=tmp_path / "plain" / "run", progress=False)
+    np.testing.assert_array_equal(record.kept, plain.kept)
+    assert record.provenance["compiled"] is False
 
 
 # The hidden truth
