@@ -21,6 +21,7 @@ from filelock import FileLock
 
 from fmuc import nsynth_gm, paths, scenes_sim
 from fmuc.errors import FmucError
+from fmuc.sound_file import read_mono
 
 SPLITS = ("train", "valid", "test")
 NSYNTH_FAMILIES = (
@@ -210,10 +211,9 @@ def read_audio(path: Path, sample_rate: int) -> np.ndarray:
         return FmucError(f"{paths.relative(path)}: {reason}; replace the file or take it out of the data set")
 
     try:
-        samples, file_rate = soundfile.read(path, dtype="float32", always_2d=True)
+        mono, file_rate = read_mono(path)
     except (soundfile.SoundFileError, OSError, TypeError, MemoryError) as error:
         raise refuse(f"cannot be read as sound ({error})") from None
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
     if file_rate != sample_rate:
         mono = soxr.resample(mono, file_rate, sample_rate, quality="HQ")
     if not mono.size:

@@ -1,0 +1,99 @@
+"""A cache of features on the disk: opened, checked, and read patch by patch (paper §III).
+
+It is a folder: ``patches.npy`` (P, F, T) float16, not normalised; ``index.npy`` (P,) clip of each patch; ``bands.npz``
+mean and standard deviation per band; ``features.json`` what it was made from.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+from dataclasses import asdict, dataclass
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+
+from fmuc import paths
+from fmuc.config import Features
+from fmuc.datasets import Dataset
+from fmuc.errors import FmucError
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureCache:
+    """An opened cache. ``patches`` (P, F, T) float16 memory map; ``clip_of_patch`` (P,) int64, ascending; ``mean``,
+    ``std`` (F,) float32 over the train split; ``digest`` of the data set it was made from."""
+
+    patches: np.ndarray
+    clip_of_patch: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    features: Features
+    digest: str
+
+    def patches_of(self, clip_indices: np.ndarray) -> np.ndarray:
+        """Indices of all patches of the given clips, clip by clip in the given order: int64."""
+        first = np.searchsorted(self.clip_of_patch, clip_indices, side="left")
+        counts = np.searchsorted(self.clip_of_patch, clip_indices, side="right") - first
+        before = np.cumsum(counts) - counts
+        return np.repeat(first - before, counts) + np.arange(counts.sum())
+
+    def normalised(self, indices: np.ndarray) -> np.ndarray:
+        """Patches ``indices`` (B,) with zero mean and unit variance per Mel band: float32 (B, F, T).
+
+        Mean and variance are those of the train split, so nothing of the test split enters training.
+        """
+        _will_need(self.patches, indices)  # else the disk would be asked for them page by page
+        patches = torch.from_numpy(self.patches[indices]).float()  # five times as fast as NumPy's conversion
+        return patches.sub_(torch.from_numpy(self.mean)[:, None]).div_(torch.from_numpy(self.std)[:, None]).numpy()
+
+    def prefetch(self, indices: np.ndarray) -> None:
+        """Ask the system to read the patches ``indices`` (B,) from the disk while this process goes on.
+
+        Without effect on patches that are in memory and on systems that take no such advice.
+        """
+        _will_need(self.patches, indices)
+
+
+def _will_need(patches: np.ndarray, indices: np.ndarray) -> None:
+    """Advise the system to read ``patches[indices]``, a memory map's, in the background."""
+    pages = patches.base
+    if not isinstance(pages, mmap.mmap) or not hasattr(pages, "madvise") or not len(indices):
+        return
+    rows = np.unique(indices)
+    ends = np.flatnonzero(np.diff(rows, append=rows[-1] + 2) > 1)  # of runs of neighbours: one request each
+    starts = np.r_[0, ends[:-1] + 1]
+    size, header = patches[0].nbytes, patches.offset
+    for first, last in zip(rows[starts].tolist(), rows[ends].tolist(), strict=True):
+        start = (header + first * size) // mmap.PAGESIZE * mmap.PAGESIZE
+        pages.madvise(mmap.MADV_WILLNEED, start, header + (last + 1) * size - start)
+
+
+def open_cache(dataset: Dataset, features: Features) -> FeatureCache:
+    """The cache of ``dataset`` with ``features``; :class:`FmucError` if it is missing, damaged or of other data."""
+    folder = paths.features_dir(dataset.name, features.id)
+    remedy = f"run 'python -m fmuc features --dataset {dataset.name} --profile PROFILE'"
+    if not folder.is_dir():
+        raise FmucError(f"no features under {paths.relative(folder)}: {remedy}")
+    try:
+        written = json.loads((folder / "features.json").read_text(encoding="utf-8"))
+        patches = np.load(folder / "patches.npy", mmap_mode="r")
+        clip_of_patch = np.load(folder / "index.npy")
+        with np.load(folder / "bands.npz") as bands:
+            mean, std = bands["mean"], bands["std"]
+    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
+        raise FmucError(f"{paths.relative(folder)} is damaged ({error!r}): {remedy}") from None
+    if written != made_from(dataset, features, len(clip_of_patch)):
+        raise FmucError(f"{paths.relative(folder)} was made from other data or by another version: {remedy}")
+    if patches.shape != (len(clip_of_patch), features.mel_bands, features.patch_frames):
+        raise FmucError(f"{paths.relative(folder)} is damaged (patches.npy has the shape {patches.shape}): {remedy}")
+    if hasattr(patches.base, "madvise"):
+        patches.base.madvise(mmap.MADV_RANDOM)  # what lies around a patch is not read with it
+    return FeatureCache(patches, clip_of_patch, mean, std, features, dataset.digest)
+
+
+def made_from(dataset: Dataset, features: Features, patches: int) -> dict:
+    """What decides whether a cache fits: content of ``features.json``."""
+    return {"version": 2, "dataset": dataset.name, "dataset_digest": dataset.digest, "features": asdict(features),
+            "patches": patches}
