@@ -1,6 +1,6 @@
 # Linux and macOS, GNU make 3.81 or newer. Every target sets up what it needs; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce figures notebooks test lint clean
+.PHONY: help setup reproduce figures notebooks bench test lint clean
 
 PYTHON ?= python3
 PROFILE ?= mini
@@ -44,6 +44,9 @@ figures: setup ## every figure and table of PROFILE from the shipped records, no
 
 notebooks: setup ## execute the notebooks anew and store their outputs in notebooks/
 	$(PY) -m fmuc notebooks --in-place --source shipped
+
+bench: setup ## our code beside a textbook's, as ratios: writes figures/bench.* (10 minutes on an idle machine)
+	$(PY) -m fmuc bench
 
 test: setup ## run every test
 	$(PY) -m pytest -n auto --dist loadfile
