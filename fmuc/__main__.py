@@ -7,10 +7,12 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from fmuc import data_commands, experiments, paths
+from fmuc.config import Run
 from fmuc.data_commands import show
 from fmuc.errors import FmucError
 
@@ -18,6 +20,8 @@ from fmuc.errors import FmucError
 def _features(args: argparse.Namespace) -> None:
     from fmuc import datasets, features
 
+    if args.scheduler:
+        _features_elsewhere(args)
     for name in _names(args):
         started, preset = time.monotonic(), experiments.preset(args.profile, name)
         cache = features.extract(datasets.load(name), preset.features, workers=args.workers)
@@ -26,13 +30,28 @@ def _features(args: argparse.Namespace) -> None:
                     "seconds": round(time.monotonic() - started, 1)})
 
 
+def _features_elsewhere(args: argparse.Namespace) -> None:
+    from fmuc import schedule
+
+    _refuse(schedule.extract_features(args.profile, _names(args), args.scheduler, workers=args.workers,
+                                      progress=not args.json))
+
+
+def _refuse(failures: Sequence) -> None:
+    """One error for what failed."""
+    if failures:
+        raise FmucError("; ".join(f"{f.run} failed: {f.message}" for f in failures))
+
+
 def _train(args: argparse.Namespace) -> None:
     from fmuc import train
 
     if args.variant is None:
-        return _train_plan(args)
+        return _train_runs(args, experiments.plan(args.profile, args.dataset))
     name = args.dataset or next(iter(experiments.presets(args.profile)))
     run = experiments.make_run(args.profile, name, args.variant, args.seed)
+    if args.scheduler:
+        return _train_runs(args, [run])
 
     def report(row: dict) -> None:
         print(json.dumps({"epoch": row["epoch"], "text": train.describe(row)}), flush=True)
@@ -43,15 +62,13 @@ def _train(args: argparse.Namespace) -> None:
         show(args, {"run": run.name, **record.results, "wall_seconds": record.provenance["wall_seconds"]})
 
 
-def _train_plan(args: argparse.Namespace) -> None:
+def _train_runs(args: argparse.Namespace, runs: Sequence[Run]) -> None:
     from fmuc import schedule
 
     started = time.monotonic()
-    runs = experiments.plan(args.profile, args.dataset)
     todo = len(schedule.missing(runs, args.profile))
-    failures = schedule.train_plan(runs, args.profile, device=args.device, workers=args.workers, compiled=args.compile)
-    if failures:
-        raise FmucError("; ".join(f"run {f.run} failed: {f.message}" for f in failures))
+    _refuse(schedule.train_plan(runs, args.profile, device=args.device, workers=args.workers, compiled=args.compile,
+                                scheduler=args.scheduler, runs_per_gpu=args.runs_per_gpu))
     show(args, {"runs": len(runs), "trained": todo, "seconds": round(time.monotonic() - started, 1),
                 "folder": paths.relative(paths.runs_dir(args.profile))})
 
@@ -89,7 +106,7 @@ def _notebooks(args: argparse.Namespace) -> None:
     summary = notebooks.execute(
         args.profile, source=args.source, dataset=args.dataset, only=args.only, force=args.force,
         workers=args.workers or 2, in_place=args.in_place,
-        parameters=dict(p.partition("=")[::2] for p in args.parameter),
+        parameters=dict(args.parameter),
     )
     print(json.dumps(summary.asdict(), indent=1) if args.json else summary)
     if summary.error:
@@ -106,7 +123,7 @@ def _reproduce(args: argparse.Namespace) -> None:
             if name in datasets.STAND_INS:
                 data_commands.render(argparse.Namespace(**{**vars(args), "name": name}))
         _features(args)
-        _train_plan(args)
+        _train_runs(args, experiments.plan(args.profile, args.dataset))
         args.source, args.only, args.in_place, args.parameter = "runs", None, False, []
         _notebooks(args)
     _compare(args)
@@ -127,6 +144,37 @@ def _bench(args: argparse.Namespace) -> None:
         bench.write(frame)
         cost_plots.write_growth(growth.growth())
     print(frame.to_json(orient="records", indent=1) if args.json else bench.readable(frame).to_string(index=False))
+    if failed := frame.loc[frame["met"] == "failed", "note"].tolist():
+        raise FmucError("; ".join(failed))
+
+
+def _scale(args: argparse.Namespace) -> None:
+    from fmuc import scaling
+
+    overhead, waiting, gpus = scaling.report(progress=not args.json)
+    scaling.write(overhead, waiting, gpus)
+    tables = {"overhead": asdict(overhead), "waiting": json.loads(waiting.to_json(orient="records")),
+              "gpus": json.loads(gpus.to_json(orient="records"))}
+    print(json.dumps(tables, indent=1) if args.json else scaling.readable(overhead, waiting, gpus))
+
+
+def _precision(args: argparse.Namespace) -> None:
+    from fmuc import precision
+
+    for name in _names(args):
+        frame = precision.compare(args.profile, name, device=args.device, workers=args.workers, progress=not args.json)
+        precision.write(frame, name)
+        print(frame.reset_index().to_json(orient="records", indent=1) if args.json
+              else precision.readable(frame).to_string())
+
+
+def _torture(args: argparse.Namespace) -> None:
+    from fmuc.torture import torture
+
+    report = torture(args.profile, kills=args.kills, seed=args.seed, folder=args.folder, progress=not args.json)
+    print(json.dumps(report.asdict(), indent=1) if args.json else report)
+    if report.identical < report.runs:
+        raise FmucError(f"{report.runs - report.identical} of {report.runs} killed runs ended differently")
 
 
 def _ship(args: argparse.Namespace) -> None:
@@ -138,8 +186,33 @@ def _ship(args: argparse.Namespace) -> None:
     show(args, {"records": len(copied), "folder": paths.relative(paths.records_dir(args.profile, "shipped"))})
 
 
+def _verify(args: argparse.Namespace) -> None:
+    from fmuc.verify import verify
+
+    report = verify(args.profile, args.source, args.dataset)
+    print(json.dumps(report.asdict(), indent=1) if args.json else report)
+    if report.problems:
+        raise FmucError(f"{len(report.problems)} things are not as they should be")
+
+
 def _names(args: argparse.Namespace) -> list[str]:
     return [args.dataset] if args.dataset else list(experiments.presets(args.profile))
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not (sign and name.isidentifier()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, value
+
+
+def _require_sense(args: argparse.Namespace) -> None:
+    """Refuse numbers that no command can use."""
+    workers, seed = getattr(args, "workers", None), getattr(args, "seed", 0)
+    if workers is not None and workers < 1:
+        raise FmucError(f"--workers must be at least 1, not {workers}")
+    if not 0 <= seed < 2**32:
+        raise FmucError(f"--seed must be a whole number from 0 to {2**32 - 1}, not {seed}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -161,15 +234,18 @@ def _parser() -> argparse.ArgumentParser:
                        "help": "records trained here (runs) or those of the repository (shipped)"},
             "compile": {"action": "store_true", "help": "train with CUDA graphs (torch.compile) where they work"},
             "force": {"action": "store_true", "help": "make it again although it is there"},
+            "scheduler": {"metavar": "ADDRESS", "help": "send the work to a Dask cluster: its scheduler's address or "
+                          "file (docs/cluster.md)"},
+            "runs-per-gpu": {"type": int, "default": 1, "metavar": "N", "help": "runs that share a GPU (default: 1)"},
         }
         for option in options:
             command.add_argument(f"--{option}", **known[option])
         return command
 
     data_commands.add_parser(commands)
-    add("features", _features, "extract log-Mel patches", "dataset", "workers")
+    add("features", _features, "extract log-Mel patches", "dataset", "workers", "scheduler")
     train = add("train", _train, "train one run, or every missing run of the plan",
-                "dataset", "device", "workers", "seed", "compile")
+                "dataset", "device", "workers", "seed", "compile", "scheduler", "runs-per-gpu")
     train.add_argument("--variant", help=f"one of: {', '.join(experiments.VARIANTS)} (default: the whole plan)")
     train.add_argument("--json-lines", action="store_true", help="one JSON line per epoch instead of a progress bar")
     plan = add("plan", _plan, "runs of Tables I and II: work, memory, disk, hours here and expected on a GPU",
@@ -180,15 +256,27 @@ def _parser() -> argparse.ArgumentParser:
                     "workers")
     notebooks.add_argument("--only", nargs="+", metavar="NN", help="only notebooks whose names start so")
     notebooks.add_argument("--in-place", action="store_true", help="store the outputs in notebooks/")
-    notebooks.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
+    notebooks.add_argument("-p", "--parameter", action="append", default=[], type=_assignment, metavar="NAME=VALUE")
     reproduce = add("reproduce", _reproduce, "everything: sound files, features, runs, notebooks, figures, tables",
-                    "dataset", "device", "workers", "seed", "compile", "force")
+                    "dataset", "device", "workers", "seed", "compile", "force", "scheduler", "runs-per-gpu")
     data_commands.add_soundfont_option(reproduce)
     add("figures", _figures, "figures and tables from the shipped records", "dataset", "force", "workers")
     bench = add("bench", _bench, "our code beside a textbook's, as ratios; a whole run writes figures/bench.*",
                 profile=False)
     bench.add_argument("--jobs", nargs="+", metavar="JOB", help="only these, as fm-step log-mel memory")
     bench.add_argument("--quick", action="store_true", help="smaller batches, a rough picture")
+    add("scale", _scale, "cost of scheduling here, 1,000 workers simulated, the paper's plan on GPUs; writes "
+        "figures/scaling.*", profile=False)
+    add("precision", _precision, "Table II once more in float32, beside bfloat16: trains, writes figures/precision-*",
+        "dataset", "device", "workers")
+    torture = add("torture", _torture, "kill a run (SIGKILL) at random moments, again and again: it must end the same",
+                  "seed", profile=False)
+    torture.add_argument("--kills", type=int, default=20, metavar="N", help="runs to kill, each up to four times (20)")
+    torture.add_argument("--profile", default="smoke", help="whose FMUC run to take (default: smoke, seconds a run)")
+    torture.add_argument("--folder", type=Path, help="where to work (default: a new folder in the data folder)")
+    check = add("verify", _verify, "records, splits, tables, figures, notebooks and README against each other",
+                "source", "dataset")
+    check.set_defaults(source="shipped")
     add("ship", _ship, "copy the profile's records into data/records and write the README's tables (maintainers)")
     predict = add("predict", _predict, "class, mean and std of a trained run on sound files, and what its rule says",
                   "seed", profile=False)
@@ -201,8 +289,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     args = _parser().parse_args(arguments)
     try:
+        _require_sense(args)
         args.function(args)
-    except (FmucError, ValueError) as error:
+    except FmucError as error:
         print(f"fmuc: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

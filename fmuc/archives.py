@@ -98,7 +98,7 @@ def _require_count(file: BinaryIO, zipped: zipfile.ZipFile) -> None:
     """zipfile does not compare the number of entries, so that a damaged length in the directory could hide some."""
     file.seek(-22 - len(zipped.comment), 2)
     signature, count = struct.unpack("<4s6xH10x", file.read(22))  # the record at the end
-    if signature == b"PK\5\6" and count not in (0xFFFF, len(zipped.infolist())):  # 0xFFFF: stated elsewhere
+    if signature != b"PK\5\6" or count not in (0xFFFF, len(zipped.infolist())):  # 0xFFFF: stated elsewhere
         raise zipfile.BadZipFile("some entries of its directory cannot be found")
 
 

@@ -64,14 +64,15 @@ def run(jobs: Sequence[str] = (), *, quick: bool = False, progress: bool = True)
     """Measure ``jobs`` (keys of ``JOBS``; default: all) one after another: one row per figure of merit.
 
     ``quick``: smaller batches and fewer repeats, a rough picture within two minutes. Columns: job, reference, ours,
-    unit, ratio, target, met ("yes", "no", "–": none), note. Raises :class:`FmucError` for an unknown or failed job.
+    unit, ratio, target, met ("yes", "no", "–": none, "failed": the note says why), note. Raises :class:`FmucError` for
+    an unknown job.
     """
     for name in jobs:
         if name not in JOBS:
             raise FmucError(f"unknown job {name!r} of the benchmark: choose from {', '.join(JOBS)}")
     chosen = jobs or [name for name, job in JOBS.items() if not (quick and job.slow)]
     bar = tqdm(chosen, "benchmark", unit="job", disable=not progress)
-    return table([row for name in bar for row in _measure(name, quick)])
+    return table([row for name in bar for row in _measured(name, quick)])
 
 
 def table(rows: Sequence[Row]) -> pd.DataFrame:
@@ -84,6 +85,14 @@ def environment(threads: int) -> dict[str, str]:
     """Variables of a job's process: allocator and number of threads, the same for the textbook and for ours."""
     variables = schedule.environment(threads)
     return variables | ({f"{name}_NUM_THREADS": str(threads) for name in ("OPENBLAS", "NUMBA")} if threads else {})
+
+
+def _measured(name: str, quick: bool) -> list[Row]:
+    """The rows of a job, or one that says how it failed: what the others measured is not lost."""
+    try:
+        return _measure(name, quick)
+    except FmucError as error:
+        return [Row(name, *[float("nan")] * 2, "", float("nan"), failed=True, note=str(error))]
 
 
 def _measure(name: str, quick: bool) -> list[Row]:
@@ -110,7 +119,7 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
     shown = frame.copy()
     for column in ("reference", "ours"):
         shown[column] = frame[column].map(digits) + " " + frame["unit"].where(frame[column].notna(), "")
-    shown["ratio"] = frame["ratio"].map("{:.2f}".format)
+    shown["ratio"] = frame["ratio"].map(lambda ratio: "–" if np.isnan(ratio) else f"{ratio:.2f}")
     return shown.drop(columns="unit")
 
 
@@ -142,6 +151,7 @@ def write(frame: pd.DataFrame) -> list[Path]:
 @figure_files.styled
 def ratio_bars(frame: pd.DataFrame) -> Figure:
     """Bars with the targets as lines: above, ratios that should be large, below, the used part of what is allowed."""
+    frame = frame.dropna(subset="ratio")
     most, target = frame["target"].str.startswith("≤"), frame["target"].str.extract(r"([\d.]+)")[0].astype(float)
     above = frame.assign(bar=frame["ratio"], line=target)[~most]
     below = frame.assign(bar=frame["ratio"] / target, line=1.0)[most]

@@ -26,7 +26,7 @@ from fmuc.augment import augment
 from fmuc.config import Features, Run
 from fmuc.datasets import Clip, Dataset, read_audio
 from fmuc.errors import FmucError
-from fmuc.metrics import PseudoLabelCounts
+from fmuc.selection import PseudoLabelCounts
 
 CPU = torch.device("cpu")
 LONGEST = {False: 30.0, True: 2.0}  # seconds that one step of the textbook's may take, by ``quick``
@@ -45,11 +45,12 @@ class Row(NamedTuple):
     target: float = float("nan")
     at_most: bool = False
     note: str = ""
+    failed: bool = False
 
     @property
     def met(self) -> str:
         if np.isnan(self.target):
-            return "–"
+            return "failed" if self.failed else "–"
         return "yes" if (self.ratio <= self.target if self.at_most else self.ratio >= self.target) else "no"
 
     @property

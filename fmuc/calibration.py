@@ -24,7 +24,7 @@ from fmuc.config import Features, Run, run_from_dict
 from fmuc.cost import wait
 from fmuc.errors import FmucError
 from fmuc.feature_cache import FeatureCache
-from fmuc.metrics import PseudoLabelCounts
+from fmuc.selection import PseudoLabelCounts
 
 Kind = tuple[str, int | None]  # data set; dropout passes of the weak view, None: a supervised step
 LONGEST = 0.6  # seconds of a step on a CPU above which a part of its batch is timed: a patch costs the same there

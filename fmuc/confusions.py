@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from fmuc import paths
+from fmuc import published
 from fmuc.metrics import row_normalised
 from fmuc.tables import paper_dataset
 
@@ -20,7 +20,7 @@ def named_confusions(fm: np.ndarray, fmuc: np.ndarray, classes: Sequence[str], d
     of the class was kept); of our FixMatch: wrong and kept (how many) and place (among all kinds of its mistakes by
     share, 1 the most frequent; missing if never made). Empty where the paper has no such data set or names none.
     """
-    named = pd.read_csv(paths.PUBLISHED / "fig3.csv")
+    named = published.read("fig3")
     named = named.loc[named["dataset"] == paper_dataset(dataset), ["true", "pseudo_label", "share"]]
     shares, other = (100 * row_normalised(kept[: len(classes)]) for kept in (fm, fmuc))
     mistakes, rows = shares[(shares > 0) & ~np.eye(len(classes), dtype=bool)], []

@@ -27,6 +27,7 @@ SPLITS = ("train", "valid", "test")
 NSYNTH_FAMILIES = (
     "bass", "brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string", "synth_lead", "vocal",
 )  # in the order of NSynth's family ids
+RATES = (1000, 2_000_000)  # Hz; what is recorded for bats is within
 _NSYNTH_FIELDS = ("instrument_str", "instrument_family_str")
 _REMEDY = "unpack the archive again or see data/README.md"
 
@@ -121,7 +122,7 @@ def _read_index(path: Path) -> dict:
         notes = json.loads(path.read_text(encoding="utf-8"), object_hook=only_used_fields)
     except json.JSONDecodeError as error:
         raise FmucError(f"{where}, line {error.lineno}: not valid JSON ({error.msg}); {_REMEDY}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # not UTF-8, a number of thousands of digits, too deep
         raise FmucError(f"{where}: cannot be read ({error}); {_REMEDY}") from None
     if not isinstance(notes, dict) or not notes:
         raise FmucError(f"{where}: must be a non-empty JSON object of notes; {_REMEDY}")
@@ -212,8 +213,10 @@ def read_audio(path: Path, sample_rate: int) -> np.ndarray:
 
     try:
         mono, file_rate = read_mono(path)
-    except (soundfile.SoundFileError, OSError, TypeError, MemoryError) as error:
+    except (soundfile.SoundFileError, OSError, TypeError, ValueError, MemoryError) as error:
         raise refuse(f"cannot be read as sound ({error})") from None
+    if not RATES[0] <= file_rate <= RATES[1]:  # resampled, a few samples a second would become millions
+        raise refuse(f"has a sample rate of {file_rate} Hz")
     if file_rate != sample_rate:
         mono = soxr.resample(mono, file_rate, sample_rate, quality="HQ")
     if not mono.size:

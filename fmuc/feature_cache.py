@@ -6,18 +6,23 @@ mean and standard deviation per band; ``features.json`` what it was made from.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import mmap
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
 
 from fmuc import paths
+from fmuc.array_files import map_npy, read_npy, read_npz
 from fmuc.config import Features
 from fmuc.datasets import Dataset
 from fmuc.errors import FmucError
+
+CHECKED = ("index.npy", "bands.npz")  # by their SHA-256 in features.json
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,19 +83,44 @@ def open_cache(dataset: Dataset, features: Features) -> FeatureCache:
         raise FmucError(f"no features under {paths.relative(folder)}: {remedy}")
     try:
         written = json.loads((folder / "features.json").read_text(encoding="utf-8"))
-        patches = np.load(folder / "patches.npy", mmap_mode="r")
-        clip_of_patch = np.load(folder / "index.npy")
-        with np.load(folder / "bands.npz") as bands:
-            mean, std = bands["mean"], bands["std"]
-    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
-        raise FmucError(f"{paths.relative(folder)} is damaged ({error!r}): {remedy}") from None
-    if written != made_from(dataset, features, len(clip_of_patch)):
-        raise FmucError(f"{paths.relative(folder)} was made from other data or by another version: {remedy}")
-    if patches.shape != (len(clip_of_patch), features.mel_bands, features.patch_frames):
-        raise FmucError(f"{paths.relative(folder)} is damaged (patches.npy has the shape {patches.shape}): {remedy}")
+        sums = written.pop("sha256", None)  # older caches have none
+        clip_of_patch = read_npy(folder / "index.npy")
+        if written != made_from(dataset, features, clip_of_patch.size):
+            raise FmucError(f"{paths.relative(folder)} was made from other data or by another version: {remedy}")
+        if sums is not None and sums != checksums(folder):
+            raise ValueError(f"{' or '.join(CHECKED)} is not as it was written")
+        _check_index(clip_of_patch, len(dataset.clips))
+        bands = read_npz(folder / "bands.npz")
+        mean, std = (_band(bands[name], name, features) for name in ("mean", "std"))
+        patches = map_npy(folder / "patches.npy")
+        if (patches.shape, patches.dtype) != ((len(clip_of_patch), features.mel_bands, features.patch_frames), "f2"):
+            raise ValueError(f"patches.npy holds {patches.dtype} {patches.shape}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, BadZipFile) as error:
+        raise FmucError(f"{paths.relative(folder)} is damaged ({type(error).__name__}: {error}): {remedy}") from None
     if hasattr(patches.base, "madvise"):
         patches.base.madvise(mmap.MADV_RANDOM)  # what lies around a patch is not read with it
     return FeatureCache(patches, clip_of_patch, mean, std, features, dataset.digest)
+
+
+def _check_index(clip_of_patch: np.ndarray, clips: int) -> None:
+    """Every clip in its turn, with one patch at least, or ``ValueError``."""
+    plain = clip_of_patch.ndim == 1 and clip_of_patch.dtype == np.int64
+    if not (plain and (np.diff(clip_of_patch) >= 0).all() and np.array_equal(np.unique(clip_of_patch),
+                                                                             np.arange(clips))):
+        raise ValueError(f"index.npy does not number the patches of {clips} clips")
+
+
+def _band(values: np.ndarray, name: str, features: Features) -> np.ndarray:
+    """Checked: a finite number per Mel band, a standard deviation above zero."""
+    if values.shape != (features.mel_bands,) or values.dtype != np.float32 or not np.isfinite(values).all() or (
+            name == "std" and values.min() <= 0):
+        raise ValueError(f"bands.npz: {name} must be {features.mel_bands} finite numbers")
+    return values
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of the small files of a cache. The patches have none: it would be computed whenever a run begins."""
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in CHECKED}
 
 
 def made_from(dataset: Dataset, features: Features, patches: int) -> dict:

@@ -28,7 +28,7 @@ from fmuc import paths
 from fmuc.config import Features
 from fmuc.datasets import Dataset, read_audio
 from fmuc.errors import FmucError
-from fmuc.feature_cache import FeatureCache, made_from, open_cache
+from fmuc.feature_cache import FeatureCache, checksums, made_from, open_cache
 from fmuc.spectrogram import cut_patches, log_mel
 
 _CHUNK = 64  # clips per task; fixed, so that the statistics do not depend on the number of workers
@@ -153,7 +153,7 @@ def _write_cache(folder: Path, dataset: Dataset, features: Features, parts: Iter
     std = np.maximum(np.sqrt(np.maximum(mean_square - mean**2, 0)), _MIN_STD)
     np.savez(folder / "bands.npz", mean=mean.astype(np.float32), std=std.astype(np.float32))
     np.save(folder / "index.npy", np.repeat(np.arange(len(counts)), counts))
-    written = json.dumps(made_from(dataset, features, sum(counts)), indent=1)
+    written = json.dumps(made_from(dataset, features, sum(counts)) | {"sha256": checksums(folder)}, indent=1)
     (folder / "features.json").write_text(written + "\n", encoding="utf-8")
 
 

@@ -1,11 +1,13 @@
 """Figures and tables as files: one style, byte-stable output, and a row of the manifest with data, runs and checksums.
 
+A row ties its files to the records that they were made from: each run with the digest of its record (``fmuc verify``).
 ``figures/<profile>[-<data set>]/<name>.{png,svg,csv}`` or ``.{md,csv}``; ``manifest/<name>.json`` beside them is the
 row. One file a row, so that notebooks that run at the same time cannot lose each other's.
 """
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import os
@@ -26,6 +28,7 @@ from fmuc.runs import Record
 STYLE = Path(__file__).with_name("fmuc.mplstyle")
 styled = plt.style.context(STYLE)  # decorates every function that draws, whatever style its caller has set
 WIDTHS = {"column": 3.5, "double": 7.16}  # inches
+ROW = ("name", "kind", "profile", "alt", "datasets", "runs", "files")  # keys of a row of the manifest
 _METADATA = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}  # neither dates nor versions
 
 
@@ -50,15 +53,19 @@ def save_figure(fig: Figure, name: str, profile: str, *, dataset: str = "", reco
         fig.savefig(buffer, format=kind, metadata=metadata)
         contents[f"{name}.{kind}"] = buffer.getvalue()
     if data is not None:
-        contents[f"{name}.csv"] = _csv(pd.DataFrame(data))
+        contents[f"{name}.csv"] = csv_bytes(pd.DataFrame(data))
     return _save(name, profile, dataset, "figure", contents, records, alt)
 
 
 def save_table(frame: pd.DataFrame, name: str, profile: str, *, dataset: str = "", records: Sequence[Record] = (),
                alt: str) -> dict:
     """Write a table as Markdown and CSV and its row of the manifest; returns the row (see :func:`save_figure`)."""
-    contents = {f"{name}.md": f"{markdown(frame)}\n".encode(), f"{name}.csv": _csv(frame)}
-    return _save(name, profile, dataset, "table", contents, records, alt)
+    return _save(name, profile, dataset, "table", table_files(frame, name), records, alt)
+
+
+def table_files(frame: pd.DataFrame, name: str) -> dict[str, bytes]:
+    """Contents of a table's files by their names."""
+    return {f"{name}.md": f"{markdown(frame)}\n".encode(), f"{name}.csv": csv_bytes(frame)}
 
 
 def manifest(profile: str, dataset: str = "") -> list[dict]:
@@ -76,7 +83,13 @@ def markdown(frame: pd.DataFrame) -> str:
     return escaped.to_markdown(disable_numparse=True)
 
 
-def _csv(frame: pd.DataFrame) -> bytes:
+def plain(text: str) -> str:
+    """``text`` for Markdown in which no class or file of your own audio can be taken for HTML, whatever its name."""
+    return html.escape(text, quote=False)
+
+
+def csv_bytes(frame: pd.DataFrame) -> bytes:
+    """Content of the CSV file of a figure's or table's data."""
     numbered = isinstance(frame.index, pd.RangeIndex)
     return frame.to_csv(index=not numbered, float_format="%.6g", lineterminator="\n").encode()
 
@@ -88,12 +101,10 @@ def _save(name: str, profile: str, dataset: str, kind: str, contents: Mapping[st
     if not alt.strip():
         raise FmucError(f"{kind} {name!r} has no alt text: say in 'alt' what it shows")
     folder = paths.figures_dir(profile, dataset)
-    row = {
-        "name": name, "kind": kind, "profile": profile, "alt": alt,
-        "datasets": sorted({record.run.dataset for record in records}),
-        "runs": sorted(record.run.name for record in records),
-        "files": {file: sha256(content).hexdigest() for file, content in contents.items()},
-    }
+    runs = {record.run.name: record.digest for record in sorted(records, key=lambda record: record.run.name)}
+    sums = {file: sha256(content).hexdigest() for file, content in contents.items()}
+    datasets = sorted({record.run.dataset for record in records})
+    row = dict(zip(ROW, (name, kind, profile, alt, datasets, runs, sums), strict=True))
     for file, content in contents.items():
         write_file(folder / file, content)
     write_file(folder / "manifest" / f"{name}.json", (json.dumps(row, indent=1, ensure_ascii=False) + "\n").encode())

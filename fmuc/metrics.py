@@ -3,29 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torch import Tensor
-
-from fmuc.selection import PseudoLabels
-
-
-class PseudoLabelCounts:
-    """What happened to the unlabelled examples of an epoch, accumulated on the device without synchronisation.
-
-    ``kept``: (C + 1, C) kept pseudo-labels, true class by pseudo-label; ``seen``: (C + 1,) examples offered. The last
-    row counts examples whose true class is unknown (-1).
-    """
-
-    def __init__(self, classes: int, device: torch.device | str = "cpu") -> None:
-        self.classes = classes
-        self.kept = torch.zeros(classes + 1, classes, dtype=torch.int64, device=device)
-        self.seen = torch.zeros(classes + 1, dtype=torch.int64, device=device)
-
-    def update(self, true: Tensor, pseudo: PseudoLabels) -> None:
-        """Add one batch; ``true`` (B,) with -1 where unknown. True labels serve this count only, never training."""
-        row = torch.where(true < 0, self.classes, true)
-        self.seen.index_add_(0, row, torch.ones_like(row))
-        self.kept.view(-1).index_add_(0, row * self.classes + pseudo.labels, pseudo.mask.long())
 
 
 def quality(kept: np.ndarray) -> float:
@@ -62,7 +39,12 @@ def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
-    """Guo et al. 2017 [12]: mean |accuracy - confidence| over equal-width bins (lo, hi], weighted by bin size."""
+    """Guo et al. 2017 [12]: mean |accuracy - confidence| over equal-width bins (lo, hi], weighted by bin size.
+
+    NaN for no examples at all.
+    """
+    if not len(confidence):
+        return float("nan")
     index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     gap = np.bincount(index, weights=correct.astype(float) - confidence, minlength=bins)
     return float(np.abs(gap).sum() / len(confidence))

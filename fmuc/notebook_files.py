@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import tempfile
@@ -48,7 +49,7 @@ def read(path: Path) -> NotebookNode:
     """A notebook in the current format; :class:`FmucError` if the file is none."""
     try:
         return nbformat.v4.upgrade(nbformat.read(path, as_version=4))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, nbformat.ValidationError) as error:
+    except Exception as error:  # nbformat lets errors of many kinds through
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FmucError(f"{paths.relative(path)}: not a readable notebook ({reason}): restore it from git") from None
 
@@ -90,10 +91,11 @@ def _typed(name: str, parameter: str, value: object, default: object) -> object:
     """``value`` in the default's type; text stands for a literal unless the default is text. None takes any value."""
     wanted, given = type(default), value
     if isinstance(value, str) and wanted is not str:
-        with suppress(ValueError, SyntaxError):  # else it stays text
+        with suppress(ValueError, SyntaxError, MemoryError, RecursionError):  # else it stays text
             value = ast.literal_eval({"true": "True", "false": "False"}.get(value, value))
     if {wanted, type(value)} in ({float, int}, {list, tuple}) and wanted is not int:
-        value = wanted(value)
+        with suppress(OverflowError):  # a whole number that no float can hold
+            value = wanted(value)
     if default is not None and type(value) is not wanted:
         raise FmucError(f"{name}: parameter {parameter} must be of type {wanted.__name__}, "
                         f"as its default {default!r}, not {given!r}")
@@ -111,8 +113,22 @@ def digest(files: Iterable[Path], root: Path | None = None) -> str:
     return state.hexdigest()
 
 
-def store(notebook: Path, executed: Path) -> None:
+def records_digest(folder: Path) -> str:
+    """:func:`digest` of a folder of run records, hidden files left out."""
+    files = (file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))
+    return digest(sorted(files), folder)
+
+
+def outputs_digest(notebook: NotebookNode) -> str:
+    """First 12 hex digits of the SHA-256 of the code cells and what they show."""
+    cells = [(cell.source, cell.outputs) for cell in notebook.cells if cell.cell_type == "code"]
+    return sha256(json.dumps(cells, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def store(notebook: Path, executed: Path, records: str = "") -> None:
     """Put the outputs of ``executed`` (papermill's copy) into ``notebook``, whose cells, ids and parameters stay.
+
+    Its metadata tell what they rest on: the digest of the ``records`` that were read, and that of code and outputs.
 
     Left out is what differs between machines and times: papermill's and the kernel's metadata, progress bars, widgets,
     absolute paths. Raises :class:`FmucError` if the cells differ or the file would be larger than :data:`LARGEST`.
@@ -128,7 +144,10 @@ def store(notebook: Path, executed: Path) -> None:
             count += bool(cell.source.strip())
             cell.execution_count = count if cell.source.strip() else None
             cell.outputs = _clean(source.outputs, cell.execution_count)
-    result.metadata = NotebookNode({"kernelspec": KERNELSPEC, "language_info": {"name": "python"}})
+    result.metadata = nbformat.from_dict({
+        "fmuc": {"outputs": outputs_digest(result), "records": records},
+        "kernelspec": KERNELSPEC, "language_info": {"name": "python"},
+    })
     _write(notebook, nbformat.writes(result) + "\n")
 
 

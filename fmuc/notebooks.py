@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import signal
 import time
 from collections import deque
@@ -31,13 +32,15 @@ COMMON = ("profile", "source", "dataset")  # parameters of every notebook
 class Job:
     """One notebook, where its executed copy goes, and the values of all its parameters.
 
-    ``fingerprint`` changes whenever the outputs may; ``parameters_cell`` is a position in the notebook, from 0.
+    ``fingerprint`` changes whenever the outputs may, ``records`` with the run records that they are made from;
+    ``parameters_cell`` is a position in the notebook, from 0.
     """
 
     notebook: Path
     output: Path
     parameters: dict[str, object]
     fingerprint: str
+    records: str
     parameters_cell: int
 
     @property
@@ -114,7 +117,7 @@ def execute(
     if in_place:
         for job in jobs:
             if outcomes[job.name].status in ("ran", "up to date"):
-                notebook_files.store(job.notebook, job.output)
+                notebook_files.store(job.notebook, job.output, job.records)
     results = sorted({paths.relative(job.output.parent.parent) for job in jobs})
     return Summary(tuple(outcomes[job.name] for job in jobs), time.perf_counter() - start, tuple(results))
 
@@ -126,6 +129,9 @@ def _job(path: Path, given: Mapping[str, object], code: str, in_place: bool) -> 
         if not isinstance(known.get(name), str):
             raise FmucError(f"{path.name}: its parameters cell must set {name} to a text")
     values = notebook_files.bind(known, given, path.name)
+    for name, pattern in (("profile", "[a-z0-9-]{1,40}"), ("dataset", "[a-z0-9-]{0,40}")):  # they name folders
+        if not re.fullmatch(pattern, values[name]):
+            raise FmucError(f"{path.name}: {name} must be small letters, digits and hyphens, not {values[name]!r}")
     if in_place and values != known:
         changed = next(name for name in known if values[name] != known[name])
         raise FmucError(f"{path.name}: notebooks are stored with their default parameters: "
@@ -135,10 +141,10 @@ def _job(path: Path, given: Mapping[str, object], code: str, in_place: bool) -> 
     except ValueError as error:
         raise FmucError(f"{path.name}: {error}") from None
     cells = [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in notebook.cells]
-    data = notebook_files.digest(sorted(file for file in records.rglob("*") if file.is_file()), records)
+    data = notebook_files.records_digest(records)
     fingerprint = sha256(json.dumps([cells, values, code, data], sort_keys=True, default=repr).encode()).hexdigest()
     output = paths.figures_dir(values["profile"], values["dataset"]) / "notebooks" / path.name
-    return Job(path, output, values, fingerprint, notebook_files.parameters_cell(notebook, path.name))
+    return Job(path, output, values, fingerprint, data, notebook_files.parameters_cell(notebook, path.name))
 
 
 def _batch(jobs: list[Job], force: bool, workers: int, progress: bool) -> dict[str, Outcome]:
@@ -236,9 +242,10 @@ def _first_line(kind: str, message: object) -> str:
 
 def _manifest(job: Job) -> dict[str, str]:
     try:
-        return json.loads((job.output.parent / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}  # nothing is known to be up to date
+        known = json.loads((job.output.parent / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        known = None
+    return known if isinstance(known, dict) else {}  # nothing is known to be up to date
 
 
 def _remember(job: Job, fingerprint: str | None) -> None:

@@ -118,7 +118,7 @@ def load_own(folder: Path, name: str) -> Dataset:
         if row["id"] in clips:
             raise FmucError(f"{where}: the id {row['id']!r} occurs twice; {_AGAIN}")
         clips[row["id"]] = Clip(row["id"], base / row["path"], row["label"] or None, row["group"], row["split"])
-    _require_files([clip.path for clip in clips.values()])
+    _require_files(paths.relative(folder / CLIPS), [clip.path for clip in clips.values()])
     classes = sorted({clip.label for clip in clips.values() if clip.label})
     return Dataset(name, tuple(classes), tuple(clips.values()))
 
@@ -192,7 +192,7 @@ def _stored(out: Path) -> tuple[dict, str] | None:
     try:
         record = json.loads((out / RECORD).read_text(encoding="utf-8"))
         return record if isinstance(record, dict) else {}, (out / CLIPS).read_bytes().decode("utf-8")
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}, ""  # damaged: different from any
 
 
@@ -229,8 +229,8 @@ def _record(folder: Path) -> dict:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         version, settings, share = record["format"], record["settings"], record["report"]["labelled_share"]
         fit = settings["kind"] in ("folder", "csv") and isinstance(settings["source"], str) and 0 < share <= 1
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FmucError(f"{where}: is damaged ({error!r}); {_AGAIN}") from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FmucError(f"{where}: is damaged ({type(error).__name__}: {error}); {_AGAIN}") from None
     if version != FORMAT:
         raise FmucError(f"{where}: has format {version!r}, but this version reads {FORMAT}; {_AGAIN}")
     if not fit:
@@ -238,13 +238,14 @@ def _record(folder: Path) -> dict:
     return record
 
 
-def _require_files(files: Sequence[Path]) -> None:
+def _require_files(where: str, files: Sequence[Path]) -> None:
     """One listing per folder instead of one ``stat`` per file, which is slow on a network disk."""
     listed: dict[Path, set[str]] = {}
     for folder in {file.parent for file in files}:
-        listed[folder] = set(os.listdir(folder)) if folder.is_dir() else set()
-    # not in the listing, yet there: the file system folds case, or composes letters
-    missing = [file for file in files if file.name not in listed[file.parent] and not file.exists()]
+        entries = os.scandir(folder) if folder.is_dir() else ()
+        listed[folder] = {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+    # not in the listing, yet there: a link, or the file system folds case or composes letters
+    missing = [file for file in files if file.name not in listed[file.parent] and not file.is_file()]
     if missing:
-        raise FmucError(f"missing sound file {paths.relative(missing[0])} ({len(missing)} of {len(files)} are "
+        raise FmucError(f"{where}: missing sound file {paths.relative(missing[0])} ({len(missing)} of {len(files)} are "
                         f"missing): put them back, or {_AGAIN}")

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from fmuc import paths
+from fmuc import published
 from fmuc.analysis import shown_history
 from fmuc.experiments import FULLY_SUPERVISED, LABELLED_ONLY, TABLE_1, TABLE_2
 from fmuc.figure_files import figure, manifest, save_figure, save_table, styled
@@ -114,7 +114,7 @@ def _references(ax: Axes, dataset: str, metric: str, variants: Sequence[str]) ->
 
 
 def _published(dataset: str, metric: str, variants: Sequence[str]) -> list[tuple[str, str, float]]:
-    paper, figure_2 = published_table1(), pd.read_csv(paths.PUBLISHED / "fig2.csv")
+    paper, figure_2 = published_table1(), published.read("fig2")
     paper = paper[paper["dataset"] == paper_dataset(dataset)]
     figure_2 = figure_2[(figure_2["dataset"] == paper_dataset(dataset)) & (figure_2["metric"] == metric)]
     start = figure_2[figure_2["at"] == "start"]

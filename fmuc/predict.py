@@ -1,7 +1,7 @@
 """A trained run on sound files: class, mean and standard deviation over dropout passes, and what its rule says (§V-A).
 
-The run's folder is enough: ``run.json`` (configuration and classes) and ``checkpoint.safetensors`` (weights and the
-statistics per Mel band). Neither the data set nor its features are needed.
+The run's folder is enough: ``run.json`` (configuration and classes) and its last checkpoint (weights and the statistics
+per Mel band). Neither the data set nor its features are needed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fmuc import paths
+from fmuc import checkpoints, paths
 from fmuc.config import Features, Run, Selection
 from fmuc.datasets import read_audio
 from fmuc.errors import FmucError
@@ -23,7 +23,7 @@ from fmuc.experiments import FMUC
 from fmuc.features import cut_patches, log_mel
 from fmuc.runs import is_finished, load_record
 from fmuc.selection import select
-from fmuc.train import CHECKPOINT, as_images, build, net_state, read_checkpoint
+from fmuc.train import as_images, build
 from fmuc.uncertainty import pass_statistics, temperature_softmax, weak_logits
 
 _BATCH = 256  # patches at a time
@@ -92,18 +92,20 @@ def load_predictor(folder: Path) -> Predictor:
     if not is_finished(folder):
         raise FmucError(f"{paths.relative(folder)}: holds no finished run: train it to its end "
                         "('python -m fmuc train')")
-    record, checkpoint = load_record(folder), folder / CHECKPOINT
-    if not checkpoint.is_file():
-        raise FmucError(f"{paths.relative(checkpoint)} is missing: records that come with the repository hold no "
+    record, saved = load_record(folder), checkpoints.files(folder)
+    if not saved:
+        raise FmucError(f"{paths.relative(folder)} holds no checkpoint: records that come with the repository have no "
                         "weights; train the run here ('python -m fmuc train')")
     net, _ = build(record.run, len(record.classes), torch.device("cpu"))
     try:
-        tensors, _ = read_checkpoint(checkpoint, record.run)
-        net.load_state_dict(net_state(tensors))
+        tensors, content = checkpoints.read(saved[0], run=record.run.id)
+        if len(content["rows"]) != record.run.training.epochs:
+            raise ValueError(f"it is of epoch {len(content['rows'])}, not of the last one")
+        net.load_state_dict(checkpoints.net_state(tensors))
         bands = torch.stack([tensors["bands.mean"], tensors["bands.std"]])
     except Exception as error:  # whatever is wrong with the file, the remedy is the same
         reason = " ".join(str(error).split())
-        raise FmucError(f"{paths.relative(checkpoint)}: cannot be used ({reason}): delete the folder and train the run "
+        raise FmucError(f"{paths.relative(saved[0])}: cannot be used ({reason}): delete the folder and train the run "
                         "again") from None
     return Predictor(record.run, record.classes, net.eval(), bands)
 

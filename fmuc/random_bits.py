@@ -6,15 +6,21 @@ Numba's cache does not see a change of this file from the kernels' files: after 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from numba import njit
+
+if TYPE_CHECKING:
+    import torch
 
 SIMD = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
 
 
 def draw_seed(rng: torch.Generator | None = None) -> np.ndarray:
     """A fresh seed, (2,) uint32, from ``rng``, a generator of the CPU (default: torch's global one)."""
+    import torch  # only here: who reads sound files needs no PyTorch
+
     return torch.empty(2, dtype=torch.int32).random_(-(2**31), None, generator=rng).numpy().view(np.uint32)
 
 

@@ -29,7 +29,7 @@ def stored_report(out: Path, parameters: dict, force: bool) -> dict | None:
     try:
         stored = json.loads((out / RECORD).read_text(encoding="utf-8"))["report"]
         same = stored["parameters"] == parameters
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise FmucError(f"{out}: exists and is no rendered data set: choose another folder or remove it") from error
     if same:
         return stored

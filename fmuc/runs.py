@@ -1,7 +1,7 @@
 """Run records: what a finished run leaves on disk, small enough to be committed and enough for every figure and table.
 
 A record is a folder: ``run.json`` (config, results, provenance), ``history.csv`` (one row per epoch), ``counts.npz``
-(``kept`` (epochs, C + 1, C) and ``seen`` (epochs, C + 1), see ``metrics.PseudoLabelCounts``), ``files.npz`` (file-wise
+(``kept`` (epochs, C + 1, C) and ``seen`` (epochs, C + 1), see ``PseudoLabelCounts``), ``files.npz`` (file-wise
 probabilities of test and unlabelled files) and ``split.json`` (the labelled files). ``run.json`` is written last and
 holds the SHA-256 of the others: a run that has it is finished, and a file that was changed since is noticed.
 """
@@ -19,12 +19,14 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from reprlib import repr as shortened  # what a damaged file holds may be of any length
 
 import numpy as np
 import pandas as pd
 
 from fmuc import __version__, paths
-from fmuc.config import Run, run_from_dict
+from fmuc.array_files import read_npz
+from fmuc.config import ConfigError, Run, run_from_dict
 from fmuc.errors import FmucError
 from fmuc.experiments import plan
 
@@ -37,7 +39,7 @@ class Record:
     """A finished run. ``classes`` (C,) names; ``results`` final numbers; ``history`` one row per epoch (index "epoch");
     ``kept`` (epochs, C + 1, C) and ``seen`` (epochs, C + 1) pseudo-label counts; ``files`` arrays of the final
     file-wise predictions: ``<part>_labels`` (n,), ``<part>_probabilities`` (n, C), ``<part>_ids`` for the parts
-    "test" and "unlabelled"."""
+    "test" and "unlabelled"; ``digest`` of all files of a record that was read, which names it in what is made of it."""
 
     run: Run
     classes: tuple[str, ...]
@@ -47,6 +49,7 @@ class Record:
     kept: np.ndarray
     seen: np.ndarray
     files: dict[str, np.ndarray]
+    digest: str = ""
 
     def counts(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
         """Pseudo-label counts of the epochs ``first`` ... ``last`` (from 1, both included): (C + 1, C) and (C + 1,)."""
@@ -118,30 +121,70 @@ def load_record(folder: Path) -> Record:
     """Inverse of :func:`save_record`; :class:`FmucError` names the record that is damaged or of another version."""
     where = paths.relative(folder)
     remedy = "delete the folder and train the run again ('python -m fmuc train')"
+    reading = "run.json"
     try:
-        content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        content = _read_content(folder)
         if content["format"] != FORMAT:
-            raise FmucError(f"{where}: record of format {content['format']}, this version reads {FORMAT}: {remedy}")
-        run, recorded = run_from_dict(content["config"]), content["id"]
-        classes, results, origin = tuple(content["classes"]), dict(content["results"]), dict(content["provenance"])
-        sums, now = dict(content["sha256"]), sealed(content, folder)["sha256"]
-        history = pd.read_csv(folder / "history.csv", index_col="epoch")
-        with np.load(folder / "counts.npz", allow_pickle=False) as counts:
-            kept, seen = counts["kept"].astype(np.int64), counts["seen"].astype(np.int64)
-        with np.load(folder / "files.npz", allow_pickle=False) as arrays:
-            files = {name: arrays[name] for name in arrays.files}
-    except FmucError:
-        raise
+            raise _Refused(f"record of format {shortened(content['format'])}, this version reads {FORMAT}")
+        run = run_from_dict(content["config"])
+        classes, results, origin = _classes(content["classes"]), dict(content["results"]), dict(content["provenance"])
+        if run.id != content["id"]:
+            raise _Refused(f"its config has the id {run.id}, recorded is {shortened(content['id'])}")
+        sums = dict(content["sha256"])
+        now = sealed(content, folder)["sha256"]
+        for name in (name for name in {**sums, **now} if sums.get(name) != now.get(name)):
+            raise _Refused(f"{shortened(name)[1:-1]} is not as it was when the run ended")
+        reading = "history.csv"
+        history = _numbers(pd.read_csv(folder / reading, index_col="epoch"))
+        reading = "counts.npz"
+        kept, seen = _counts(read_npz(folder / reading), history, classes)
+        reading = "files.npz"
+        files = read_npz(folder / reading)
+    except _Refused as refused:
+        raise FmucError(f"{where}: {refused}: {remedy}") from None
+    except ConfigError as error:
+        raise FmucError(f"{where}: run.json: {error}: {remedy}") from None
     except Exception as error:  # any damage of any file gets the same clear line
-        raise FmucError(f"{where}: not a readable run record ({error!r}): {remedy}") from None
-    if run.id != recorded:
-        raise FmucError(f"{where}: its config has the id {run.id}, recorded is {recorded}: {remedy}")
-    if not len(kept) == len(seen) == len(history) or kept.shape[1:] != (len(classes) + 1, len(classes)):
-        raise FmucError(f"{where}: history.csv and counts.npz do not fit together: {remedy}")
-    for name in {*sums, *now}:
-        if sums.get(name) != now.get(name):
-            raise FmucError(f"{where}: {name} is not as it was when the run ended: {remedy}")
-    return Record(run, classes, results, origin, history, kept, seen, files)
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise FmucError(f"{where}: not a readable run record ({reading}: {reason}): {remedy}") from None
+    digest = hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()[:12]
+    return Record(run, classes, results, origin, history, kept, seen, files, digest)
+
+
+class _Refused(Exception):
+    """A record that can be read and must not be used."""
+
+
+def _read_content(folder: Path) -> dict:
+    content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise TypeError("is no JSON object")
+    return content
+
+
+def _classes(names: object) -> tuple[str, ...]:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len({*names}) < len(names):
+        raise TypeError("classes must be a list of different names")
+    return tuple(names)
+
+
+def _numbers(history: pd.DataFrame) -> pd.DataFrame:
+    if history.index.tolist() != list(range(1, len(history) + 1)):
+        raise ValueError("the epochs are not 1, 2, 3, ...")
+    for column in history:
+        if not pd.api.types.is_numeric_dtype(history[column]):
+            raise ValueError(f"column {column} holds other things than numbers")
+    return history
+
+
+def _counts(arrays: dict[str, np.ndarray], history: pd.DataFrame, classes: tuple[str, ...]) -> list[np.ndarray]:
+    """``kept`` (epochs, C + 1, C) and ``seen`` (epochs, C + 1)."""
+    epochs, size = len(history), len(classes)
+    for name, shape in (("kept", (epochs, size + 1, size)), ("seen", (epochs, size + 1))):
+        if arrays[name].shape != shape or arrays[name].dtype.kind not in "iu":
+            raise _Refused(f"history.csv and counts.npz do not fit together ({name} is {arrays[name].dtype} "
+                           f"{arrays[name].shape}, not {shape})")
+    return [arrays[name].astype(np.int64) for name in ("kept", "seen")]
 
 
 def is_finished(folder: Path) -> bool:

@@ -1,37 +1,25 @@
-"""A plan's missing runs -> single-threaded worker processes on this machine, or one after another on a GPU."""
+"""A plan's missing runs -> processes on this machine, single-threaded or one on each GPU, or any Dask cluster."""
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-import tempfile
-import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
-from typing import IO
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from functools import partial
 
 import torch
-from tqdm import tqdm
 
-from fmuc import paths
-from fmuc.config import Run
+from fmuc import batch, cluster, datasets, experiments, paths
+from fmuc.batch import Failure, Job
+from fmuc.config import Features, Run
 from fmuc.cost import run_units
 from fmuc.errors import FmucError
+from fmuc.feature_cache import open_cache
+from fmuc.launch import environment
 from fmuc.runs import is_finished
 
-# glibc keeps freed memory instead of returning it to the system: a third less time on large activations
-_ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "99999999999", "MALLOC_TOP_PAD_": "268435456"}
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A run that ended with an error: its name and the last line it printed."""
-
-    run: str
-    message: str
+__all__ = ["Failure", "default_workers", "environment", "extract_features", "missing", "train_plan"]
 
 
 def default_workers(device: str = "auto") -> int:
@@ -48,72 +36,74 @@ def missing(runs: Sequence[Run], profile: str) -> list[Run]:
 
 
 def train_plan(runs: Sequence[Run], profile: str, *, device: str = "auto", workers: int | None = None,
-               compiled: bool = False, progress: bool = True) -> list[Failure]:
+               compiled: bool = False, progress: bool = True, scheduler: str | None = None,
+               runs_per_gpu: int = 1) -> list[Failure]:
     """Train the missing runs of a plan, each in a process of its own; returns the runs that failed.
 
-    Finished runs are kept, interrupted ones go on from their last epoch. Raises ``KeyboardInterrupt`` after stopping
-    all workers.
+    ``workers``: runs at a time, on all machines together (default: one per core; ``runs_per_gpu`` on each GPU; all that
+    the workers of a cluster declare). ``scheduler``: address or scheduler file of a Dask cluster whose workers share
+    the data folder; default: this machine. Finished runs are kept, interrupted ones go on from their last epoch, those
+    of another batch on this folder are left to it. Raises :class:`FmucError` for a cluster that cannot be used, and
+    ``KeyboardInterrupt`` after stopping all processes.
     """
+    for name, value in (("--workers", workers), ("--runs-per-gpu", runs_per_gpu)):
+        if value is not None and value < 1:
+            raise FmucError(f"{name} must be at least 1, not {value}")
     todo = missing(runs, profile)
-    workers = default_workers(device) if workers is None else workers
-    if workers < 1:
-        raise FmucError(f"--workers must be at least 1, not {workers}")
-    processes: list[subprocess.Popen] = []
-    lock, stop, failures = threading.Lock(), threading.Event(), []
-    total = sum(run.training.epochs for run in todo)
-    with (tqdm(total=total, desc=f"{len(todo)} runs, {workers} at a time", unit="epoch", disable=not progress) as bar,
-          ThreadPoolExecutor(workers) as pool):
-
-        def work(run: Run) -> None:
-            with tempfile.TemporaryFile("w+") as errors:  # a file, not a pipe: it never fills up and blocks the worker
-                with lock:
-                    if stop.is_set():
-                        return
-                    process = _start(run, profile, device, 1 if workers > 1 else None, compiled, errors)
-                    processes.append(process)
-                _follow(process, run, bar, lock)
-                if status := process.wait():
-                    errors.seek(0)
-                    last = errors.read().strip().splitlines()[-1:] or [f"exit status {status}"]
-                    failures.append(Failure(run.name, last[0]))
-
-        futures = [pool.submit(work, run) for run in todo]
-        try:
-            for future in as_completed(futures):
-                future.result()
-        except BaseException:
-            with lock:  # from here on no worker is started
-                stop.set()
-            for process in processes:
-                process.terminate()
-            raise
-    return failures
+    if not todo:
+        return []
+    with _pool(len(todo), device, workers, scheduler, runs_per_gpu) as pool:
+        jobs = [run_job(run, profile, pool.device, compiled) for run in todo]
+        return batch.carry_out(pool, jobs, progress=progress)
 
 
-def _start(run: Run, profile: str, device: str, threads: int | None, compiled: bool,
-           errors: IO[str]) -> subprocess.Popen:
-    command = [sys.executable, "-m", "fmuc", "train", "--profile", profile, "--dataset", run.dataset,
-               "--variant", run.variant, "--seed", str(run.seed), "--device", device, "--json-lines"]
-    command += ["--compile"] if compiled else []
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment(threads),
-                            cwd=paths.ROOT)
+def _pool(jobs: int, device: str, workers: int | None, scheduler: str | None,
+          runs_per_gpu: int) -> AbstractContextManager[cluster.Pool]:
+    if scheduler:
+        return cluster.remote(scheduler, device, most=workers, per_gpu=runs_per_gpu)
+    gpus = visible_gpus(device)
+    if workers is None:
+        workers = max(len(gpus), 1) * runs_per_gpu if default_workers(device) == 1 else default_workers(device)
+    return cluster.local(workers, device, gpus if min(workers, jobs) > 1 else ())
 
 
-def environment(threads: int | None) -> dict[str, str]:
-    """Variables of a process that computes: allocator, data folder and, unless 0 or None, its number of threads."""
-    variables = {**_ALLOCATOR, **os.environ} if sys.platform == "linux" else dict(os.environ)
-    variables["FMUC_DATA"] = str(paths.data_root())  # absolute: the process runs from the repository root
-    if threads:
-        variables |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    return variables
+def visible_gpus(device: str) -> tuple[str, ...]:
+    """What CUDA_VISIBLE_DEVICES may be set to for one GPU each; none where ``device`` names a single one or the CPU."""
+    count = torch.cuda.device_count() if device in ("auto", "cuda") else 0
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return tuple(named.split(",")[:count] if named else map(str, range(count)))
 
 
-def _follow(process: subprocess.Popen, run: Run, bar: tqdm, lock: threading.Lock) -> None:
-    """Advance the bar with each epoch that the worker reports, until it ends."""
-    done = 0
-    for line in process.stdout:
-        row = json.loads(line)
-        with lock:
-            bar.update(row["epoch"] - done)
-            bar.set_postfix_str(f"{run.variant}, seed {run.seed}: {row['text']}")
-        done = row["epoch"]
+def run_job(run: Run, profile: str, device: str, compiled: bool = False) -> Job:
+    """The job that trains a run in its place below the data folder: its configuration and nothing else."""
+    folder = paths.runs_dir(profile) / run.name
+    place = folder.relative_to(paths.data_root()).as_posix()
+    content = {"run": asdict(run), "folder": place, "device": device, "compiled": compiled}
+    return Job(run.name, f"{run.variant}, seed {run.seed}", run.training.epochs, f"{place}/.claim", f"{place}/.lock",
+               content, partial(is_finished, folder))
+
+
+def extract_features(profile: str, names: Sequence[str], scheduler: str, *, workers: int | None = None,
+                     progress: bool = True) -> list[Failure]:
+    """Build the missing feature caches of data sets on a cluster, a data set in one place: writing the cache is a
+    sequence. ``workers``: processes there (default: one per core that the worker may use)."""
+    jobs = []
+    for name in names:
+        dataset, features = datasets.load(name), experiments.preset(profile, name).features
+        claim = f"features/.{name}-{features.id}.claim"
+        content = {"dataset": name, "features": asdict(features), "workers": workers}
+        jobs.append(Job(f"features of {name}", name, 1, claim, claim, content,
+                        partial(_has_cache, dataset, features)))
+    jobs = [job for job in jobs if not job.finished()]
+    if not jobs:
+        return []
+    with cluster.remote(scheduler) as pool:
+        return batch.carry_out(pool, jobs, progress=progress, nouns=("data sets", "data set"))
+
+
+def _has_cache(dataset: datasets.Dataset, features: Features) -> bool:
+    try:
+        open_cache(dataset, features)
+    except FmucError:
+        return False
+    return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from fmuc.config import Selection
@@ -43,3 +44,22 @@ def pseudo_label(net: nn.Module, weak: Tensor, selection: Selection) -> PseudoLa
     """Weakly augmented patches (B, 1, F, T) -> :class:`PseudoLabels`; no gradient, no change of the net."""
     logits = weak_logits(net, weak, selection.passes, selection.batch_norm)  # (N, B, C)
     return select(pass_statistics(logits, selection.temperature), selection)
+
+
+class PseudoLabelCounts:
+    """What happened to the unlabelled examples of an epoch, accumulated on the device without synchronisation.
+
+    ``kept``: (C + 1, C) kept pseudo-labels, true class by pseudo-label; ``seen``: (C + 1,) examples offered. The last
+    row counts examples whose true class is unknown (-1).
+    """
+
+    def __init__(self, classes: int, device: torch.device | str = "cpu") -> None:
+        self.classes = classes
+        self.kept = torch.zeros(classes + 1, classes, dtype=torch.int64, device=device)
+        self.seen = torch.zeros(classes + 1, dtype=torch.int64, device=device)
+
+    def update(self, true: Tensor, pseudo: PseudoLabels) -> None:
+        """Add one batch; ``true`` (B,) with -1 where unknown. True labels serve this count only, never training."""
+        row = torch.where(true < 0, self.classes, true)
+        self.seen.index_add_(0, row, torch.ones_like(row))
+        self.kept.view(-1).index_add_(0, row * self.classes + pseudo.labels, pseudo.mask.long())

@@ -13,6 +13,9 @@ from numba import njit
 
 from fmuc.random_bits import SIMD
 
+_TRUSTED = 2**26  # samples that a header may claim and be given memory for at once (256 MB)
+_DENSEST = 1000  # samples per byte: three times what FLAC makes of silence
+
 
 def read_mono(path: Path) -> tuple[np.ndarray, int]:
     """Mean of a file's channels, float32 (L,), between -1 and 1 unless it holds floats, and its sample rate in Hz.
@@ -23,8 +26,25 @@ def read_mono(path: Path) -> tuple[np.ndarray, int]:
 
 
 def _read_any(path: Path) -> tuple[np.ndarray, int]:
-    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    return _mean(samples, 1.0), rate
+    with soundfile.SoundFile(path) as file:
+        if file.frames * file.channels <= _TRUSTED:
+            samples = file.read(dtype="float32", always_2d=True)
+        else:
+            samples = _read_blocks(file, path.stat().st_size)
+        return _mean(samples, 1.0), file.samplerate
+
+
+def _read_blocks(file: soundfile.SoundFile, size: int) -> np.ndarray:
+    """Samples (L, channels) of a file of ``size`` bytes that claims to be very long: no more memory than it earns."""
+    blocks, count, most = [], 0, max(_TRUSTED, _DENSEST * size)
+    while len(block := file.read(_TRUSTED // 64 // file.channels, dtype="float32", always_2d=True)):
+        blocks.append(block)
+        count += block.size
+        if count > most:
+            raise OSError(f"it unpacks to more than {_DENSEST} samples per byte")
+    if count < file.frames * file.channels:
+        raise OSError(f"it ends after {count // file.channels:,} of the {file.frames:,} samples that its header claims")
+    return np.concatenate(blocks)
 
 
 def _read_plain_wav(path: Path) -> tuple[np.ndarray, int] | None:

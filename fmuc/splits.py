@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,18 +103,37 @@ def save_split(split: Split, dataset: Dataset, path: Path) -> None:
 def load_split(path: Path, dataset: Dataset) -> Split:
     """Inverse of :func:`save_split`; :class:`FmucError` if the file is not one or belongs to other data."""
     where = paths.relative(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        digest, ids = content["dataset_digest"], set(content["labelled"])
-        draw = content["labelled_share"], content["seed"], content["labels"]
-        split_digest = content["split_digest"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FmucError(f"{where}: not a saved split ({error!r}); delete it to draw the split again") from None
+    content = read_split(path)
+    digest, ids = content["dataset_digest"], set(content["labelled"])
     if digest != dataset.digest:
         raise FmucError(f"{where}: was drawn from other data (digest {digest}, {dataset.name} has {dataset.digest}); "
                         "restore those data or delete the run")
     labelled = np.array([i for i, clip in enumerate(dataset.clips) if clip.id in ids], dtype=np.int64)
-    split = _split(dataset, labelled, *draw)
-    if split.digest != split_digest:
+    split = _split(dataset, labelled, content["labelled_share"], content["seed"], content["labels"])
+    if split.digest != content["split_digest"] or len(labelled) < len(content["labelled"]):
         raise FmucError(f"{where}: its list of labelled clips was changed; delete it to draw the split again")
     return split
+
+
+_FIELDS: dict[str, Callable[[object], bool]] = {  # of the file, and what they must be
+    **dict.fromkeys(("dataset", "dataset_digest", "split_digest"),
+                    lambda value: isinstance(value, str) and len(value) <= 80 and value.isprintable()),
+    "labelled_share": lambda value: type(value) in (int, float) and 0 < value <= 1,
+    "seed": lambda value: type(value) is int and value >= 0,
+    "labels": lambda value: value in ("part", "all"),
+    "labelled": lambda value: isinstance(value, list) and all(isinstance(id, str) for id in value),
+}
+
+
+def read_split(path: Path) -> dict:
+    """The checked content of a saved split, see :func:`save_split`; :class:`FmucError` names the key that is wrong."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        wrong = [name for name, fits in _FIELDS.items() if name not in content or not fits(content[name])]
+        if wrong:
+            raise ValueError(f"{wrong[0]} is missing or wrong")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise FmucError(f"{paths.relative(path)}: not a saved split ({reason}); delete it to draw the split "
+                        "again") from None
+    return content

@@ -7,11 +7,10 @@ from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
 from tabulate import tabulate
 
 from fmuc import claims as rules
-from fmuc import paths
+from fmuc import published
 from fmuc.claims import THIRDS, Claim, number, spread
 from fmuc.errors import FmucError
 from fmuc.experiments import TABLE_1, TABLE_2, Preset, chosen
@@ -45,12 +44,12 @@ def header(dataset: str) -> str:
 
 def published_table1() -> pd.DataFrame:
     """The paper's Table I, tidy: columns dataset, variant, quality, quantity."""
-    return pd.read_csv(paths.PUBLISHED / "table1.csv")
+    return published.read("table1")
 
 
 def published_table2() -> pd.DataFrame:
     """The paper's Table II, tidy: columns dataset, part, variant, mean, std."""
-    frame = pd.read_csv(paths.PUBLISHED / "table2.csv").rename(columns={"split": "part"})
+    frame = published.read("table2").rename(columns={"split": "part"})
     return frame.replace({"part": {"unlabeled": "unlabelled"}})
 
 
@@ -204,7 +203,7 @@ def spearman(records: Sequence[Record], dataset: str, epochs: int) -> dict:
     for metric in METRICS:
         both = table[metric][["mean", "paper"]].astype(float).dropna()
         result["rows"][metric] = len(both)
-        result[metric] = float(spearmanr(both).statistic) if (both.nunique() > 1).all() else float("nan")
+        result[metric] = float(both.rank().corr().iloc[0, 1]) if (both.nunique() > 1).all() else float("nan")
     return result
 
 

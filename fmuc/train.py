@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -14,56 +13,31 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from fmuc import checkpoints
 from fmuc.augment import augment
 from fmuc.compiling import compile_net
 from fmuc.config import Augmentation, Run, Training
 from fmuc.datasets import Dataset, load
+from fmuc.devices import autocast, pick_device, precision
+from fmuc.divergence import FirstBadStep, is_finite, of_batch
 from fmuc.errors import FmucError
 from fmuc.feature_cache import FeatureCache, open_cache
-from fmuc.metrics import PseudoLabelCounts, accuracy, filewise_probabilities, quality, quantity
+from fmuc.metrics import accuracy, filewise_probabilities, quality, quantity
 from fmuc.model import CNN420
 from fmuc.paths import relative
-from fmuc.runs import Record, is_finished, load_record, provenance, save_record
-from fmuc.selection import PseudoLabels, pseudo_label
+from fmuc.runs import Record, code_digest, is_finished, load_record, provenance, save_record
+from fmuc.selection import PseudoLabelCounts, PseudoLabels, pseudo_label
 from fmuc.splits import draw_split, save_split
 from fmuc.uncertainty import prediction_mode
 
-CHECKPOINT = "checkpoint.safetensors"
 # Second part of every seed, after the run's own; 1 is that of the labelled part's draw (fmuc.splits)
 EPOCH, LABELLED, SUPERVISED, UNLABELLED = 2, 3, 4, 5
 RESIDENT_BYTES = 4 * 2**30  # patches up to this size are copied to the device once (on CUDA: if they fit)
-
-
-def pick_device(device: str = "auto") -> torch.device:
-    """``"auto"``: CUDA if there is one, else the CPU; :class:`FmucError` for a device that cannot be used."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
-        raise FmucError(f"the device {device!r} cannot be used ({reason}): choose auto, cpu or cuda") from None
-
-
-def precision(run: Run, device: torch.device) -> str:
-    """"float32" or "bfloat16"; "auto" is bfloat16 on CUDA and on CPUs that multiply it natively."""
-    if run.training.precision != "auto":
-        return run.training.precision
-    native = torch.cpu.get_capabilities()
-    fast = device.type == "cuda" or native.get("avx512_bf16", False) or native.get("amx_bf16", False)
-    return "bfloat16" if fast else "float32"
-
-
-def autocast(run: Run, device: torch.device) -> torch.autocast:
-    """Autocast of the forward passes; weights, losses and the optimiser stay in float32."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision(run, device) == "bfloat16")
 
 
 class PatchSource:
@@ -217,6 +191,7 @@ class Trainer:
         self.rows: list[dict] = []  # history, one per epoch
         self.kept, self.seen = [], []  # counts, one per epoch
         self.warmed = run.training.warm_start == 0 or run.selection is None
+        self.codes = [code_digest()]  # versions of the code that trained it
         self.seconds = 0.0  # over all calls
 
     def _build(self) -> None:
@@ -272,30 +247,37 @@ class Trainer:
         and the seed's other rows begin with it, bit for bit as if they had made the steps themselves.
         """
         place = self.folder.parent / "warm-starts"
-        place.mkdir(exist_ok=True)
-        name = f"{self._warm_start_id()}.safetensors"
-        with FileLock(place / f".{name}.lock"):
-            if not self._take_over(place / name):
-                self._warm_steps()
-                save_file(self._tensors(), place / f".{name}")
-                os.replace(place / f".{name}", place / name)
+        path = place / f"{self._warm_start_id()}.safetensors"
+        with checkpoints.explained(place):
+            place.mkdir(exist_ok=True)
+            with FileLock(place / f".{path.name}.lock"):
+                checkpoints.clean(place, f".{path.name}.*.tmp")
+                if not self._take_over(path):
+                    self._warm_steps()
+                    checkpoints.write(path, checkpoints.state(self.net, self.optimiser), {"code": code_digest()})
         self.warmed = True
 
     def _take_over(self, path: Path) -> bool:
-        try:
-            self._restore(load_file(path))
-        except FileNotFoundError:
+        """Begin with the warm start at ``path``; False if there is none, or none that this code has made."""
+        if not path.exists():
             return False
-        except Exception:  # damaged, and perhaps half restored
+        try:
+            checkpoints.restore(self.net, self.optimiser, checkpoints.read(path, code=code_digest())[0])
+        except checkpoints.Foreign:
+            return False
+        except Exception as error:  # damaged, and perhaps half restored
+            print(f"fmuc: {relative(path)} is damaged ({' '.join(str(error).split())}): the warm start is made again",
+                  file=sys.stderr)
             self._build()
             return False
         return True
 
     def _warm_steps(self) -> None:
-        rng = self.seed_epoch(0)
+        rng, bad = self.seed_epoch(0), FirstBadStep(self.device)
         supervised = replace(self.run, selection=None)
         for index in range(self.run.training.warm_start):
-            step(self.net, self.optimiser, self.batch(index, unlabelled=False), supervised, rng)
+            bad.add(index, step(self.net, self.optimiser, self.batch(index, unlabelled=False), supervised, rng))
+        self._require_finite(bad, "the warm start", range(self.run.training.warm_start), unlabelled=False)
 
     def _warm_start_id(self) -> str:
         """Of all that the warm start depends on, the arithmetic of this machine included."""
@@ -315,18 +297,19 @@ class Trainer:
             self.warm_up()
         rng = self.seed_epoch(self.epoch + 1)
         counts = PseudoLabelCounts(len(self.dataset.classes), self.device)
-        losses = torch.zeros(2, device=self.device)
+        losses, bad = torch.zeros(2, device=self.device), FirstBadStep(self.device)
         first = self.epoch * training.iterations_per_epoch
+        steps = range(first, first + training.iterations_per_epoch)
         self.net.train()
-        for index in range(first, first + training.iterations_per_epoch):
-            losses += step(self.net, self.optimiser, self.batch(index, unlabelled=semi), self.run, rng, counts)
+        for index in steps:
+            both = step(self.net, self.optimiser, self.batch(index, unlabelled=semi), self.run, rng, counts)
+            losses += both
+            bad.add(index, both)
+        self._require_finite(bad, f"epoch {self.epoch + 1}", steps, semi)
         labelled, unlabelled = (losses / training.iterations_per_epoch).tolist()
         kept, seen = counts.kept.cpu().numpy(), counts.seen.cpu().numpy()
         row = {"epoch": self.epoch + 1, "loss_labelled": labelled, "loss_unlabelled": unlabelled,
                "quality": quality(kept), "quantity": quantity(kept, seen)}
-        if not np.isfinite(labelled + unlabelled):
-            raise FmucError(f"{self.run.name}: the loss is not finite in epoch {row['epoch']}: "
-                            "lower training.learning_rate")
         if row["epoch"] % training.evaluate_every == 0 or row["epoch"] == training.epochs:
             row |= {f"{part}_accuracy": accuracy(p, y) for part, (_, p, y) in self.evaluate().items()}
             row |= self.estimate(rng) if len(self.validation) else {}
@@ -335,6 +318,18 @@ class Trainer:
         self.seconds += time.monotonic() - started
         self.rows.append(row | {"seconds": round(self.seconds, 2)})
         return self.rows[-1]
+
+    def _require_finite(self, bad: FirstBadStep, phase: str, steps: range, unlabelled: bool) -> None:
+        """:class:`FmucError` that names the step from which on losses or weights are not finite, and its files."""
+        index, what = bad.item(), "the loss is"
+        if index < 0:
+            if is_finite(self.net, self.optimiser):
+                return
+            index, what = steps[-1], "the weights are"  # since the last step, whose loss was computed before
+        batch = of_batch(torch.cat(self.indices(index, unlabelled)).numpy(), self.source.cache, self.dataset)
+        raise FmucError(f"{self.run.name}: {what} not finite in {phase}, step {index - steps[0] + 1} of {len(steps)}, "
+                        f"whose batch {batch}; what was saved before is kept, and the same call goes on from there to "
+                        "the same end")
 
     def estimate(self, rng: torch.Generator) -> dict[str, float]:
         """Quality and quantity that the run's rule has on weak views of the validation patches, as fractions.
@@ -358,59 +353,39 @@ class Trainer:
         return {part: (clips, filewise(self.net, self.source, clips, self.run), labels[clips])
                 for part, clips in parts.items()}
 
-    def _tensors(self) -> dict[str, Tensor]:
-        """Weights, running statistics and the moments of Adam, on the CPU."""
-        tensors = {f"net.{name}": value for name, value in self.net.state_dict().items()}
-        for index, state in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
-        return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-
-    def _restore(self, tensors: dict[str, Tensor]) -> None:
-        """Inverse of :meth:`_tensors`; raises an error of some kind where anything is missing."""
-        self.net.load_state_dict(net_state(tensors))
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("adam."):
-                _, index, key = name.split(".")
-                state.setdefault(int(index), {})[key] = value
-        groups = self.optimiser.state_dict()["param_groups"]
-        if {(i, *sorted(part)) for i, part in state.items()} != {
-                (i, "exp_avg", "exp_avg_sq", "step") for i in groups[0]["params"]}:
-            raise ValueError("moments of the optimiser are missing")
-        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
-        for weights, moments in self.optimiser.state.items():  # fused Adam walks through memory: one layout
-            same = {name: value for name, value in moments.items() if value.shape == weights.shape}
-            moments |= {name: torch.empty_like(weights).copy_(value) for name, value in same.items()}
-
     def save_checkpoint(self) -> None:
-        """Write the whole state to ``checkpoint.safetensors``, whole or not at all."""
-        tensors = self._tensors()
+        """Write the whole state into the folder, whole or not at all (see :mod:`fmuc.checkpoints`)."""
+        tensors = checkpoints.state(self.net, self.optimiser)
         tensors |= {f"bands.{name}": torch.from_numpy(getattr(self.source.cache, name)) for name in ("mean", "std")}
         if self.kept:
             tensors |= {"kept": torch.from_numpy(np.stack(self.kept)), "seen": torch.from_numpy(np.stack(self.seen))}
-        history = {"run": self.run.id, "data": f"{self.dataset.digest}-{self.split.digest}",
-                   "rows": json.dumps(self.rows), "seconds": str(self.seconds)}
-        temporary = self.folder / ".checkpoint.safetensors"
-        save_file(tensors, temporary, metadata=history)
-        os.replace(temporary, self.folder / CHECKPOINT)
+        with checkpoints.explained(self.folder):
+            checkpoints.add(self.folder, self.epoch, tensors, {**self._identity(), "codes": self.codes,
+                                                               "rows": self.rows, "seconds": self.seconds})
 
     def load_checkpoint(self) -> bool:
-        """Go on from the checkpoint in the folder; False if there is none. :class:`FmucError` if it does not fit."""
-        path = self.folder / CHECKPOINT
-        if not path.exists():
+        """Go on from the last usable checkpoint in the folder; False if there is none (see ``checkpoints.resume``)."""
+        path = checkpoints.resume(self.folder, self._restore, **self._identity())
+        if path is None:
             return False
-        try:
-            tensors, meta = read_checkpoint(path, self.run)
-            if meta["data"] != f"{self.dataset.digest}-{self.split.digest}":
-                raise ValueError("the data set or its labelled part has changed since")
-            self._restore(tensors)
-            self.rows, self.seconds = json.loads(meta["rows"]), float(meta["seconds"])
-            self.kept, self.seen = list(tensors["kept"].numpy()), list(tensors["seen"].numpy())
-        except Exception as error:  # whatever is wrong with the file, the remedy is the same
-            reason = " ".join(str(error).split())
-            raise FmucError(f"{relative(path)}: cannot go on from it ({reason}): delete it to start again") from None
         self.warmed = True
+        if self.codes[-1] != code_digest():
+            print(f"fmuc: {relative(path)} was made by another version of the code: the record will name both",
+                  file=sys.stderr)
+            self.codes.append(code_digest())
         return True
+
+    def _identity(self) -> dict[str, str]:
+        """What a checkpoint belongs to."""
+        return {"run": self.run.id, "data": f"{self.dataset.digest}-{self.split.digest}"}
+
+    def _restore(self, tensors: dict[str, Tensor], content: dict) -> None:
+        checkpoints.restore(self.net, self.optimiser, tensors)
+        rows, kept, seen = content["rows"], list(tensors["kept"].numpy()), list(tensors["seen"].numpy())
+        if not len(rows) == len(kept) == len(seen) or [row["epoch"] for row in rows] != list(range(1, len(rows) + 1)):
+            raise ValueError("history and counts are not of the same epochs")
+        self.rows, self.kept, self.seen = rows, kept, seen
+        self.codes, self.seconds = list(content["codes"]), float(content["seconds"])
 
     def record(self) -> Record:
         """The finished run with its final file-wise predictions."""
@@ -426,6 +401,7 @@ class Trainer:
         origin = provenance(str(self.device), torch.get_num_threads(), self.seconds)
         origin |= {"precision": precision(self.run, self.device), "compiled": self.compiled,
                    "dataset_digest": self.dataset.digest, "split_digest": self.split.digest}
+        origin |= {"codes": self.codes} if len(self.codes) > 1 else {}
         history = pd.DataFrame(self.rows).set_index("epoch")
         return Record(self.run, self.dataset.classes, results, origin, history, np.stack(self.kept),
                       np.stack(self.seen), files)
@@ -436,17 +412,41 @@ def train(run: Run, *, device: str = "auto", folder: Path, progress: bool = True
     """Train ``run`` in ``folder`` (created) from its last checkpoint, if any, and write its record.
 
     A finished run is not trained again, and no run by two processes at once. ``on_epoch`` gets each new row of the
-    history. Interrupting loses at most the current epoch. ``compiled``: with CUDA graphs where that is possible.
+    history. Interrupting, by whatever signal, loses at most the current epoch (or the warm start before the first).
+    ``compiled``: with CUDA graphs where that is possible. Raises :class:`FmucError` for unusable input, checkpoints of
+    something else, losses that are not finite, and a folder that cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):  # a second process waits and then finds the run finished
-        if not is_finished(folder):
-            _train(Trainer(run, load(run.dataset), folder, device, compiled), progress, on_epoch)
+    with checkpoints.explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not is_finished(folder) or len(checkpoints.files(folder)) > 1:
+        with _alone(folder):
+            with checkpoints.explained(folder):
+                checkpoints.clean(folder)
+            if not is_finished(folder):
+                _train(Trainer(run, load(run.dataset), folder, device, compiled), progress, on_epoch)
+            with checkpoints.explained(folder):
+                checkpoints.keep_last(folder)
     record = load_record(folder)
     if record.run != run:
         raise FmucError(f"{relative(folder)}: holds the record of run {record.run.name}, not of {run.name}: "
                         "use another folder or delete it")
     return record
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock: a second process waits, and then finds the run finished or goes on with it."""
+    lock = FileLock(folder / ".lock")
+    with checkpoints.explained(folder):
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            print(f"fmuc: {relative(folder)}: another process trains this run: waiting for it", file=sys.stderr)
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _train(trainer: Trainer, progress: bool, on_epoch: Callable[[dict], None] | None) -> None:
@@ -461,23 +461,9 @@ def _train(trainer: Trainer, progress: bool, on_epoch: Callable[[dict], None] | 
             bar.update()
             if on_epoch:
                 on_epoch(row)
-    save_split(trainer.split, trainer.dataset, trainer.folder / "split.json")
-    save_record(trainer.record(), trainer.folder)
-
-
-def read_checkpoint(path: Path, run: Run) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a checkpoint; an error of some kind for a damaged one or one of another run."""
-    with safe_open(path, framework="pt") as file:
-        meta = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    if meta["run"] != run.id:
-        raise ValueError(f"it belongs to run {meta['run']}")
-    return tensors, meta
-
-
-def net_state(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The ``state_dict`` of the net among the tensors of a checkpoint."""
-    return {name.removeprefix("net."): value for name, value in tensors.items() if name.startswith("net.")}
+    with checkpoints.explained(trainer.folder):
+        save_split(trainer.split, trainer.dataset, trainer.folder / "split.json")
+        save_record(trainer.record(), trainer.folder)
 
 
 def describe(row: dict) -> str:

@@ -195,12 +195,17 @@ def test_a_job_is_measured_in_a_process_of_its_own():
     assert row["ratio"] == pytest.approx(row["reference"] / row["ours"]) and row["met"] in ("yes", "no")
 
 
-def test_unknown_and_failed_jobs_are_errors(monkeypatch):
+def test_an_unknown_job_is_an_error():
     with pytest.raises(FmucError, match="unknown job 'speed' of the benchmark: choose from fm-step, "):
         run(["strong-view", "speed"])
+
+
+def test_a_failed_job_does_not_lose_what_the_others_measured(monkeypatch):
     monkeypatch.setitem(JOBS, "nothing", Job(lambda quick: []))  # not known in the process that is started
-    with pytest.raises(FmucError, match=r"job nothing of the benchmark failed: KeyError: 'nothing'"):
-        run(["nothing"], progress=False)
+    frame = run(["nothing", "strong-view"], quick=True, progress=False)
+    assert frame["job"].tolist() == ["nothing", "strong view"] and frame["met"][0] == "failed"
+    assert frame["note"][0] == "job nothing of the benchmark failed: KeyError: 'nothing'"
+    assert bench.readable(frame)["ratio"][0] == "–" and len(ratio_bars(frame).axes) == 1
 
 
 def test_report_prints_rows_as_the_last_line(monkeypatch, capsys):

@@ -34,7 +34,7 @@ def failing(capsys: pytest.CaptureFixture, *arguments: str) -> str:
 @pytest.mark.parametrize("arguments", [
     (), ("dance",), ("train", "--sead", "1"), ("train", "--seed", "one"), ("compare", "--source", "memory"),
     ("data", "nsynth-piano"), ("data", "folder", "here"), ("data", "nsynth", "--parts", "some"),
-    ("features", "--workers", "many"),
+    ("features", "--workers", "many"), ("notebooks", "-p", "seed"), ("notebooks", "-p", "=3"),
 ])
 def test_wrong_usage_ends_with_2(capsys, arguments):
     with pytest.raises(SystemExit) as caught:
@@ -44,7 +44,7 @@ def test_wrong_usage_ends_with_2(capsys, arguments):
 
 
 @pytest.mark.parametrize("command", ["features", "train", "plan", "compare", "notebooks", "reproduce", "figures",
-                                     "predict", "bench"])
+                                     "predict", "bench", "verify"])
 def test_every_command_has_help_and_json(capsys, command):
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])
@@ -74,6 +74,20 @@ def test_the_names_of_the_command_line_are_those_of_the_modules():
 def test_unknown_profile(capsys, data_root, monkeypatch, command):
     monkeypatch.setattr(paths, "FIGURES", data_root / "figures")
     assert re.search("unknown profile 'maxi'.*smoke, mini, paper", failing(capsys, command, "--profile", "maxi"))
+
+
+@pytest.mark.parametrize("arguments", [
+    ("features", "--workers", "0"), ("data", "check", "nsynth", "--workers", "-1"), ("notebooks", "--workers", "0"),
+    ("train", "--seed", "-1"), ("data", "nsynth-gm", "--seed", "4294967296"),
+])
+def test_numbers_without_a_meaning(capsys, data_root, arguments):
+    assert re.search("--workers must be at least 1|--seed must be a whole number", failing(capsys, *arguments))
+
+
+def test_a_mistake_of_the_program_is_not_blamed_on_the_input(monkeypatch):
+    monkeypatch.setattr(cli, "_compare", lambda args: int("x"))
+    with pytest.raises(ValueError, match="invalid literal"):
+        main(["compare"])
 
 
 def test_unknown_variant(capsys, data_root):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fmuc import paths
-from fmuc.config import Augmentation, Features, Network, Run, Selection, Training, View, run_from_dict
+from fmuc.config import Augmentation, ConfigError, Features, Network, Run, Selection, Training, View, run_from_dict
 
 FEATURES = Features(sample_rate=16_000, window=512, hop=256, mel_bands=12, patch_frames=8)
 RUN = Run("nsynth", "FMUC", 0, FEATURES, 0.1,
@@ -37,6 +37,39 @@ def run(**change: Any) -> Run:
     (View, {"noise": -1.0}, "view.noise"),
     (View, {"sharpen": -1.0}, "view.sharpen"),
     (Network, {"dropout": 1.0}, "network.dropout"),
+    (Network, {"dropout": 0.999999}, "network.dropout"),
+    (Network, {"dropout": None}, "network.dropout"),
+    (Network, {"widths": (8.0, 16, 32, 64)}, "network.widths"),
+    (Network, {"widths": ("8", "16", "32", "64")}, "network.widths"),
+    (Network, {"widths": "8642"}, "network.widths"),
+    (Network, {"widths": (8, 0, 32, 64)}, "network.widths"),
+    (Network, {"widths": (8, 16, 32, 10**12)}, "network.widths"),
+    (Network, {"widths": 8}, "network.widths"),
+    (Network, {"blocks": (1, 3, 2, True)}, "network.blocks"),
+    (Network, {"blocks": (1, 3, 2, 10**6)}, "network.blocks"),
+    (Network, {"stem": (7,)}, "network.stem"),
+    (Network, {"stem": (7, 0)}, "network.stem"),
+    (Network, {"stem": (7.0, 2)}, "network.stem"),
+    (Network, {"stem": (10**9, 2)}, "network.stem"),
+    (Network, {"final_norm": "no"}, "network.final_norm"),
+    (View, {"noise": float("inf")}, "view.noise"),
+    (View, {"shift_time": "0.1"}, "view.shift_time"),
+    (Augmentation, {"weak": {"noise": 0.1}}, "augmentation.weak"),
+    (Training, {"epochs": 2.5}, "training.epochs"),
+    (Training, {"epochs": True}, "training.epochs"),
+    (Training, {"learning_rate": float("inf")}, "training.learning_rate"),
+    (Training, {"learning_rate": "0.1"}, "training.learning_rate"),
+    (Selection, {"temperature": float("inf")}, "selection.temperature"),
+    (Selection, {"rule": "x" * 10_000}, "selection.rule"),
+    (features, {"window": True}, "features.window"),
+    (run, {"network": None}, "run.network"),
+    (run, {"selection": Training()}, "run.selection"),
+    (run, {"seed": 2**64}, "run.seed"),
+    (run, {"seed": -1}, "run.seed"),
+    (run, {"dataset": "../elsewhere"}, "run.dataset"),
+    (run, {"dataset": ""}, "run.dataset"),
+    (run, {"variant": "two\nlines"}, "run.variant"),
+    (run, {"variant": 7}, "run.variant"),
     (Network, {"dropout": -0.1}, "network.dropout"),
     (Network, {"widths": (8, 16), "blocks": (1,)}, "network.widths and network.blocks"),
     (Network, {"widths": (), "blocks": ()}, "network.widths and network.blocks"),
@@ -165,6 +198,21 @@ def test_unknown_keys_and_wrong_values_are_refused(path, value, named):
     part[path[-1]] = value
     with pytest.raises(ValueError, match=named):
         run_from_dict(content)
+
+
+@pytest.mark.parametrize(("path", "value"), [
+    ((), []), (("features",), None), (("features",), "abc"), (("augmentation",), [1]), (("augmentation", "weak"), None),
+    (("network",), 3), (("training",), []), (("selection",), "FMUC"),
+])
+def test_a_part_that_is_no_object_is_named(path, value):
+    content = {"run": json.loads(json.dumps(asdict(RUN)))}
+    part = content
+    for key in ("run", *path)[:-1]:
+        part = part[key]
+    part[("run", *path)[-1]] = value
+    with pytest.raises(ConfigError, match=f"{'.'.join(('run', *path))} must be an object with keys") as caught:
+        run_from_dict(content["run"])
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("key", ["features", "selection", "training", "dataset"])

@@ -135,10 +135,20 @@ def test_values_take_the_type_of_the_default(name, given, value):
 
 
 @pytest.mark.parametrize(("name", "given"), [("epochs", "many"), ("epochs", "2.5"), ("epochs", True), ("fast", "1"),
-                                             ("seeds", "3"), ("rate", "fast"), ("profile", 3)])
+                                             ("seeds", "3"), ("rate", "fast"), ("profile", 3), ("epochs", "(" * 5000),
+                                             ("rate", "9" * 400), ("seeds", "[" * 200 + "]" * 200), ("fast", "")])
 def test_wrong_type_is_refused(name, given):
     with pytest.raises(FmucError, match=f"nb: parameter {name} must be of type"):
         notebook_files.bind(KNOWN, {name: given}, "nb")
+
+
+@pytest.mark.parametrize(("name", "value"), [("profile", "../smoke"), ("profile", ""), ("dataset", "../../elsewhere"),
+                                             ("dataset", "/tmp/elsewhere"), ("dataset", "a b")])
+def test_a_parameter_that_names_a_folder_cannot_lead_elsewhere(folder, name, value):
+    write(folder, "00_first", "print(1)")
+    with pytest.raises(FmucError, match=f"00_first.ipynb: {name} must be small letters"):
+        run(folder, parameters={name: value})
+    assert not (folder.parent / "figures").exists()
 
 
 def test_unknown_source_of_records_is_refused(folder):
@@ -318,7 +328,9 @@ def test_in_place_keeps_the_outputs_and_nothing_of_the_machine(folder, monkeypat
     assert "~/music" in text
     for trace in (str(folder.parent), str(Path.home() / "music"), "papermill", "ipykernel_", "10%", "2024", "Mine"):
         assert trace not in text
-    assert sorted(stored.metadata) == ["kernelspec", "language_info"]
+    assert sorted(stored.metadata) == ["fmuc", "kernelspec", "language_info"]
+    assert stored.metadata.fmuc == {"outputs": notebook_files.outputs_digest(stored),
+                                    "records": notebook_files.records_digest(paths.runs_dir("smoke"))}
     assert stored.cells[2].metadata == {"tags": ["loud"]}
 
 

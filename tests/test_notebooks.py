@@ -83,7 +83,10 @@ def test_is_executed_in_order_without_error(path):
 def test_is_small_and_tells_nothing_of_the_machine(path):
     assert path.stat().st_size <= notebook_files.LARGEST
     notebook = nbformat.read(path, as_version=4)
-    assert notebook.metadata == {"kernelspec": notebook_files.KERNELSPEC, "language_info": {"name": "python"}}
+    assert notebook.metadata.keys() == {"fmuc", "kernelspec", "language_info"}
+    assert notebook.metadata.fmuc.keys() == {"outputs", "records"}
+    assert notebook.metadata.kernelspec == notebook_files.KERNELSPEC
+    assert notebook.metadata.language_info == {"name": "python"}
     for cell in notebook.cells:
         assert cell.metadata.keys() <= set(notebook_files.KEPT_CELL_METADATA)
         assert not PLACE.search(cell.source), cell.source

@@ -14,7 +14,6 @@ from torch.testing import assert_close
 from fmuc.config import Selection
 from fmuc.experiments import FM, FMUC, TABLE_1
 from fmuc.metrics import (
-    PseudoLabelCounts,
     accuracy,
     expected_calibration_error,
     filewise_probabilities,
@@ -22,7 +21,7 @@ from fmuc.metrics import (
     quantity,
     row_normalised,
 )
-from fmuc.selection import PseudoLabels, select
+from fmuc.selection import PseudoLabelCounts, PseudoLabels, select
 from fmuc.train import semi_supervised_loss
 from fmuc.uncertainty import PassStatistics, pass_statistics, temperature_softmax
 

@@ -307,7 +307,8 @@ def test_saved_figure_is_complete_and_byte_stable(records, own_folder):
     for name, digest in row["files"].items():
         assert hashlib.sha256(first[name]).hexdigest() == digest
     assert plots.manifest("mini") == [row] == [json.loads(first["fig2a_quality.json"])]
-    assert row["runs"] == sorted(record.run.name for record in records) and row["datasets"] == [NAME]
+    assert list(row["runs"]) == sorted(record.run.name for record in records) and row["datasets"] == [NAME]
+    assert row["runs"] == {record.run.name: record.digest for record in records}
     assert (row["kind"], row["profile"], row["alt"]) == ("figure", "mini", "Quality rises.")
     svg = first["fig2a_quality.svg"].decode()
     assert not re.search(r"\b20\d\d-\d\d-\d\d|Matplotlib v", svg) and b"Software" not in first["fig2a_quality.png"]

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from fmuc import experiments, paths, predict, train
+from fmuc import checkpoints, experiments, paths, predict, train
 from fmuc.datasets import load
 from fmuc.errors import FmucError
 from fmuc.experiments import make_run
@@ -116,19 +116,32 @@ def test_what_cannot_be_predicted_with_says_why(folder, tmp_path):
     assert predict.find_run(RUN.name) == folder  # the whole name decides
     with pytest.raises(FmucError, match="holds no finished run"):
         predict.load_predictor(tmp_path)
-    (folder / train.CHECKPOINT).write_bytes(b"not weights")
-    with pytest.raises(FmucError, match=r"checkpoint\.safetensors: cannot be used"):
-        predict.load_predictor(folder)
-    (folder / train.CHECKPOINT).unlink()
-    with pytest.raises(FmucError, match="is missing: records that come with the repository hold no weights"):
+    (last,) = checkpoints.files(folder)
+    whole = bytearray(last.read_bytes())
+    whole[-9] ^= 1
+    for damaged in (b"not weights", bytes(whole)):
+        last.write_bytes(damaged)
+        with pytest.raises(FmucError, match=r"checkpoint-0001\.safetensors: cannot be used"):
+            predict.load_predictor(folder)
+    last.unlink()
+    with pytest.raises(FmucError, match="holds no checkpoint: records that come with the repository have no weights"):
         predict.load_predictor(folder)
 
 
 def test_a_checkpoint_of_another_run_is_refused(folder, tmp_path):
     other = replace(RUN, seed=1)
     train.train(other, device="cpu", folder=tmp_path / "other", progress=False)
-    shutil.copy(tmp_path / "other" / train.CHECKPOINT, folder / train.CHECKPOINT)
+    shutil.copy(checkpoints.files(tmp_path / "other")[0], checkpoints.files(folder)[0])
     with pytest.raises(FmucError, match=f"belongs to run {other.id}"):
+        predict.load_predictor(folder)
+
+
+def test_a_checkpoint_of_an_earlier_epoch_is_refused(folder):
+    """Its predictions would not be those of the record."""
+    (last,) = checkpoints.files(folder)
+    tensors, content = checkpoints.read(last)
+    checkpoints.write(last, tensors, content | {"rows": []})
+    with pytest.raises(FmucError, match="it is of epoch 0, not of the last one"):
         predict.load_predictor(folder)
 
 

@@ -16,7 +16,7 @@ from fmuc import paths
 from fmuc.config import Run
 from fmuc.errors import FmucError
 from fmuc.experiments import make_run, plan
-from fmuc.runs import FILES, Record, find, is_finished, load_all, load_record, provenance, save_record, ship
+from fmuc.runs import FILES, Record, find, is_finished, load_all, load_record, provenance, save_record, sealed, ship
 
 CLASSES = ("bass", "flute", "vocal")
 
@@ -72,6 +72,13 @@ def test_run_json_is_the_last_file_and_is_what_makes_a_run_finished(tmp_path, mo
     assert not is_finished(tmp_path) and not is_finished(tmp_path / "nothing here")
 
 
+def reseal(folder: Path, edit: Callable[[dict], object] = lambda content: None) -> None:
+    """Edit ``run.json`` and make all checksums right, as somebody would who wants it to be believed."""
+    content = json.loads((folder / "run.json").read_text())
+    edit(content)
+    (folder / "run.json").write_text(json.dumps(sealed(content, folder)))
+
+
 def edit_config(content: dict) -> None:
     content["config"]["selection"]["threshold"] = 0.5
 
@@ -81,21 +88,23 @@ def edit_config(content: dict) -> None:
     (lambda content: content.update(format=99), "format 99"),
     (lambda content: content["config"].update(colour="red"), "colour"),
     (lambda content: content["config"]["training"].update(epochs=-1), "training.epochs"),
+    (lambda content: content["config"]["network"].update(widths=[8, 10**12, 32]), "network.widths"),
+    (lambda content: content["config"].update(features=[1]), "run.features"),
     (lambda content: content.update(classes=["bass"]), "do not fit"),
+    (lambda content: content.update(classes=["bass", 1, "vocal"]), "classes"),
+    (lambda content: content.update(format="9" * 5000), "format '999"),
     (lambda content: content.pop("config"), "config"),
     (lambda content: content.pop("id"), "id"),
     (lambda content: content.pop("classes"), "classes"),
     (lambda content: content.pop("results"), "results"),
     (lambda content: content.pop("provenance"), "provenance"),
-], ids=["edited config", "format", "unknown key", "wrong value", "classes", "no config", "no id", "no classes",
-        "no results", "no provenance"])
+], ids=["edited config", "format", "unknown key", "wrong value", "huge net", "list", "classes", "no name", "long",
+        "no config", "no id", "no classes", "no results", "no provenance"])
 def test_an_edited_run_json_is_refused_in_one_line(folder, edit: Callable[[dict], object], named):
-    content = json.loads((folder / "run.json").read_text())
-    edit(content)
-    (folder / "run.json").write_text(json.dumps(content))
+    reseal(folder, edit)
     with pytest.raises(FmucError, match=f"{RUN.name}.*{named}.*train") as caught:
         load_record(folder)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "text", "cut"])
@@ -136,6 +145,7 @@ def test_a_file_that_was_added_or_taken_away_is_noticed(folder):
 def test_an_epoch_that_is_missing_in_one_file_is_noticed(folder):
     lines = (folder / "history.csv").read_text().splitlines()
     (folder / "history.csv").write_text("\n".join(lines[:-1]) + "\n")
+    reseal(folder)
     with pytest.raises(FmucError, match="do not fit together"):
         load_record(folder)
 
@@ -151,13 +161,37 @@ def test_a_record_cannot_run_code(folder):
     for name in ("counts.npz", "files.npz"):
         original = (folder / name).read_bytes()
         np.savez(folder / name, kept=np.array([Trap()], dtype=object), seen=np.array([Trap()], dtype=object))
-        with pytest.raises(FmucError, match="not a readable run record"):
+        reseal(folder)
+        with pytest.raises(FmucError, match=f"not a readable run record .{name}: ValueError: holds object"):
             load_record(folder)
         (folder / name).write_bytes(pickle.dumps(Trap()))
+        reseal(folder)
         with pytest.raises(FmucError, match="not a readable run record"):
             load_record(folder)
         (folder / name).write_bytes(original)
+    reseal(folder)
     assert load_record(folder).run == RUN
+
+
+@pytest.mark.parametrize(("lines", "named"), [
+    (["epoch,quality", "1,0.5", "3,0.5"], "epochs are not 1, 2, 3"),
+    (["epoch,quality", "1,0.5", "2,<b>half</b>"], "column quality holds other things than numbers"),
+    (["quality", "0.5", "0.5"], "history.csv.*epoch"),
+])
+def test_a_history_of_other_things_is_named(folder, lines, named):
+    (folder / "history.csv").write_text("\n".join(lines) + "\n")
+    reseal(folder)
+    with pytest.raises(FmucError, match=f"{RUN.name}.*{named}") as caught:
+        load_record(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_record_is_named_by_all_its_files(folder):
+    before = load_record(folder).digest
+    assert load_record(folder).digest == before and len(before) == 12
+    (folder / "split.json").write_text('{"seed": 1}')
+    reseal(folder)
+    assert load_record(folder).digest != before
 
 
 def test_provenance_names_versions_and_no_person_or_host():

@@ -1,18 +1,26 @@
 from __future__ import annotations
 
-import io
+import json
+import os
+import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from dask_farm import start_batch, wait_for
 
-from fmuc import paths, schedule
+from fmuc import batch, cluster, launch, paths, schedule
+from fmuc.batch import Batch, Job
+from fmuc.cluster import Pool
 from fmuc.config import Run
 from fmuc.errors import FmucError
 from fmuc.experiments import TABLE_1, make_run, plan
+from fmuc.launch import Outcome, environment
 from fmuc.runs import is_finished, load_record
-from fmuc.schedule import default_workers, missing, train_plan
+from fmuc.schedule import default_workers, missing, run_job, train_plan, visible_gpus
 
 
 def runs_of(*variants: str) -> list[Run]:
@@ -23,6 +31,9 @@ def finish(run: Run) -> None:
     folder = paths.runs_dir("smoke") / run.name
     folder.mkdir(parents=True)
     (folder / "run.json").write_text("{}")
+
+
+# What is missing, and where
 
 
 def test_finished_runs_are_not_missing_and_begun_ones_are(data_root):
@@ -40,7 +51,8 @@ def test_the_longest_come_first(data_root):
     assert passes == sorted(passes, reverse=True) and len(set(passes)) == 3
 
 
-def test_no_plan_is_no_work(data_root):
+def test_no_plan_is_no_work(data_root, monkeypatch):
+    monkeypatch.setattr(cluster, "local", lambda *_: pytest.fail("no cluster is needed"))
     run = runs_of("FM")[0]
     finish(run)
     assert train_plan([], "smoke", progress=False) == train_plan([run], "smoke", progress=False) == []
@@ -50,94 +62,335 @@ def test_one_run_at_a_time_on_a_gpu():
     assert default_workers("cuda:1") == 1 <= default_workers("cpu")
 
 
-@pytest.mark.parametrize("workers", [0, -1])
-def test_no_workers_are_refused(data_root, workers):
-    with pytest.raises(FmucError, match=f"--workers.*{workers}"):
-        train_plan([], "smoke", workers=workers, progress=False)
+@pytest.mark.parametrize("option", ["workers", "runs_per_gpu"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_no_workers_are_refused(data_root, option, value):
+    with pytest.raises(FmucError, match=f"--{option.replace('_', '-')} must.*{value}"):
+        train_plan([], "smoke", progress=False, **{option: value})
 
 
-def test_a_failing_run_is_reported_and_does_not_stop_the_others(trainable):
-    labelled, full = runs_of("Labelled part only", "Fully supervised")
-    broken = paths.runs_dir("smoke") / labelled.name
-    broken.mkdir(parents=True)
-    (broken / "checkpoint.safetensors").write_bytes(b"damaged")
-    failures = train_plan([labelled, full], "smoke", device="cpu", workers=2, progress=False)
-    assert [failure.run for failure in failures] == [labelled.name]
-    assert failures[0].message.startswith("fmuc: ") and "delete it to start again" in failures[0].message
-    assert not is_finished(broken)
-    record = load_record(paths.runs_dir("smoke") / full.name)
-    assert record.run == full and len(record.history) == full.training.epochs
-    assert record.provenance["threads"] == 1
-
-
-class FakeProcess:
-    """A worker that prints ``out`` and ``errors`` and ends with ``status``."""
-
-    def __init__(self, out: str = "", errors: str = "", status: int = 0) -> None:
-        self.stdout, self.stderr, self.status = io.StringIO(out), io.StringIO(errors), status
-        self.terminated = False
-
-    def wait(self) -> int:
-        return self.status
-
-    def terminate(self) -> None:
-        self.terminated = True
-
-
-def test_every_run_gets_a_process_of_its_own_with_one_thread(data_root, monkeypatch):
-    started = []
-    monkeypatch.setattr(schedule.subprocess, "Popen",
-                        lambda command, **options: started.append((command, options["env"])) or FakeProcess())
-    runs = plan("smoke")
-    assert train_plan(runs, "smoke", device="cpu", workers=3, progress=False) == []
-    named = [(c[c.index("--variant") + 1], int(c[c.index("--seed") + 1])) for c, _ in started]
-    assert sorted(named) == sorted((run.variant, run.seed) for run in runs)
-    assert all(env["OMP_NUM_THREADS"] == "1" for _, env in started)
+def test_every_gpu_gets_runs_and_those_that_were_hidden_none(monkeypatch):
+    monkeypatch.setattr(schedule.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(schedule.torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    asked = []
+    monkeypatch.setattr(cluster, "local", lambda *arguments: asked.append(arguments))
+    for device, workers, per_gpu in (("auto", None, 1), ("cuda", None, 3), ("cuda:1", None, 1), ("cuda", 5, 1)):
+        schedule._pool(36, device, workers, None, per_gpu)
+    assert asked == [(2, "auto", ("0", "1")), (6, "cuda", ("0", "1")), (1, "cuda:1", ()), (5, "cuda", ("0", "1"))]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-7a")
+    assert visible_gpus("auto") == ("3", "GPU-7a") and visible_gpus("cpu") == ()
 
 
 def test_workers_find_the_data_of_this_process_wherever_it_was_started(tmp_path, monkeypatch):
-    """They run from the repository root, so a relative FMUC_DATA would mean another folder there."""
+    """Processes run from the repository root, so a relative FMUC_DATA would mean another folder there."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FMUC_DATA", "my data")
-    started = []
-    monkeypatch.setattr(schedule.subprocess, "Popen",
-                        lambda command, **options: started.append(options) or FakeProcess())
-    train_plan(runs_of("FM"), "smoke", device="cpu", workers=1, progress=False)
-    folder = Path(started[0].get("cwd", "."), started[0]["env"]["FMUC_DATA"]).resolve()
-    assert folder == (tmp_path / "my data").resolve()
+    assert Path(environment(1)["FMUC_DATA"]) == (tmp_path / "my data").resolve()
 
 
-def test_a_run_without_a_word_of_error_is_reported_with_its_status(data_root, monkeypatch):
-    monkeypatch.setattr(schedule.subprocess, "Popen", lambda *_, **__: FakeProcess(status=-9))
-    failures = train_plan(runs_of("FM"), "smoke", device="cpu", workers=1, progress=False)
-    assert [(f.run, f.message) for f in failures] == [(runs_of("FM")[0].name, "exit status -9")]
+def test_a_process_has_its_threads_and_the_allocator_unless_told_otherwise(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "1")
+    assert environment(3)["OMP_NUM_THREADS"] == environment(3)["MKL_NUM_THREADS"] == "3"
+    assert "OMP_NUM_THREADS" not in environment(None)
+    if sys.platform == "linux":
+        assert environment(1)["MALLOC_MMAP_MAX_"] == "0" and environment(1)["MALLOC_TOP_PAD_"] == "1"
 
 
-class EndlessProcess(FakeProcess):
-    """A worker that prints nothing and ends when it is told to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.told = threading.Event()
-        self.stdout = self.silence()
-
-    def silence(self) -> Iterator[str]:
-        self.told.wait(5)
-        yield from ()
-
-    def terminate(self) -> None:
-        super().terminate()
-        self.told.set()
+def test_a_job_is_the_configuration_and_places_below_the_data_folder(data_root):
+    run = runs_of("FMUC")[0]
+    job = run_job(run, "smoke", "cpu")
+    assert job.content["run"] == asdict(run) and json.loads(json.dumps(job.content))["folder"] == job.content["folder"]
+    assert (paths.data_root() / job.content["folder"]) == paths.runs_dir("smoke") / run.name
+    assert not job.finished()
+    finish(run)
+    assert job.finished()
 
 
-def test_when_the_scheduler_ends_every_worker_is_told_to_and_none_is_started(data_root, monkeypatch):
-    workers = []
+# The order of jobs, without workers
 
-    def start(*_, **__) -> FakeProcess:
-        workers.append(EndlessProcess() if workers else FakeProcess(out="no JSON: this ends the scheduler\n"))
-        return workers[-1]
 
-    monkeypatch.setattr(schedule.subprocess, "Popen", start)
-    with pytest.raises(ValueError, match="Expecting value"):
-        train_plan(runs_of("FM", "FMUC", "Fully supervised"), "smoke", device="cpu", workers=1, progress=False)
-    assert all(worker.terminated for worker in workers) and len(workers) < 3
+class FakeFuture:
+    status = "finished"
+
+    def __init__(self, key: str, outcome: Outcome) -> None:
+        self.key, self.outcome = key, outcome
+
+    def result(self) -> Outcome:
+        return self.outcome
+
+    def add_done_callback(self, function) -> None:
+        function(self)
+
+
+class FakeClient:
+    """A cluster on which every job ends at once as ``script`` says, in the order of its tries; then with "done"."""
+
+    def __init__(self, **script: list[Outcome]) -> None:
+        self.script, self.sent, self.stopped, self.said = script, [], [], []
+
+    def submit(self, task, job, *, key, **options) -> FakeFuture:
+        self.sent.append(job["name"])
+        outcomes = self.script.get(job["name"], [])
+        outcome = outcomes.pop(0) if outcomes else Outcome("done")
+        if isinstance(outcome, BaseException):
+            raise outcome
+        for said in self.said:
+            self.handler((0.0, {"name": job["name"], **said}))
+        return FakeFuture(key, outcome)
+
+    def subscribe_topic(self, topic, handler) -> None:
+        self.handler = handler
+
+    def unsubscribe_topic(self, topic) -> None:
+        pass
+
+    def run(self, function, *arguments, **options) -> None:
+        self.stopped.append((function, *arguments))
+
+    def cancel(self, futures) -> None:
+        pass
+
+    def scheduler_info(self, n_workers: int) -> dict:
+        return {"workers": {"a": {"nthreads": 1, "resources": {"core": 1}, "status": "running"}}}
+
+
+def job(name: str, steps: int = 4, finished=lambda: False) -> Job:
+    return Job(name, name, steps, f"{name}/.claim", f"{name}/.lock", {}, finished)
+
+
+def batch_of(client: FakeClient, *jobs: Job) -> Batch:
+    return Batch(Pool(client, {"core": 1}, "cpu"), jobs, {}, progress=False)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """No test waits for a second that a batch would."""
+    monkeypatch.setattr(batch, "_TICK", 0.02)
+    monkeypatch.setattr(batch, "_STOP", 0.1)
+
+
+def test_jobs_are_sent_in_their_order_and_finished_ones_are_not(data_root):
+    client = FakeClient()
+    assert batch_of(client, job("a"), job("b", finished=lambda: True), job("c")).run() == []
+    assert client.sent == ["a", "c"]
+
+
+def test_an_error_of_its_own_is_tried_once_more_after_the_others_and_then_reported(data_root):
+    client = FakeClient(a=[Outcome("failed", "no space left")] * 2, c=[Outcome("failed", "a hiccup")])
+    failures = batch_of(client, job("a"), job("b"), job("c")).run()
+    assert client.sent == ["a", "b", "c", "a", "c"]
+    assert [(failure.run, failure.message) for failure in failures] == [("a", "no space left")]
+
+
+def test_a_lost_job_goes_on_at_once_and_not_for_ever(data_root):
+    client = FakeClient(a=[Outcome("lost", "ended by SIGKILL")] * 99)
+    failures = batch_of(client, job("a"), job("b")).run()
+    assert client.sent == ["a"] * batch.LOSSES + ["b"]
+    assert [(failure.run, failure.message) for failure in failures] == [("a", "ended by SIGKILL")]
+
+
+def test_a_job_that_gets_on_may_be_lost_many_times(data_root):
+    client = FakeClient(a=[Outcome("lost")] * 3 * batch.LOSSES)
+    steps = iter(range(1, 99))
+    client.said = [{"step": 0, "text": ""}]
+    submit = client.submit
+
+    def progress(*arguments, **options) -> FakeFuture:
+        client.said = [{"step": next(steps), "text": ""}]
+        return submit(*arguments, **options)
+
+    client.submit = progress
+    assert batch_of(client, job("a", steps=99)).run() == []
+    assert len(client.sent) == 3 * batch.LOSSES + 1
+
+
+def test_workers_that_do_not_fit_end_the_plan_with_their_line(data_root):
+    client = FakeClient(a=[Outcome("unfit", "other code")] * 2)
+    with pytest.raises(FmucError, match="other code"):
+        batch_of(client, job("a"), job("b")).run()
+    assert [function for function, *_ in client.stopped] == [launch.stop]
+    once = FakeClient(a=[Outcome("unfit", "the code was just being edited")])
+    assert batch_of(once, job("a")).run() == []
+
+
+def test_a_job_that_another_batch_is_at_comes_later(data_root):
+    (data_root / "a").mkdir()
+    client, results = FakeClient(), []
+    with launch.claim(data_root / "a" / ".claim") as mine:
+        assert mine
+        waiting = threading.Thread(target=lambda: results.append(batch_of(client, job("a"), job("b")).run()))
+        waiting.start()
+        wait_for(lambda: "b" in client.sent)
+        waiting.join(10 * batch._TICK)
+        assert client.sent == ["b"] and waiting.is_alive()
+    waiting.join(10)
+    assert client.sent == ["b", "a"] and results == [[]]
+
+
+def test_a_job_that_a_single_process_trains_comes_later_and_need_not_be_sent(data_root):
+    (data_root / "a").mkdir()
+    client, done = FakeClient(), threading.Event()
+    with launch.claim(data_root / "a" / ".lock"):
+        waiting = threading.Thread(target=batch_of(client, job("a", finished=done.is_set), job("b")).run)
+        waiting.start()
+        wait_for(lambda: "b" in client.sent)
+        done.set()
+        waiting.join(10)
+    assert client.sent == ["b"] and not waiting.is_alive()
+
+
+def test_a_job_found_busy_by_its_worker_is_sent_again(data_root):
+    client = FakeClient(a=[Outcome("busy")] * 3)
+    assert batch_of(client, job("a")).run() == [] and client.sent == ["a"] * 4
+
+
+def test_an_interrupt_stops_the_processes_everywhere(data_root):
+    client = FakeClient(b=[KeyboardInterrupt()])
+    plan = batch_of(client, job("a"), job("b"))
+    with pytest.raises(KeyboardInterrupt):
+        plan.run()
+    assert client.stopped == [(launch.stop, plan.plan)]
+
+
+def test_a_scheduler_that_goes_away_is_one_clear_error(data_root, monkeypatch):
+    monkeypatch.setattr(FakeFuture, "status", "cancelled")
+    with pytest.raises(FmucError, match="scheduler has gone.*goes on from"):
+        batch_of(FakeClient(), job("a")).run()
+
+
+def test_warnings_of_processes_are_passed_on(data_root, capsys):
+    client = FakeClient()
+    client.said = [{"warning": "the newest checkpoint is damaged"}]
+    batch_of(client, job("a")).run()
+    assert capsys.readouterr().err == "fmuc: the newest checkpoint is damaged\n"
+
+
+def test_the_bar_covers_the_whole_plan(data_root):
+    client = FakeClient(a=[Outcome("lost")])
+    client.said = [{"step": 2, "text": "loss 1"}, {"step": 1, "text": "begun again"}]
+    plan = batch_of(client, job("a"), job("b", steps=8, finished=lambda: True), job("c", steps=2))
+    plan.run()
+    assert plan.bar.total == 14 and plan.steps == {"a": 4, "b": 8, "c": 2}
+
+
+# Real processes
+
+
+def test_runs_train_here_each_with_one_thread_and_a_failing_one_does_not_stop_the_others(trainable):
+    """The failing one asks for features that nobody extracted; its configuration is no profile's."""
+    full, fm = runs_of("Fully supervised", "Labelled part only")
+    full = replace(full, training=replace(full.training, epochs=2))
+    broken = replace(fm, features=replace(fm.features, mel_bands=16))
+    failures = train_plan([broken, full], "smoke", device="cpu", workers=2, progress=False)
+    assert [failure.run for failure in failures] == [broken.name]
+    assert "python -m fmuc features" in failures[0].message
+    assert not is_finished(paths.runs_dir("smoke") / broken.name)
+    record = load_record(paths.runs_dir("smoke") / full.name)
+    assert record.run == full and len(record.history) == 2
+    assert record.provenance["threads"] == 1
+    assert not list(paths.data_root().glob(".plan-*"))
+
+
+def test_a_data_folder_that_cannot_be_written_is_one_clear_error(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FMUC_DATA", str(tmp_path / "file" / "data"))
+    with pytest.raises(FmucError, match=r"file/data: cannot be written \(Not a directory\).*FMUC_DATA"):
+        train_plan(runs_of("FM"), "smoke", device="cpu", workers=1, progress=False)
+
+
+def long_run() -> Run:
+    run = runs_of("Labelled part only")[0]
+    return replace(run, training=replace(run.training, epochs=3_000))
+
+
+def process_of(run: Run, **changes) -> tuple[dict, dict]:
+    """What the process of a run is told, and its variables."""
+    content = run_job(run, "smoke", "cpu").content | {"code": launch.sources()} | changes
+    return content, environment(1)
+
+
+def test_a_process_ends_when_the_one_that_started_it_is_killed(trainable):
+    code = ("import json, sys; from fmuc import launch; content, variables = json.loads(sys.argv[1])\n"
+            "launch.follow(content, variables, lambda: '', lambda said: print(said, flush=True))")
+    run = long_run()
+    parent = subprocess.Popen([sys.executable, "-c", code, json.dumps(process_of(run))], stdout=subprocess.PIPE,
+                              env=environment(1), cwd=paths.ROOT)
+    assert b"step" in parent.stdout.readline()  # it trains
+    parent.kill()
+    parent.wait()
+    lock = paths.runs_dir("smoke") / run.name / ".lock"
+
+    def free() -> bool:
+        with launch.claim(lock) as mine:
+            return mine
+
+    wait_for(free, 20)
+
+
+def test_a_process_ends_when_it_is_no_longer_wanted_and_reports_until_then(trainable):
+    said: list[dict] = []
+    status, _, why = launch.follow(*process_of(long_run()), lambda: "stopped" if len(said) > 2 else "", said.append)
+    assert (status, why) == (-signal.SIGTERM, "stopped")
+    assert [row["step"] for row in said[:3]] == [1, 2, 3] and said[0]["text"].startswith("loss ")
+
+
+def test_a_process_with_other_code_does_not_begin(data_root):
+    status, last, _ = launch.follow(*process_of(long_run(), code="0" * 12), lambda: "", lambda said: None)
+    assert status == launch.UNFIT and "other code" in last
+    assert not any(data_root.iterdir())
+
+
+def begun(process: subprocess.Popen, runs: list[Run]) -> list[str]:
+    lines = process.communicate()[0].splitlines()
+    return [line for line in lines if line in {run.name for run in runs}]
+
+
+def test_two_batches_at_once_share_the_runs(trainable):
+    """Each run is begun by one of them, both end well, and every record is whole."""
+    runs = [replace(run, seed=seed) for run in runs_of("Labelled part only") for seed in range(4)]
+    runs = [replace(run, training=replace(run.training, epochs=2)) for run in runs]
+    both = [start_batch(runs), start_batch(runs)]
+    assert [process.stdout.readline() for process in both] == ["ready\n"] * 2
+    trained = [begun(process, runs) for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sorted(trained[0] + trained[1]) == sorted(run.name for run in runs)
+    assert all(trained)
+    for run in runs:
+        assert load_record(paths.runs_dir("smoke") / run.name).run == run
+
+
+def test_ctrl_c_ends_with_130_and_one_line_and_the_next_call_goes_on(trainable):
+    (run,) = runs_of("Labelled part only")
+    run = replace(run, training=replace(run.training, epochs=300))
+    folder = paths.runs_dir("smoke") / run.name
+    first = start_batch([run])
+    wait_for(lambda: list(folder.glob("checkpoint*.safetensors")))
+    first.send_signal(signal.SIGINT)
+    out, errors = first.communicate()
+    lines = [line for line in errors.splitlines() if "fmuc" in line]
+    assert first.returncode == 130 and lines == ["fmuc: interrupted; the same command goes on from here"], errors
+    assert "Traceback" not in errors and not is_finished(folder)
+    with launch.claim(folder / ".lock") as free:
+        assert free  # nobody trains on
+    again = start_batch([run])
+    assert again.wait() == 0, again.stderr.read()
+    record = load_record(folder)
+    assert len(record.history) == 300 and list(record.history.index) == list(range(1, 301))
+
+
+def test_no_process_of_a_plan_is_left(trainable):
+    """A plan that was killed outright (SIGKILL, no clean-up) leaves no process that trains on."""
+    run = long_run()
+    folder = paths.runs_dir("smoke") / run.name
+    killed = start_batch([run])
+    wait_for(lambda: list(folder.glob("checkpoint*.safetensors")))
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+
+    def free() -> bool:
+        with launch.claim(folder / ".lock") as mine:
+            return mine
+
+    wait_for(free, 20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 import soundfile
 
 from fmuc import sound_file
+from fmuc.datasets import read_audio
+from fmuc.errors import FmucError
 from fmuc.sound_file import read_mono
 
 
@@ -94,3 +97,48 @@ def test_truncated_files_are_left_to_libsndfile(tmp_path):
         for length in (50, 1000, len(whole) - 1):
             (tmp_path / "b.wav").write_bytes(whole[:length])
             assert np.array_equal(read_mono(tmp_path / "b.wav")[0], by_libsndfile(tmp_path / "b.wav")[0])
+
+
+def flac(path: Path, samples: np.ndarray) -> Path:
+    soundfile.write(path, samples, 16_000, format="FLAC")
+    return path
+
+
+@pytest.mark.parametrize("claimed", [2**36 - 1, 0])
+def test_a_flac_header_that_claims_everything_or_nothing_takes_no_memory(tmp_path, claimed):
+    """2**36 - 1 samples are half a terabyte; 0 stands for a length that was not known when the header was written."""
+    path = flac(tmp_path / "a.flac", noise(1, 5000) * 0.9)
+    content = bytearray(path.read_bytes())
+    content[21] = content[21] & 0xF0 | claimed >> 32
+    content[22:26] = (claimed & 0xFFFFFFFF).to_bytes(4, "big")
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        assert attempt(read_mono, path) is None
+        assert tracemalloc.get_traced_memory()[1] < 32_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_very_long_file_is_read_piece_by_piece_to_the_same_bits(tmp_path, monkeypatch):
+    path = flac(tmp_path / "a.flac", noise(2, 20_000) * 0.9)
+    whole = read_mono(path)[0]
+    monkeypatch.setattr(sound_file, "_TRUSTED", 30_000)
+    assert np.array_equal(read_mono(path)[0], whole)
+
+
+def test_a_file_that_unpacks_to_more_than_any_sound_does_is_refused(tmp_path, monkeypatch):
+    path = flac(tmp_path / "a.flac", np.zeros((500_000, 1)))
+    assert len(read_mono(path)[0]) == 500_000 > 30 * path.stat().st_size
+    monkeypatch.setattr(sound_file, "_TRUSTED", 10_000)
+    assert len(read_mono(path)[0]) == 500_000
+    monkeypatch.setattr(sound_file, "_DENSEST", 30)
+    with pytest.raises(OSError, match="more than 30 samples per byte"):
+        read_mono(path)
+
+
+@pytest.mark.parametrize("rate", [1, 999, 2_000_001])
+def test_a_sample_rate_that_nobody_records_with_is_refused(tmp_path, rate):
+    soundfile.write(tmp_path / "a.wav", noise(1) * 0.5, rate, subtype="PCM_16")
+    with pytest.raises(FmucError, match=f"a.wav: has a sample rate of {rate} Hz"):
+        read_audio(tmp_path / "a.wav", 16_000)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from copy import deepcopy
 from dataclasses import replace
@@ -10,21 +11,20 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY
-from safetensors.torch import load, save
 from torch.nn import BatchNorm2d
 from torch.testing import assert_close
 
-from fmuc import datasets, uncertainty
+from fmuc import checkpoints, datasets, uncertainty
 from fmuc import train as training
 from fmuc.augment import augment
 from fmuc.config import Augmentation, Network, Run, Selection, Training, View
 from fmuc.errors import FmucError
 from fmuc.features import extract
-from fmuc.metrics import PseudoLabelCounts
 from fmuc.model import Activation
 from fmuc.runs import is_finished, load_record
-from fmuc.splits import draw_split, load_split
-from fmuc.train import CHECKPOINT, Batch, Trainer, as_images, build, predict, step, stream, train
+from fmuc.selection import PseudoLabelCounts
+from fmuc.splits import load_split
+from fmuc.train import Batch, PatchSource, Trainer, as_images, build, predict, step, stream, train
 
 CPU = torch.device("cpu")
 LOW_FM = Selection(rule="confidence", threshold=0.7)
@@ -384,19 +384,36 @@ def test_whatever_changes_the_warm_start_gives_another_one(trainable, tmp_path, 
     assert len(warm_starts(tmp_path / "first")) == 2
 
 
-def test_a_damaged_warm_start_is_made_again(trainable, tmp_path):
+def test_a_damaged_warm_start_is_made_again(trainable, tmp_path, capsys):
     first = trainer(tmp_path / "first")
     first.warm_up()
     (path,) = warm_starts(tmp_path / "first")
-    whole = path.read_bytes()
-    for damage in (whole[: len(whole) // 2], b"", save({name: value for name, value in load(whole).items()
-                                                        if not name.startswith("adam.1.")})):
+    whole, (tensors, content) = path.read_bytes(), checkpoints.read(path)
+    flipped = bytearray(whole)
+    flipped[-20] ^= 1
+    checkpoints.write(path, {name: value for name, value in tensors.items() if not name.startswith("adam.1.")}, content)
+    without_moments = path.read_bytes()
+    for damage in (whole[: len(whole) // 2], b"", bytes(flipped), without_moments):
         path.write_bytes(damage)
         again = trainer(tmp_path / "again")
         again.warm_up()
         assert_equal_weights(first.net, again.net)
         assert {state["step"].item() for state in again.optimiser.state.values()} == {5}
         assert path.read_bytes() == whole
+        message = capsys.readouterr().err
+        assert message.count("\n") == 1 and path.name in message and "is damaged" in message and "again" in message
+
+
+def test_a_warm_start_of_another_version_of_the_code_is_made_again(trainable, tmp_path, monkeypatch, capsys):
+    first = trainer(tmp_path / "first")
+    first.warm_up()
+    (path,) = warm_starts(tmp_path / "first")
+    tensors, _ = checkpoints.read(path)
+    checkpoints.write(path, {name: value + 1 for name, value in tensors.items()}, {"code": "older"})
+    again = trainer(tmp_path / "again")
+    again.warm_up()
+    assert_equal_weights(first.net, again.net)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_finished_run_is_not_trained_again(trainable, tmp_path, monkeypatch):
@@ -568,10 +585,82 @@ def test_patches_that_do_not_fit_are_read_batch_by_batch_with_the_same_result(tr
     assert_equal_weights(resident.net, mapped.net)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_with_the_remedy(trainable, tmp_path):
-    t = trainer(tmp_path, replace(RUN, training=replace(RUN.training, learning_rate=1e30)))
-    with pytest.raises(FmucError, match=r"epoch 1.*training.learning_rate"):
+# Losses that are not finite
+
+
+def spoil(t: Trainer, patch: int, value: float = np.nan) -> str:
+    """Make one patch not finite; returns the name of its file."""
+    patches = np.array(t.source.cache.patches)
+    patches[patch, 2, 3] = value
+    t.source = PatchSource(replace(t.source.cache, patches=patches), t.device)
+    return t.dataset.clips[t.source.cache.clip_of_patch[patch]].id
+
+
+def test_a_high_learning_rate_ends_the_run_and_names_step_and_files(trainable, tmp_path):
+    t = trainer(tmp_path, replace(RUN, training=replace(RUN.training, learning_rate=1e30, warm_start=0)))
+    with pytest.raises(FmucError, match="the loss is not finite in epoch 1.*lower training.learning_rate") as caught:
         t.train_epoch()
+    index = int(re.search(r"step (\d) of 3,", one_line(caught))[1]) - 1
+    patches = torch.cat(t.indices(index, unlabelled=True)).numpy()
+    names = {t.dataset.clips[i].id for i in t.source.cache.clip_of_patch[patches]}
+    assert sum(name in one_line(caught) for name in names) == 3
+    assert f"and {len(names) - 3} more" in one_line(caught)
+    assert index > 0  # the first loss is that of the initial weights
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_features_that_are_not_finite_are_named_and_the_last_good_checkpoint_is_kept(trainable, tmp_path, epoch):
+    t = trainer(tmp_path)
+    for _ in range(epoch - 1):
+        t.train_epoch()
+        t.save_checkpoint()
+    kept = [path.read_bytes() for path in checkpoints.files(tmp_path)]
+    seen = [set(t.indices(index, unlabelled=True)[1].tolist()) for index in range(3 * epoch)]
+    first = next(patch for patch in seen[3 * epoch - 2] if patch not in seen[3 * epoch - 3])  # of the second step
+    name = spoil(t, first)
+    if epoch == 1:
+        t.warm_up()
+    with pytest.raises(FmucError, match=rf"epoch {epoch}, step 2 of 3.*not finite, of {name}: delete") as caught:
+        t.train_epoch()
+    assert "more" not in one_line(caught) and t.epoch == epoch - 1
+    assert [path.read_bytes() for path in checkpoints.files(tmp_path)] == kept
+
+
+def test_a_warm_start_that_is_not_finite_is_not_shared(trainable, tmp_path):
+    t = trainer(tmp_path / "run")
+    name = spoil(t, int(t.labelled[0]), np.inf)
+    with pytest.raises(FmucError, match=rf"in the warm start, step \d of 5, whose batch holds features.*{name}"):
+        t.warm_up()
+    assert warm_starts(tmp_path / "run") == []
+
+
+def test_weights_that_the_last_step_of_an_epoch_spoils_are_not_saved(trainable, tmp_path, monkeypatch):
+    def spoiling(net, optimiser, *arguments):
+        losses = step(net, optimiser, *arguments)
+        if next(iter(optimiser.state.values()))["step"].item() == 5 + 3:
+            list(optimiser.state.values())[-1]["exp_avg_sq"][0] = np.inf
+        return losses
+
+    monkeypatch.setattr(training, "step", spoiling)
+    t = trainer(tmp_path)
+    with pytest.raises(FmucError, match="the weights are not finite in epoch 1, step 3 of 3"):
+        t.train_epoch()
+
+
+def test_a_diverged_run_fails_again_in_the_same_way(trainable, tmp_path, monkeypatch):
+    """The next call goes on from the last good checkpoint."""
+    def exploding(net, optimiser, batch, *arguments):
+        losses = step(net, optimiser, batch, *arguments)
+        return losses * np.inf if next(iter(optimiser.state.values()))["step"].item() == 5 + 3 * 2 + 1 else losses
+
+    monkeypatch.setattr(training, "step", exploding)
+    messages, epochs = [], []
+    for _ in range(2):
+        with pytest.raises(FmucError, match="epoch 3, step 1 of 3.*kept, and the same call goes on") as caught:
+            train(RUN, device="cpu", folder=tmp_path / "run", progress=False,
+                  on_epoch=lambda row: epochs.append(row["epoch"]))
+        messages.append(one_line(caught))
+    assert messages[0] == messages[1] and epochs == [1, 2]
 
 
 # Bad input
@@ -580,45 +669,6 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_the_remedy(trainable, tmp_p
 def one_line(error: pytest.ExceptionInfo) -> str:
     assert "\n" not in str(error.value)
     return str(error.value)
-
-
-def test_a_checkpoint_of_another_run_is_refused(trainable, tmp_path):
-    first = trainer(tmp_path)
-    first.train_epoch()
-    first.save_checkpoint()
-    other = replace(RUN, seed=1)
-    with pytest.raises(FmucError, match=f"{CHECKPOINT}.*{RUN.id}.*delete") as caught:
-        train(other, device="cpu", folder=tmp_path, progress=False)
-    one_line(caught)
-
-
-def test_a_checkpoint_of_other_data_is_refused(trainable, tmp_path):
-    """The same run over changed data would go on with other labelled files."""
-    first = trainer(tmp_path)
-    first.train_epoch()
-    first.save_checkpoint()
-    clips = tuple(replace(clip, id=f"new-{clip.id}") for clip in first.dataset.clips)
-    first.dataset = replace(first.dataset, clips=clips)
-    first.split = draw_split(first.dataset, 0.25, 0)
-    with pytest.raises(FmucError, match=CHECKPOINT) as caught:
-        first.load_checkpoint()
-    one_line(caught)
-
-
-@pytest.mark.parametrize("damage", ["text", "cut", "empty", "weights"])
-def test_a_damaged_checkpoint_is_refused(trainable, tmp_path, damage):
-    first = trainer(tmp_path)
-    first.train_epoch()
-    if damage == "weights":
-        first.net.extra = torch.nn.Linear(2, 2)
-    first.save_checkpoint()
-    path = tmp_path / CHECKPOINT
-    content = path.read_bytes()
-    path.write_bytes({"text": b"not a checkpoint", "cut": content[: len(content) // 2], "empty": b"",
-                      "weights": content}[damage])
-    with pytest.raises(FmucError, match=f"{CHECKPOINT}.*delete it") as caught:
-        train(RUN, device="cpu", folder=tmp_path, progress=False)
-    one_line(caught)
 
 
 def test_missing_features_are_named_with_a_command_that_works(trainable, tmp_path):

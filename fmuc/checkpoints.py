@@ -1,0 +1,224 @@
+"""Checkpoints: the state of a run after an epoch, in files that are there whole or not at all and prove their content.
+
+``checkpoint-<epoch>.safetensors`` holds tensors and, as its one metadata entry ``fmuc``, JSON: whose they are, the
+history, and a SHA-256 over all of it (the format itself protects no byte of a tensor). The last two are kept: where
+the newest cannot be used, training goes on from the one before and says so; where none can, it stops and says so, and
+nothing is deleted. Nothing here unpickles.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from fmuc.errors import DISK_FULL, FmucError
+from fmuc.paths import relative
+
+KEPT = 2  # checkpoints of an unfinished run
+_ENTRY = "fmuc"
+_NAME = re.compile(r"checkpoint(?:-(\d+))?\.safetensors")  # without a number: of earlier versions
+_LEFT = (".*.tmp", ".run.json", ".split.json.*")  # beside a record: of processes that were killed while they wrote
+_FOREIGN = {
+    "run": "it belongs to run {}",
+    "data": "the data set or its labelled part has changed since",
+    "code": "another version of the code made it",
+}
+_REMEDIES = {
+    **dict.fromkeys(DISK_FULL, "make room on its disk"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "make it writable, or let FMUC_DATA name another folder"),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENODEV, errno.ENXIO),
+                    "the folder is gone: bring it back, or see whether its disk is mounted"),
+}
+
+
+class Unusable(Exception):
+    """A checkpoint that is damaged; the message says how."""
+
+
+class Foreign(Unusable):
+    """A whole checkpoint, but of something else."""
+
+
+def files(folder: Path) -> list[Path]:
+    """The checkpoints of a run, newest first: by the epoch in their names, whatever the clock said."""
+    found = [(int(match[1] or -1), path) for path in folder.glob("checkpoint*.safetensors")
+             if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def read(path: Path, **expected: str) -> tuple[dict[str, Tensor], dict]:
+    """Tensors and content of a file of :func:`write`, its SHA-256 checked; :class:`Unusable` says what is wrong.
+
+    ``expected`` (``run``, ``data``, ``code``): what the content must say; else it is :class:`Foreign`.
+    """
+    try:
+        data = path.read_bytes()  # not mapped: what was checked stays as it is, whatever becomes of the file
+        tensors = load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        content = json.loads(header.get("__metadata__", {}).get(_ENTRY, "{}"))
+    except Exception as error:  # of whatever kind that a damaged file leads to
+        raise Unusable(_reason(error)) from None
+    if not isinstance(content, dict) or "sha256" not in content:
+        raise Unusable("it has no checksum: it is damaged or an older version's")
+    if content.pop("sha256") != _digest(tensors, content):
+        raise Unusable("it does not hold what was written: its SHA-256 differs")
+    for name, value in expected.items():
+        if content.get(name) != value:
+            raise Foreign(_FOREIGN[name].format(content.get(name)))
+    return tensors, content
+
+
+def write(path: Path, tensors: dict[str, Tensor], content: dict) -> None:
+    """Write tensors (contiguous, on the CPU) and JSON content, whole or not at all."""
+    sealed = content | {"sha256": _digest(tensors, content)}
+    _write_whole(path, save(tensors, {_ENTRY: json.dumps(sealed)}))
+
+
+def add(folder: Path, epoch: int, tensors: dict[str, Tensor], content: dict) -> None:
+    """Write the checkpoint of an epoch; then all but this one and the one before are removed."""
+    path = folder / f"checkpoint-{epoch:04d}.safetensors"
+    write(path, tensors, content)
+    listed = files(folder)
+    first = listed.index(path)  # what seems newer could not be read: training went on from an older one
+    for other in {*listed} - {*listed[first : first + KEPT]}:
+        other.unlink(missing_ok=True)
+
+
+def resume(folder: Path, restore: Callable[[dict[str, Tensor], dict], None], **expected: str) -> Path | None:
+    """Give ``restore`` the newest checkpoint that can be used; returns its path, or None where there is none.
+
+    A damaged one, or one that ``restore`` raises an error for, is passed over with one line on stderr. Raises
+    :class:`FmucError` where none is left, and where the newest whole one is of another run or of other data.
+    """
+    problems = []
+    for path in files(folder):
+        try:
+            restore(*read(path, **expected))
+        except Foreign as error:
+            problems = [_problem(path, error)]
+            break
+        except Exception as error:
+            problems.append(_problem(path, error))
+            continue
+        if problems:
+            print(f"fmuc: {'; '.join(problems)}: training goes on from {path.name}, the one before", file=sys.stderr)
+        return path
+    if problems:
+        raise FmucError(f"{'; '.join(problems)}: delete {'it' if len(problems) == 1 else 'them'} to start again")
+    return None
+
+
+def keep_last(folder: Path) -> None:
+    """Of a finished run: remove all checkpoints but the last, if that one can be read."""
+    listed = files(folder)
+    with contextlib.suppress(Unusable):
+        if len(listed) > 1:
+            read(listed[0])
+            for path in listed[1:]:
+                path.unlink(missing_ok=True)
+
+
+def clean(folder: Path, *patterns: str) -> None:
+    """Remove what killed processes left half written (default: beside a record); their lock must be held."""
+    for pattern in patterns or _LEFT:
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Errors of the system while ``folder`` is written (full, read-only, gone, ...) as :class:`FmucError`."""
+    try:
+        yield
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno, "see whether its disk is in order")
+        raise FmucError(f"{relative(folder)}: cannot be written ({error.strerror or _reason(error)}): {remedy}; the "
+                        "same call then goes on from the last finished epoch") from None
+
+
+def state(net: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Weights, running statistics ("net. ...") and moments ("adam.<parameter>. ..."), on the CPU."""
+    tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
+    for index, moments in optimiser.state_dict()["state"].items():
+        tensors |= {f"adam.{index}.{name}": value for name, value in moments.items()}
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+
+def net_state(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The ``state_dict`` of the net among the tensors of a checkpoint."""
+    return {name.removeprefix("net."): value for name, value in tensors.items() if name.startswith("net.")}
+
+
+def restore(net: nn.Module, optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Inverse of :func:`state`; an error of some kind where anything is missing or does not fit."""
+    net.load_state_dict(net_state(tensors))
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("adam."):
+            _, index, key = name.split(".")
+            moments.setdefault(int(index), {})[key] = value
+    groups = optimiser.state_dict()["param_groups"]
+    shapes = {index: {"exp_avg": p.shape, "exp_avg_sq": p.shape, "step": torch.Size()}
+              for index, p in zip(groups[0]["params"], optimiser.param_groups[0]["params"], strict=True)}
+    if {index: {key: value.shape for key, value in part.items()} for index, part in moments.items()} != shapes:
+        raise ValueError("moments of the optimiser are missing or do not fit")
+    optimiser.load_state_dict({"state": moments, "param_groups": groups})
+    for weights, part in optimiser.state.items():  # fused Adam walks through memory: one layout
+        same = {name: value for name, value in part.items() if value.shape == weights.shape}
+        part |= {name: torch.empty_like(weights).copy_(value) for name, value in same.items()}
+
+
+def _digest(tensors: dict[str, Tensor], content: dict) -> str:
+    digest = hashlib.sha256(json.dumps(content).encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"\n{name} {value.dtype} {list(value.shape)} ".encode())
+        digest.update(value.contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Under a temporary name, then renamed; on the disk before and after, so that a power cut does no harm either."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):  # the error that led here says more
+            temporary.unlink(missing_ok=True)
+    if hasattr(os, "O_DIRECTORY"):  # not on Windows
+        _sync_names(path.parent)
+
+
+def _sync_names(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems have no such thing
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _problem(path: Path, error: Exception) -> str:
+    return f"{relative(path)}: cannot go on from it ({_reason(error)})"
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,95 @@
+"""Processes of their own on this machine: a Dask scheduler, workers to be killed, and the command that sends runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from fmuc import paths
+from fmuc.config import Run
+from fmuc.launch import environment
+
+QUIET = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "20s", "DASK_DISTRIBUTED__WORKER__MEMORY__TERMINATE": "false"}
+
+
+class Farm:
+    """``with Farm(folder) as farm``: a scheduler whose file is ``farm.file``; workers by :meth:`add`, each without a
+    nanny, so that one that is killed stays dead."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file, self.folder = folder / "scheduler.json", folder
+        self.workers: list[subprocess.Popen] = []
+
+    def __enter__(self) -> Farm:
+        self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
+                                     "--scheduler-file", str(self.file))
+        wait_for(self.file.is_file)
+        self.address = wait_for(self._address)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in (*self.workers, self.scheduler):
+            process.kill()
+            process.wait()
+
+    def _address(self) -> str:
+        try:
+            return json.loads(self.file.read_text())["address"]
+        except ValueError:  # half written
+            return ""
+
+    def add(self, resources: str = "core=1", *, threads: int = 1, data: Path | None = None) -> subprocess.Popen:
+        """A further worker; ``data``: its data folder, if not that of this process."""
+        declared = ("--resources", resources) if resources else ()
+        worker = self._start("worker", str(self.address), "--nthreads", str(threads), "--no-nanny", "--no-dashboard",
+                             *declared, data=data)
+        self.workers.append(worker)
+        return worker
+
+    def kill(self, worker: subprocess.Popen, number: int = signal.SIGKILL) -> None:
+        """The worker alone: what it has started must end by itself."""
+        worker.send_signal(number)
+        worker.wait()
+        self.workers.remove(worker)
+
+    def _start(self, kind: str, *arguments: str, data: Path | None = None) -> subprocess.Popen:
+        variables = {**os.environ, **QUIET, "FMUC_DATA": str(data or paths.data_root()),
+                     "PYTHONPATH": str(paths.ROOT)}
+        log = open(self.folder / f"{kind}-{len(self.workers)}.log", "ab")  # noqa: SIM115 - the process has it
+        return subprocess.Popen([sys.executable, "-m", f"distributed.cli.dask_{kind}", *arguments], env=variables,
+                                stdout=log, stderr=log, cwd=self.folder)
+
+
+def wait_for(condition, seconds: float = 60.0):
+    """The first true value of ``condition()``; fails after ``seconds``, which only a broken program needs."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, f"waited {seconds:.0f} s for {condition}"
+        time.sleep(0.02)
+    return value
+
+
+BATCH = """
+import json, sys
+from fmuc import __main__ as cli, config, experiments, launch
+runs = [config.run_from_dict(run) for run in json.loads(sys.argv[1])]
+experiments.plan = lambda *_: runs
+follow = launch.follow
+launch.follow = lambda content, *rest: print(content["folder"].split("/")[-1], flush=True) or follow(content, *rest)
+print("ready", flush=True)
+sys.exit(cli.main(["train", "--profile", "smoke", "--device", "cpu", "--workers", "1", "--json", *sys.argv[2:]]))
+"""
+
+
+def start_batch(runs: Sequence[Run], *arguments: str) -> subprocess.Popen:
+    """The command ``train`` for these runs; each that it trains here is a line of its output."""
+    content = json.dumps([asdict(run) for run in runs])
+    return subprocess.Popen([sys.executable, "-c", BATCH, content, *arguments], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, env=environment(1), cwd=paths.ROOT, text=True)
