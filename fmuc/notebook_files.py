@@ -96,7 +96,10 @@ def _typed(name: str, parameter: str, value: object, default: object) -> object:
     if {wanted, type(value)} in ({float, int}, {list, tuple}) and wanted is not int:
         with suppress(OverflowError):  # a whole number that no float can hold
             value = wanted(value)
-    if default is not None and type(value) is not wanted:
+    fits = type(value) is wanted
+    if fits and wanted in (list, tuple) and default:  # of such values as the default has, not lists of lists
+        fits = {*map(type, value)} <= {*map(type, default)}
+    if default is not None and not fits:
         raise FmucError(f"{name}: parameter {parameter} must be of type {wanted.__name__}, "
                         f"as its default {default!r}, not {given!r}")
     return value

@@ -16,6 +16,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -31,7 +32,7 @@ from tqdm import tqdm
 from fmuc import checkpoints, datasets, experiments, features, paths, train
 from fmuc.config import Run
 from fmuc.errors import FmucError
-from fmuc.runs import load_record
+from fmuc.runs import is_finished, load_record
 
 _WHOLE = "in between"  # all that follows the imports; where a kill is counted, what is in no other phase
 _PHASES = ("imports", _WHOLE, "warm start", "epoch", "checkpoint", "record")
@@ -117,21 +118,27 @@ def _kill_and_finish(run: Run, folder: Path, lengths: dict[str, list[float]], rn
                      kills: Counter) -> str | None:
     """Kill a run at random moments, once at least, and let it end; None, or what went wrong on the way."""
     planned, done = int(rng.integers(1, _MOST_KILLS + 1)), 0
-    while done < planned:
-        phase = rng.choice(_PHASES)
-        which = int(rng.integers(len(lengths[phase])))
+    while done < planned and not is_finished(folder):
+        ahead = _ahead(folder, lengths)
+        phase = rng.choice([phase for phase in _PHASES if ahead[phase]])
+        which = int(rng.integers(len(ahead[phase])))
         life = _Life(run, folder, fresh=phase == "imports")
-        killed, problem = life.kill(phase, which, rng.random() * lengths[phase][which])
+        killed, problem = life.kill(phase, which, rng.random() * ahead[phase][which])
         if problem:
             return problem
         if killed:
             kills[killed] += 1
             done += 1
-        elif done:  # the later moments did not come in what was left of the run
-            break
-        else:
-            shutil.rmtree(folder.parent)  # it was faster than the kill: once more
+        elif not done:  # it was faster than the kill: once more
+            shutil.rmtree(folder.parent)
     return _Life(run, folder, fresh=False).wait()
+
+
+def _ahead(folder: Path, lengths: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Seconds of the phases that a run still has before it."""
+    epochs = int(checkpoints.files(folder)[0].stem.rpartition("-")[2]) if checkpoints.files(folder) else 0
+    over = {"warm start": 1 if epochs else 0, "epoch": epochs, "checkpoint": epochs}
+    return {phase: seconds[over.get(phase, 0) :] for phase, seconds in lengths.items()}
 
 
 class _Life:
@@ -141,7 +148,7 @@ class _Life:
         forked = "forkserver" in multiprocessing.get_all_start_methods() and not fresh
         context = multiprocessing.get_context("forkserver" if forked else "spawn")
         if forked:
-            context.set_forkserver_preload(["__main__", __name__])
+            context.set_forkserver_preload(["__main__", __name__, "torch._dynamo"])  # which Adam asks for
         folder.parent.mkdir(parents=True, exist_ok=True)
         self.log = folder.parent / "errors.txt"
         self.marks, theirs = context.Pipe(duplex=False)
@@ -217,6 +224,7 @@ def _live(run: Run, folder: Path, data: str, log: Path, marks: Connection) -> No
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), sys.stderr.fileno())
     os.environ["FMUC_DATA"] = data
     torch.set_num_threads(1)
+    tqdm.set_lock(threading.RLock())  # the default's semaphores outlive a killed process
     marks.send((_WHOLE, True))
     for owner, name, phase in _ANNOUNCED:
         setattr(owner, name, _announced(getattr(owner, name), phase, marks))

@@ -78,7 +78,8 @@ def wait_for(condition, seconds: float = 60.0):
 
 BATCH = """
 import json, sys
-from fmuc import __main__ as cli, config, experiments, launch
+from fmuc import __main__ as cli, cluster, config, experiments, launch
+cluster._TIMEOUT = 5
 runs = [config.run_from_dict(run) for run in json.loads(sys.argv[1])]
 experiments.plan = lambda *_: runs
 follow = launch.follow

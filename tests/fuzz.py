@@ -125,6 +125,7 @@ def _work(start: int, inputs: int, seed: int, folder: Path) -> None:
     (folder / "names").write_text(json.dumps([target.name for target in targets]))
     for target in targets:  # libraries are loaded and kernels compiled before the memory is limited
         assert target.right(target.read()), f"{target.name} does not read its own valid files"
+    _forbid_pickle()
     _limit_memory()
     number = start
     while inputs < 0 or number < inputs * len(targets):
@@ -134,6 +135,16 @@ def _work(start: int, inputs: int, seed: int, folder: Path) -> None:
               flush=True)
         number += 1
     print('{"done": true}', file=print_to, flush=True)
+
+
+def _forbid_pickle() -> None:
+    """From here on unpickling anything is a failure."""
+    import pickle
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("something is unpickled")
+
+    pickle.load = pickle.loads = pickle.Unpickler = refuse
 
 
 def _limit_memory() -> None:

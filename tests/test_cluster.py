@@ -145,45 +145,46 @@ def test_a_scheduler_that_dies_ends_the_plan_with_one_line_and_leaves_no_process
 
 
 def test_features_are_extracted_by_a_worker(farm):
-    """The same bytes as here; nothing is sent where they are there."""
+    """What fails is named; then the same bytes as here; nothing is sent where they are there."""
     name, content = "nsynth-gm-smoke", preset("smoke", "nsynth-gm-smoke").features
-    place = paths.features_dir(name, content.id)
+    place, root = paths.features_dir(name, content.id), paths.data_root() / "features"
     before = {path.name: path.read_bytes() for path in place.iterdir()}
     assert schedule.extract_features("smoke", [name], "no cluster is needed") == []
-    (paths.data_root() / "features").unlink()  # the link to those of all tests
+    root.unlink()  # the link to those of all tests
+    root.write_text("in the way")
     farm.add()
+    (failure,) = schedule.extract_features("smoke", [name], farm.address, workers=1, progress=False)
+    assert failure.run == f"features of {name}" and "features" in failure.message
+    root.unlink()
     assert schedule.extract_features("smoke", [name], farm.address, workers=1, progress=False) == []
     assert {path.name: path.read_bytes() for path in place.iterdir()} == before
 
 
-def test_a_failure_of_the_extraction_is_named(farm):
-    (paths.data_root() / "features").unlink()
-    (paths.data_root() / "features").write_text("in the way")
-    farm.add()
-    (failure,) = schedule.extract_features("smoke", ["nsynth-gm-smoke"], farm.address, workers=1, progress=False)
-    assert failure.run == "features of nsynth-gm-smoke" and "features" in failure.message
+def test_workers_get_as_much_as_they_declare_and_work_it_off(farm):
+    """Workers of four threads that join one after the other: declaring nothing, cores, GPUs."""
+    def slots(device: str, per_gpu: int = 1, most: int | None = None) -> tuple[int, list[str], str]:
+        with cluster.remote(farm.address, device, per_gpu=per_gpu, most=most) as pool:
+            assert scaling.seconds_of_waiting(pool, 6, 0.01) > 0
+            return pool.slots(), list(pool.resources), pool.device
 
+    def join(resources: str, count: int) -> None:
+        farm.add(resources, threads=4)
+        with distributed.Client(farm.address) as client:
+            client.wait_for_workers(count)
 
-@pytest.mark.parametrize(("declared", "device", "slots", "asks"), [
-    ("GPU=1", "auto", 2, "GPU"), ("GPU=2", "cuda", 4, "GPU"), ("core=3", "auto", 3, "core"),
-    ("core=9", "cpu", 4, "core"), ("", "auto", 4, ""),
-])
-def test_workers_get_as_much_as_they_declare_and_work_it_off(farm, declared, device, slots, asks):
-    """Four threads; two runs share a GPU."""
-    farm.add(declared, threads=4)
-    with cluster.remote(farm.address, device, per_gpu=2) as pool:
-        assert pool.slots() == slots and "".join(pool.resources) == asks
-        assert pool.device == ("cuda" if asks == "GPU" else "cpu")
-        assert scaling.seconds_of_waiting(pool, 6, 0.01) > 0
-    with cluster.remote(farm.address, device, most=1, per_gpu=2) as pool:
-        assert pool.slots() == 1
-
-
-def test_a_gpu_that_nobody_declares_is_refused(farm):
-    farm.add("core=1")
-    with pytest.raises(FmucError, match="no worker.*declares a GPU.*--resources GPU=1"), cluster.remote(
-            farm.address, "cuda"):
-        pass
+    join("", 1)
+    assert slots("auto") == (4, [], "cpu") and slots("cpu", most=1) == (1, [], "cpu")
+    with pytest.raises(FmucError, match="no worker.*declares a GPU.*--resources GPU=1"):
+        slots("cuda")
+    join("core=3", 2)
+    assert slots("auto") == (3, ["core"], "cpu")
+    join("core=9", 3)
+    assert slots("auto") == (3 + 4, ["core"], "cpu")
+    join("GPU=1", 4)
+    assert slots("auto") == (1, ["GPU"], "cuda") and slots("cuda:1", 3) == (3, ["GPU"], "cuda:1")
+    assert slots("auto", 9) == (4, ["GPU"], "cuda") and slots("cpu") == (7, ["core"], "cpu")
+    join("GPU=2", 5)
+    assert slots("cuda", 2) == (2 + 4, ["GPU"], "cuda")
 
 
 # Without a cluster

@@ -291,11 +291,31 @@ def damage_index(folder):
     (folder / "index.npy").write_bytes(b"")
 
 
+def damage_entry(folder):
+    index = np.load(folder / "index.npy")
+    index[len(index) // 2] += 1  # a patch of the next clip, perhaps: nothing but the checksum can tell
+    np.save(folder / "index.npy", index)
+
+
+def damage_order(folder):
+    (folder / "features.json").write_text(json.dumps({key: value for key, value in json.loads(
+        (folder / "features.json").read_text()).items() if key != "sha256"}))  # as older caches are
+    np.save(folder / "index.npy", np.load(folder / "index.npy")[::-1])
+
+
+def damage_band(folder):
+    damage_order(folder)
+    np.save(folder / "index.npy", np.load(folder / "index.npy")[::-1])
+    with np.load(folder / "bands.npz") as bands:
+        np.savez(folder / "bands.npz", mean=bands["mean"], std=np.zeros_like(bands["std"]))
+
+
 def damage_json(folder):
     (folder / "features.json").write_text("{")
 
 
-@pytest.mark.parametrize("damage", [damage_patches, damage_shape, damage_bands, damage_index, damage_json])
+@pytest.mark.parametrize("damage", [damage_patches, damage_shape, damage_bands, damage_index, damage_entry,
+                                    damage_order, damage_band, damage_json])
 def test_damaged_cache_is_refused_and_built_again(nsynth_root, damage):
     dataset, folder = datasets.load("nsynth"), paths.features_dir("nsynth", SMALL.id)
     before = np.array(extract(dataset, SMALL, workers=1, progress=False).patches)

@@ -214,7 +214,7 @@ CORRUPTIONS: dict[Callable[[Path], None], str] = {
     other_picture: r"figures/mini/fig3_confusion\.png: is not the file that was saved",
     missing_picture: r"figures/mini/fig1\.svg: is missing",
     missing_row: r"figures/mini/table2\.csv: is in no row of the manifest",
-    broken_row: r"manifest/fig1\.json: is no row of the manifest \(files must map",
+    broken_row: r"manifest/fig1\.json: is no row of the manifest \(",
     missing_table: r"figures/mini/table2\.csv: is missing",
     edited_output: r"01_second\.ipynb: its code or outputs are not as they were",
     edited_cell: r"01_second\.ipynb: its code or outputs are not as they were",

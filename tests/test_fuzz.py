@@ -1,0 +1,319 @@
+"""Nothing that is read is trusted: thousands of damaged files, values of every kind, and no pickle anywhere."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import fuzz
+import nbformat
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from IPython.core.inputtransformer2 import TransformerManager
+
+from fmuc import figure_files, notebook_files, published, sound_lists
+from fmuc.array_files import parse_npy
+from fmuc.config import Augmentation, ConfigError, Features, Network, Run, Selection, Training, View, run_from_dict
+from fmuc.datasets import read_audio
+from fmuc.errors import LONGEST, FmucError
+from fmuc.metrics import expected_calibration_error
+from fmuc.paths import NOTEBOOKS, ROOT
+from fmuc.splits import read_split
+
+INPUTS = 110  # for each reader
+
+quick = settings(max_examples=200, deadline=None,
+                 suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+
+
+# --- damaged files ---
+
+
+def test_every_reader_refuses_clearly_or_reads_right():
+    """See ``fuzz.py``: with limits of time and memory, and with unpickling forbidden."""
+    report = fuzz.run(inputs=INPUTS)
+    print(report)
+    assert not report.failures, report
+    assert report.inputs == INPUTS * len(report.outcomes) > 2500
+    assert all(sum(found.values()) == INPUTS for found in report.outcomes.values())
+    total = sum(report.outcomes.values(), type(report.outcomes["split.json"])())
+    assert total[fuzz.REFUSED] > 1000 and total[fuzz.RIGHT] > 300  # neither judge says always the same
+
+
+@dataclass
+class Reader:
+    """A target that does what a reader must not do."""
+
+    read: Callable[[], object]
+    place: Path
+    name: str = "reader"
+    files: tuple[str, ...] = ("a.json",)
+    refusals: tuple[type[Exception], ...] = (FmucError,)
+    names_file: bool = True
+    after: Callable[[], None] = lambda: None
+    mutate: Callable = lambda content, rng, name: b"damaged"
+    contents: dict[str, bytes] | None = None
+
+    def right(self, result: object) -> bool:
+        return result == "right"
+
+    def restore(self) -> None:
+        (self.place / "a.json").write_bytes(b"whole")
+
+
+def fail(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(("read", "outcome"), [
+    (lambda: "right", fuzz.RIGHT), (lambda: "wrong", "wrong result"),
+    (lambda: fail(FmucError("a.json: is damaged: restore it")), fuzz.REFUSED),
+    (lambda: fail(FmucError("something is wrong")), "unclear error"),
+    (lambda: fail(FmucError("a.json: Unable to allocate 8 TiB")), "too much memory"),
+    (lambda: fail(ValueError("a.json: is damaged")), "other exception"),
+    (lambda: fail(MemoryError()), "too much memory"), (lambda: exec("while True: pass"), "hang"),
+])
+def test_the_fuzzer_sees_what_it_looks_for(tmp_path, monkeypatch, read, outcome):
+    monkeypatch.setattr(fuzz, "SECONDS", 0.3)
+    reader = Reader(read, tmp_path, contents={"a.json": b"whole"})
+    assert fuzz._try(reader, 0, 0)[0] == outcome
+    assert (tmp_path / "a.json").read_bytes() == b"whole"
+
+
+CRASHING = """
+import json, os, sys
+from pathlib import Path
+start, inputs, seed, folder = sys.argv[2:]
+Path(folder, "names").write_text('["one", "other"]')
+for number in range(int(start), 2 * int(inputs)):
+    if number == 3:
+        os.abort()
+    print(json.dumps({"reader": ["one", "other"][number % 2], "number": number, "outcome": "clear error", "what": ""}),
+          flush=True)
+print('{"done": true}', flush=True)
+"""
+
+
+def test_a_crash_is_counted_and_the_rest_goes_on(tmp_path, monkeypatch):
+    (tmp_path / "worker.py").write_text(CRASHING)
+    monkeypatch.setattr(fuzz, "__file__", str(tmp_path / "worker.py"))
+    report = fuzz.run(inputs=4)
+    assert report.outcomes == {"one": {"clear error": 4}, "other": {"clear error": 3, "crash": 1}}
+    assert report.failures == ["other, number 3: crash: "] and report.inputs == 8
+
+
+# --- values of every kind ---
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+JSON = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner,
+                                                                                       max_size=4), max_leaves=12)
+SHARE = st.floats(1e-3, 0.5)
+VIEWS = st.builds(View, SHARE, SHARE, st.floats(0, 5), st.floats(0, 5))
+SELECTIONS = st.builds(Selection, st.sampled_from(["confidence", "mean_minus_std"]), st.floats(0.01, 0.99),
+                       temperature=st.floats(0.1, 10), passes=st.integers(0, 9))
+STAGES = st.lists(st.tuples(st.integers(1, 512), st.integers(1, 5)), min_size=1, max_size=5)
+NETWORKS = st.builds(lambda stages, *others: Network(*zip(*stages, strict=True), *others), STAGES,
+                     st.tuples(st.integers(1, 9), st.integers(1, 4)), st.booleans(), st.floats(0, 0.99))
+RUNS = st.builds(
+    Run, st.sampled_from(["nsynth", "my-birds", "tut2017"]), st.sampled_from(["FM", "FMUC w. temp. 4", ""]),
+    st.integers(0, 2**32 - 1), st.builds(Features, *(st.integers(1, 2**15) for _ in range(2)), st.integers(1, 4),
+                                         *(st.integers(1, 200) for _ in range(2))),
+    st.floats(0.001, 1), SELECTIONS | st.none(), st.just("part"), st.builds(Augmentation, VIEWS, VIEWS), NETWORKS,
+    st.builds(Training, *(st.integers(1, 500) for _ in range(2)), st.floats(1e-6, 1.0),
+              *(st.integers(1, 500) for _ in range(3)), st.integers(0, 500), st.integers(1, 50)))
+
+
+@quick
+@given(RUNS)
+def test_any_run_survives_its_file(run):
+    again = run_from_dict(json.loads(json.dumps(asdict(run))))
+    assert again == run and again.id == run.id and again.name == run.name
+    assert "/" not in run.name and run.name.isprintable()
+
+
+def paths_of(content: object, path: tuple = ()) -> list[tuple]:
+    inner = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    return [path, *(found for key, value in inner for found in paths_of(value, (*path, key)))]
+
+
+@quick
+@given(RUNS, st.data(), JSON)
+def test_any_value_in_the_place_of_another_is_named_or_makes_a_run(run, data, value):
+    content = {"run": json.loads(json.dumps(asdict(run)))}
+    *parents, last = data.draw(st.sampled_from(paths_of(content)[1:]))
+    part = content
+    for key in parents:
+        part = part[key]
+    part[last] = value
+    try:
+        changed = run_from_dict(content["run"])
+    except ConfigError as error:
+        line = str(error)
+        assert line.isprintable() and len(line) < 300
+        named = [key for key in (*parents, last) if isinstance(key, str)]
+        assert any(key in line for key in named[-2:]) or "selection" in line or "unlabelled_batch" in line
+    else:
+        assert run_from_dict(json.loads(json.dumps(asdict(changed)))).id == changed.id
+
+
+@quick
+@given(JSON)
+def test_any_json_as_a_run_or_a_split(tmp_path, content):
+    with pytest.raises(ConfigError):
+        run_from_dict(content)
+    (tmp_path / "split.json").write_text(json.dumps(content))
+    with pytest.raises(FmucError, match=r"split\.json: not a saved split") as caught:
+        read_split(tmp_path / "split.json")
+    assert str(caught.value).isprintable()
+
+
+@quick
+@given(st.text(max_size=300) | st.text('a",\n\r\t\0;\ufeff', max_size=60))
+def test_any_text_as_a_list_of_sounds(tmp_path, text):
+    path = tmp_path / "list.csv"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    for header in ("", "path,label\n"):
+        path.write_bytes(header.encode() + text.encode("utf-8", "surrogatepass"))
+        try:
+            files, _ = sound_lists.from_csv(path)
+        except FmucError as error:
+            line = str(error)
+            assert "list.csv" in line and line.isprintable()
+        else:
+            assert files and all(file.path.isprintable() or not file.path.isascii() for file in files)
+
+
+@quick
+@given(st.binary(max_size=200), st.sampled_from(["<f8", "<i4", "|S3", "|O", "<f2", "|V0", "?"]),
+       st.lists(st.integers(-1, 2**70), max_size=3), st.booleans())
+def test_any_bytes_as_an_array(content, descr, shape, by_columns):
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": descr, "fortran_order": by_columns, "shape": tuple(shape)})
+    for whole in (content, stream.getvalue() + content):
+        try:
+            array = parse_npy(whole)
+        except ValueError:
+            continue
+        assert array.nbytes <= len(content) and not array.dtype.hasobject
+
+
+@quick
+@given(st.integers(0, 2**16 - 1), st.integers(0, 2**16 - 1), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1),
+       st.integers(0, 2**16 - 1), st.integers(0, 2**16 - 1), st.integers(0, 2**32 - 1), st.binary(max_size=64))
+def test_any_wav_header(tmp_path, tag, channels, rate, byte_rate, align, bits, size, samples):
+    form = struct.pack("<HHIIHH", tag, channels, rate, byte_rate, align, bits)
+    content = b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", size) + samples
+    (tmp_path / "a.wav").write_bytes(b"RIFF" + struct.pack("<I", len(content)) + content)
+    try:
+        sound = read_audio(tmp_path / "a.wav", 16_000)
+    except FmucError as error:
+        line = str(error)
+        assert "a.wav" in line and line.isprintable() and "llocate" not in line
+    else:
+        assert sound.ndim == 1 and 0 < sound.size < 10_000 and np.isfinite(sound).all()
+
+
+@quick
+@given(st.sampled_from([3, 0.5, [0, 1], True, "text", (1,)]), st.text(max_size=30) | SCALARS)
+def test_any_value_of_a_notebook_parameter_has_the_type_or_is_refused(default, value):
+    try:
+        bound = notebook_files.bind({"x": default}, {"x": value}, "00_first.ipynb")
+    except FmucError as error:
+        line = str(error)
+        assert line.startswith("00_first.ipynb: parameter x must be of type") and line.isprintable()
+    else:
+        assert type(bound["x"]) is type(default)
+
+
+@quick
+@given(st.text(max_size=2000))
+def test_an_error_is_one_readable_line(text):
+    line = str(FmucError(text))
+    assert line.isprintable() and len(line) <= 10 * LONGEST + 10
+    assert line == text or not text.isprintable() or len(text) > LONGEST
+
+
+# --- what is shown ---
+
+
+@quick
+@given(st.text(max_size=100))
+def test_no_name_becomes_a_tag(name):
+    shown = figure_files.plain(name)
+    assert "<" not in shown and ">" not in shown
+    assert shown == name or any(sign in name for sign in "<>&")
+
+
+def test_the_calibration_error_of_nothing_is_not_a_number():
+    assert np.isnan(expected_calibration_error(np.empty(0), np.empty(0, dtype=bool)))
+    assert expected_calibration_error(np.array([0.5, 0.5]), np.array([True, False])) == 0
+
+
+@pytest.mark.parametrize(("old", "new", "named"), [
+    ("FM,78.4,91.1", "FM,178.4,91.1", "line 2: quality must be a number from 0 to 100, not '178.4'"),
+    ("FM,78.4,91.1", "FM,nan,91.1", "line 2: quality must be"), ("FM,78.4,91.1", "FM,78.4", "line 2: 3 fields"),
+    ("FM,78.4,91.1", "FMUC,78.4,91.1", "line 4: nsynth, FMUC is there twice"), ("quality", "quantities", "line 1"),
+    ("nsynth,FM,", ",FM,", "line 2: dataset must be a name"),
+])
+def test_a_published_number_that_cannot_be_is_named(tmp_path, monkeypatch, old, new, named):
+    text = (ROOT / "data" / "published" / "table1.csv").read_text()
+    assert old in text
+    (tmp_path / "table1.csv").write_text(text.replace(old, new, 1))
+    monkeypatch.setattr(published.paths, "PUBLISHED", tmp_path)
+    with pytest.raises(FmucError, match=f"table1.csv, {named}"):
+        published.read("table1")
+
+
+# --- no pickle ---
+
+FORBIDDEN = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "jsonpickle"}
+CALLS = {"eval", "exec", "read_pickle", "to_pickle", "unsafe_load", "full_load"}
+
+
+def sources() -> dict[str, str]:
+    """Code of the package and of the notebooks by file."""
+    found = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "fmuc").glob("*.py"))}
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+        found[path.name] = "\n".join(TransformerManager().transform_cell(cell) for cell in cells)
+    return found
+
+
+def unsafe(tree: ast.AST) -> list[str]:
+    """What could run code from a file."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if alias.name.partition(".")[0] in FORBIDDEN]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in FORBIDDEN:
+            found.append(node.module)
+        elif isinstance(node, ast.Call):
+            function = ast.unparse(node.func)
+            name = function.rpartition(".")[2]
+            given = {keyword.arg: getattr(keyword.value, "value", None) for keyword in node.keywords}
+            method = name in ("eval", "exec") and "." in function  # net.eval()
+            if (name in CALLS and not method) or given.get("allow_pickle") not in (None, False) or (
+                    function == "torch.load" and given.get("weights_only") is not True):
+                found.append(function)
+    return found
+
+
+def test_the_package_and_the_notebooks_unpickle_nothing():
+    found = {name: unsafe(ast.parse(source)) for name, source in sources().items()}
+    assert not {name: calls for name, calls in found.items() if calls}
+
+
+@pytest.mark.parametrize("code", [
+    "import pickle", "from joblib import load", "import numpy as np\nnp.load(p, allow_pickle=True)", "torch.load(p)",
+    "torch.load(p, weights_only=False)", "pd.read_pickle(p)", "eval(text)", "yaml.unsafe_load(p)",
+])
+def test_the_search_for_pickle_finds_it(code):
+    assert unsafe(ast.parse(code))
+    assert not unsafe(ast.parse("np.load(p)\ntorch.load(p, weights_only=True)\nnet.eval()\nast.literal_eval(text)"))
