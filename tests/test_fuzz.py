@@ -156,7 +156,7 @@ def test_any_value_in_the_place_of_another_is_named_or_makes_a_run(run, data, va
         changed = run_from_dict(content["run"])
     except ConfigError as error:
         line = str(error)
-        assert line.isprintable() and len(line) < 300
+        assert line.isprintable() and len(line) < 400
         named = [key for key in (*parents, last) if isinstance(key, str)]
         assert any(key in line for key in named[-2:]) or "selection" in line or "unlabelled_batch" in line
     else:
