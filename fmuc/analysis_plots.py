@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from fmuc.analysis import shown_history
 from fmuc.figure_files import styled
-from fmuc.plots import axis_label, colour, nothing_known
+from fmuc.plots import axis_label, class_label, colour, nothing_known
 from fmuc.runs import Record
 from fmuc.tables import title
 
@@ -68,7 +68,7 @@ def tradeoff_paths(ax: Axes, records: Sequence[Record], dataset: str, *, variant
 @styled
 def class_dots(ax: Axes, rates: Mapping[str, pd.DataFrame], column: str) -> Axes:
     """``column`` of :func:`fmuc.analysis.class_rates` for each class (a row) and method (a dot)."""
-    classes = [str(name).replace("_", " ") for name in next(iter(rates.values())).index]
+    classes = [class_label(str(name)) for name in next(iter(rates.values())).index]
     rows = np.arange(len(classes))
     values = pd.DataFrame({variant: table[column].to_numpy() for variant, table in rates.items()})
     ax.hlines(rows, values.min(axis=1), values.max(axis=1), color="#BBBBBB", linewidth=1.0, zorder=1)

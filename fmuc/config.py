@@ -9,60 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from reprlib import repr as shortened  # a wrong value may be of any length
 
-from fmuc.errors import FmucError
+from fmuc.validation import ConfigError, require, require_types, shortened
 
 RULES = ("confidence", "mean_minus_std", "two_thresholds")
 MOST_CHANNELS, MOST_BLOCKS, LARGEST_STEM = 4096, 64, 63  # a net that a record asks for must fit into memory
 MOST_DROPOUT = 0.99  # 16 bits decide, so that much more could not be told from dropping everything
-
-
-class ConfigError(FmucError, ValueError):
-    """A value that no configuration may have; the message names the key."""
-
-
-def _require(ok: bool, message: str) -> None:
-    if not ok:
-        raise ConfigError(message)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300  # not NaN
-
-
-def _is_whole_numbers(value: object) -> bool:
-    return isinstance(value, tuple) and all(map(_is_whole, value))
-
-
-_KINDS: dict[str, tuple[Callable[[object], bool], str]] = {  # by annotation
-    "int": (_is_whole, "a whole number"),
-    "float": (_is_number, "a finite number"),
-    "float | None": (lambda value: value is None or _is_number(value), "a finite number or None"),
-    "str": (lambda value: isinstance(value, str), "a text"),
-    "bool": (lambda value: isinstance(value, bool), "true or false"),
-    "tuple[int, ...]": (_is_whole_numbers, "whole numbers"),
-    "tuple[int, int]": (lambda value: _is_whole_numbers(value) and len(value) == 2, "two whole numbers"),
-}
-
-
-def _require_types(config: object, name: str) -> None:
-    """Every value has the type of its annotation: files may hold anything."""
-    for part in fields(config):
-        value = getattr(config, part.name)
-        if part.type in _KINDS:
-            fits, wanted = _KINDS[part.type]
-            ok = fits(value)
-        else:
-            wanted = part.type  # another configuration, or None
-            ok = type(value).__name__.removesuffix("Type") in wanted.split(" | ")
-        _require(ok, f"{name}.{part.name} must be {wanted}, not {shortened(value)}")
 
 
 def _content(config: object) -> dict:
@@ -98,10 +51,10 @@ class Features:
     patch_frames: int
 
     def __post_init__(self) -> None:
-        _require_types(self, "features")
+        require_types(self, "features")
         for name, value in asdict(self).items():
-            _require(value > 0, f"features.{name} must be a positive integer, not {value}")
-        _require(self.hop <= 4 * self.window, "features.hop must not exceed four windows")
+            require(value > 0, f"features.{name} must be a positive integer, not {value}")
+        require(self.hop <= 4 * self.window, "features.hop must not exceed four windows")
 
     @property
     def id(self) -> str:
@@ -123,11 +76,11 @@ class View:
     sharpen: float = 0.0
 
     def __post_init__(self) -> None:
-        _require_types(self, "view")
+        require_types(self, "view")
         for name in ("shift_time", "shift_mel"):
-            _require(0 <= getattr(self, name) <= 0.5, f"view.{name} must lie in [0, 0.5], not {getattr(self, name)}")
+            require(0 <= getattr(self, name) <= 0.5, f"view.{name} must lie in [0, 0.5], not {getattr(self, name)}")
         for name in ("noise", "sharpen"):
-            _require(getattr(self, name) >= 0, f"view.{name} must not be negative, not {getattr(self, name)}")
+            require(getattr(self, name) >= 0, f"view.{name} must not be negative, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -138,7 +91,7 @@ class Augmentation:
     strong: View = View(shift_time=0.2, shift_mel=0.05, noise=0.5, sharpen=1.0)
 
     def __post_init__(self) -> None:
-        _require_types(self, "augmentation")
+        require_types(self, "augmentation")
 
 
 @dataclass(frozen=True)
@@ -159,13 +112,13 @@ class Network:
         for name in ("widths", "blocks", "stem"):
             if isinstance(getattr(self, name), list):  # JSON has no tuples
                 object.__setattr__(self, name, tuple(getattr(self, name)))
-        _require_types(self, "network")
-        _require(len(self.widths) == len(self.blocks) > 0, "network.widths and network.blocks must be of one length")
+        require_types(self, "network")
+        require(len(self.widths) == len(self.blocks) > 0, "network.widths and network.blocks must be of one length")
         for name, most in (("widths", MOST_CHANNELS), ("blocks", MOST_BLOCKS), ("stem", LARGEST_STEM)):
             value = getattr(self, name)
-            _require(all(1 <= number <= most for number in value) and len(value) <= MOST_BLOCKS,
+            require(all(1 <= number <= most for number in value) and len(value) <= MOST_BLOCKS,
                      f"network.{name} must lie between 1 and {most}, not {shortened(value)}")
-        _require(0 <= self.dropout <= MOST_DROPOUT,
+        require(0 <= self.dropout <= MOST_DROPOUT,
                  f"network.dropout must lie in [0, {MOST_DROPOUT}], not {self.dropout}")
 
 
@@ -188,15 +141,15 @@ class Selection:
     score: str = "argmax_of_mean"
 
     def __post_init__(self) -> None:
-        _require_types(self, "selection")
-        _require(self.rule in RULES, f"selection.rule must be one of {', '.join(RULES)}, not {shortened(self.rule)}")
-        _require(0 < self.threshold < 1, f"selection.threshold must lie in (0, 1), not {self.threshold}")
-        _require(self.temperature > 0, f"selection.temperature must be positive, not {self.temperature}")
-        _require(self.passes >= 0, f"selection.passes must be a whole number >= 0, not {self.passes}")
-        _require((self.std_threshold is not None) == (self.rule == "two_thresholds"),
+        require_types(self, "selection")
+        require(self.rule in RULES, f"selection.rule must be one of {', '.join(RULES)}, not {shortened(self.rule)}")
+        require(0 < self.threshold < 1, f"selection.threshold must lie in (0, 1), not {self.threshold}")
+        require(self.temperature > 0, f"selection.temperature must be positive, not {self.temperature}")
+        require(self.passes >= 0, f"selection.passes must be a whole number >= 0, not {self.passes}")
+        require((self.std_threshold is not None) == (self.rule == "two_thresholds"),
                  "selection.std_threshold goes with the rule two_thresholds, and only with it")
-        _require(self.batch_norm in ("running", "batch"), "selection.batch_norm must be 'running' or 'batch'")
-        _require(self.score in ("argmax_of_mean", "max_of_difference"),
+        require(self.batch_norm in ("running", "batch"), "selection.batch_norm must be 'running' or 'batch'")
+        require(self.score in ("argmax_of_mean", "max_of_difference"),
                  "selection.score must be 'argmax_of_mean' or 'max_of_difference'")
 
 
@@ -221,13 +174,13 @@ class Training:
     precision: str = "auto"
 
     def __post_init__(self) -> None:
-        _require_types(self, "training")
+        require_types(self, "training")
         for name in ("labelled_batch", "iterations_per_epoch", "epochs", "supervised_batch", "evaluate_every"):
-            _require(getattr(self, name) > 0, f"training.{name} must be positive, not {getattr(self, name)}")
+            require(getattr(self, name) > 0, f"training.{name} must be positive, not {getattr(self, name)}")
         for name in ("unlabelled_batch", "warm_start"):
-            _require(getattr(self, name) >= 0, f"training.{name} must not be negative, not {getattr(self, name)}")
-        _require(self.learning_rate > 0, f"training.learning_rate must be positive, not {self.learning_rate}")
-        _require(self.precision in ("auto", "float32", "bfloat16"),
+            require(getattr(self, name) >= 0, f"training.{name} must not be negative, not {getattr(self, name)}")
+        require(self.learning_rate > 0, f"training.learning_rate must be positive, not {self.learning_rate}")
+        require(self.precision in ("auto", "float32", "bfloat16"),
                  f"training.precision must be auto, float32 or bfloat16, not {shortened(self.precision)}")
 
 
@@ -252,17 +205,17 @@ class Run:
     training: Training = field(default_factory=Training)
 
     def __post_init__(self) -> None:
-        _require_types(self, "run")
-        _require(re.fullmatch(r"[\w.-]{1,80}", self.dataset) is not None,  # a part of the names of folders
+        require_types(self, "run")
+        require(re.fullmatch(r"[\w.-]{1,80}", self.dataset) is not None,  # a part of the names of folders
                  f"run.dataset must be a name of letters, digits, hyphens and dots, not {shortened(self.dataset)}")
-        _require(len(self.variant) <= 80 and self.variant.isprintable(),
+        require(len(self.variant) <= 80 and self.variant.isprintable(),
                  f"run.variant must be a name of at most 80 characters, not {shortened(self.variant)}")
-        _require(self.labels in ("part", "all"), f"run.labels must be 'part' or 'all', not {shortened(self.labels)}")
-        _require(0 <= self.seed < 2**32, f"run.seed must be a whole number from 0 to {2**32 - 1}, not {self.seed}")
-        _require(0 < self.labelled_share <= 1, f"run.labelled_share must lie in (0, 1], not {self.labelled_share}")
-        _require(self.labels == "part" or self.selection is None,
+        require(self.labels in ("part", "all"), f"run.labels must be 'part' or 'all', not {shortened(self.labels)}")
+        require(0 <= self.seed < 2**32, f"run.seed must be a whole number from 0 to {2**32 - 1}, not {self.seed}")
+        require(0 < self.labelled_share <= 1, f"run.labelled_share must lie in (0, 1], not {self.labelled_share}")
+        require(self.labels == "part" or self.selection is None,
                  "run.selection must be None where run.labels is 'all': there is nothing to pseudo-label")
-        _require(self.selection is None or self.training.unlabelled_batch > 0,
+        require(self.selection is None or self.training.unlabelled_batch > 0,
                  "training.unlabelled_batch must be positive where there is a run.selection, not 0")
 
     @property
@@ -281,14 +234,14 @@ def run_from_dict(data: dict) -> Run:
     nested = dict(_object(data, "run"))
     for name, kind in (("features", Features), ("augmentation", Augmentation), ("network", Network),
                        ("training", Training), ("selection", Selection)):
-        _require(name in nested, f"not a run configuration of this version: run.{name} is missing")
+        require(name in nested, f"not a run configuration of this version: run.{name} is missing")
         if not (name == "selection" and nested[name] is None):
             nested[name] = _part(kind, _object(nested[name], f"run.{name}"), f"run.{name}")
     return _part(Run, nested, "run")
 
 
 def _object(value: object, name: str) -> dict:
-    _require(isinstance(value, dict), f"{name} must be an object with keys, not {shortened(value)}")
+    require(isinstance(value, dict), f"{name} must be an object with keys, not {shortened(value)}")
     return value
 
 
@@ -299,7 +252,7 @@ def _part(kind: type, content: dict, name: str) -> object:
                    for key, value in content.items()}
     known = [part.name for part in fields(kind)]
     for key in content:
-        _require(key in known, f"not a run configuration of this version: {name} has no {shortened(key)}")
+        require(key in known, f"not a run configuration of this version: {name} has no {shortened(key)}")
     try:
         return kind(**content)
     except TypeError as error:  # a key is missing

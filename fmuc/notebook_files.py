@@ -48,7 +48,12 @@ def find(only: Sequence[str] | None = None, folder: Path = paths.NOTEBOOKS) -> l
 def read(path: Path) -> NotebookNode:
     """A notebook in the current format; :class:`FmucError` if the file is none."""
     try:
-        return nbformat.v4.upgrade(nbformat.read(path, as_version=4))
+        notebook = nbformat.v4.upgrade(nbformat.read(path, as_version=4))
+        for cell in notebook.cells:
+            fits = isinstance(cell.source, str) and isinstance(cell.metadata.get("tags", []), list)
+            if not fits or (cell.cell_type == "code" and not isinstance(cell.outputs, list)):
+                raise ValueError("a cell holds other things than a source, tags and outputs")
+        return notebook
     except Exception as error:  # nbformat lets errors of many kinds through
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FmucError(f"{paths.relative(path)}: not a readable notebook ({reason}): restore it from git") from None

@@ -240,12 +240,18 @@ def _record(folder: Path) -> dict:
 
 def _require_files(where: str, files: Sequence[Path]) -> None:
     """One listing per folder instead of one ``stat`` per file, which is slow on a network disk."""
-    listed: dict[Path, set[str]] = {}
-    for folder in {file.parent for file in files}:
-        entries = os.scandir(folder) if folder.is_dir() else ()
-        listed[folder] = {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+    listed = {folder: _plain_files(folder) for folder in {file.parent for file in files}}
     # not in the listing, yet there: a link, or the file system folds case or composes letters
-    missing = [file for file in files if file.name not in listed[file.parent] and not file.is_file()]
+    missing = [file for file in files if file.name not in listed[file.parent] and not os.path.isfile(file)]
     if missing:
         raise FmucError(f"{where}: missing sound file {paths.relative(missing[0])} ({len(missing)} of {len(files)} are "
                         f"missing): put them back, or {_AGAIN}")
+
+
+def _plain_files(folder: Path) -> set[str]:
+    """Names of the files in a folder, links left out; none where it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+    except (OSError, ValueError):
+        return set()

@@ -123,6 +123,11 @@ def _published(dataset: str, metric: str, variants: Sequence[str]) -> list[tuple
     return [value for value in values if value[0] in variants]
 
 
+def class_label(name: str) -> str:
+    """A class as text of a figure: no sign of it is taken for mathematics."""
+    return name.replace("_", " ").replace("$", r"\$")
+
+
 @styled
 def confusion_heatmap(ax: Axes, shares: np.ndarray, classes: Sequence[str]) -> Axes:
     """Fig. 3: ``shares`` (C, C) of each true class (row) among its kept pseudo-labels, in 0 ... 1, shown in %.
@@ -131,7 +136,7 @@ def confusion_heatmap(ax: Axes, shares: np.ndarray, classes: Sequence[str]) -> A
     pseudo-label (NaN) is grey. In a row of panels the first has the names of the true classes, the last the colour bar.
     """
     percent = 100 * np.asarray(shares, dtype=float)
-    names, place = [name.replace("_", " ") for name in classes], ax.get_subplotspec()
+    names, place = [class_label(name) for name in classes], ax.get_subplotspec()
     first, last = (place is None or place.is_first_col()), (place is None or place.is_last_col())
     cell = _cell(ax, names)
     ax.set_facecolor("#D9D9D9")

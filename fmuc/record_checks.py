@@ -23,7 +23,7 @@ _ROUNDING = 0.02  # that the float16 probabilities of a file may miss 1 by
 
 def mismatches(record: Record, folder: Path) -> list[str]:
     """What does not follow from the rest of the record in ``folder``: "file: what", empty for a sound one."""
-    found = [*_counts(record), *_history(record)]
+    found = [*_counts(record), *_history(record), *_scores(record)]
     for part in PARTS:
         found += _predictions(record, part)
     return found + list(_split(record, folder))
@@ -64,6 +64,27 @@ def _history(record: Record) -> Iterator[str]:
 
 def _rounded(value: float) -> str:
     return f"{value:.6g}"  # as the history is written
+
+
+def _scores(record: Record) -> Iterator[str]:
+    """The recorded choice must be that of the run's rule on the recorded logits."""
+    if not record.scores:
+        return
+    import torch  # only where there are scores
+
+    from fmuc import snapshots
+
+    if record.run.selection is None:
+        yield "scores.npz: of a run that has no selection"
+        return
+    arrays = {name: torch.from_numpy(record.scores[name]) for name in snapshots.Snapshot._fields}
+    if record.scores["epochs"].tolist() != snapshots.epochs(record.run.training.epochs):
+        yield "scores.npz: its epochs are not those of the run"
+    for epoch, *stored in zip(record.scores["epochs"], *arrays.values(), strict=True):
+        plain, passes, labels, kept = stored
+        chosen = snapshots.choice(plain, passes, record.run.selection)
+        if not (torch.equal(chosen.labels, labels) and torch.equal(chosen.mask, kept)):
+            yield f"scores.npz: epoch {epoch}: labels and kept are not what the run's rule makes of the logits"
 
 
 def _predictions(record: Record, part: str) -> Iterator[str]:
@@ -172,8 +193,9 @@ def difference(one: Record, other: Record) -> str:
             found.append(f"{name} counts of {len(first)} and {len(second)} epochs")
         elif (apart := (first != second).reshape(len(first), -1).any(axis=1)).any():
             found.append(f"{name} counts from epoch {int(apart.argmax()) + 1} on")
-    for name in sorted({*one.files, *other.files}):
-        first, second = one.files.get(name), other.files.get(name)
+    arrays, others = {**one.files, **one.scores}, {**other.files, **other.scores}
+    for name in sorted({*arrays, *others}):
+        first, second = arrays.get(name), others.get(name)
         if first is None or second is None or first.shape != second.shape or first.tobytes() != second.tobytes():
             found.append(name)
     return ", ".join(found)

@@ -2,7 +2,8 @@
 
 A record is a folder: ``run.json`` (config, results, provenance), ``history.csv`` (one row per epoch), ``counts.npz``
 (``kept`` (epochs, C + 1, C) and ``seen`` (epochs, C + 1), see ``PseudoLabelCounts``), ``files.npz`` (file-wise
-probabilities of test and unlabelled files) and ``split.json`` (the labelled files). ``run.json`` is written last and
+probabilities of test and unlabelled files), ``split.json`` (the labelled files) and, for Table I's rows of the first
+seed, ``scores.npz`` (scores of single unlabelled patches, see :mod:`fmuc.snapshots`). ``run.json`` is written last and
 holds the SHA-256 of the others: a run that has it is finished, and a file that was changed since is noticed.
 """
 
@@ -15,11 +16,10 @@ import platform
 import shutil
 import subprocess
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from reprlib import repr as shortened  # what a damaged file holds may be of any length
 
 import numpy as np
 import pandas as pd
@@ -29,9 +29,10 @@ from fmuc.array_files import read_npz
 from fmuc.config import ConfigError, Run, run_from_dict
 from fmuc.errors import FmucError
 from fmuc.experiments import plan
+from fmuc.validation import shortened
 
 FORMAT = 2
-FILES = ("run.json", "history.csv", "counts.npz", "files.npz", "split.json")
+FILES = ("run.json", "history.csv", "counts.npz", "files.npz", "scores.npz", "split.json")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +40,11 @@ class Record:
     """A finished run. ``classes`` (C,) names; ``results`` final numbers; ``history`` one row per epoch (index "epoch");
     ``kept`` (epochs, C + 1, C) and ``seen`` (epochs, C + 1) pseudo-label counts; ``files`` arrays of the final
     file-wise predictions: ``<part>_labels`` (n,), ``<part>_probabilities`` (n, C), ``<part>_ids`` for the parts
-    "test" and "unlabelled"; ``digest`` of all files of a record that was read, which names it in what is made of it."""
+    "test" and "unlabelled"; ``scores``, possibly empty, of P unlabelled patches after E epochs: ``epochs`` (E,),
+    ``patches`` (P,) of the feature cache, ``ids`` (P,) of their clips, ``offset`` (P,) within the clip, ``truth`` (P,),
+    -1 where unknown, logits ``plain`` (E, P, C) and ``passes`` (E, N, P, C), and what the run's own rule made of them,
+    ``labels`` and ``kept`` (E, P); ``digest`` of all files of a record that was read, which names it in what is made of
+    it."""
 
     run: Run
     classes: tuple[str, ...]
@@ -49,6 +54,7 @@ class Record:
     kept: np.ndarray
     seen: np.ndarray
     files: dict[str, np.ndarray]
+    scores: dict[str, np.ndarray] = field(default_factory=dict)
     digest: str = ""
 
     def counts(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
@@ -95,6 +101,8 @@ def save_record(record: Record, folder: Path) -> None:
     record.history.to_csv(folder / "history.csv", float_format="%.6g")
     np.savez_compressed(folder / "counts.npz", kept=record.kept.astype(np.int32), seen=record.seen.astype(np.int32))
     np.savez_compressed(folder / "files.npz", **record.files)
+    if record.scores:
+        np.savez_compressed(folder / "scores.npz", **record.scores)
     content = {
         "format": FORMAT,
         "id": record.run.id,
@@ -140,6 +148,8 @@ def load_record(folder: Path) -> Record:
         kept, seen = _counts(read_npz(folder / reading), history, classes)
         reading = "files.npz"
         files = read_npz(folder / reading)
+        reading = "scores.npz"
+        scores = _scores(read_npz(folder / reading), len(classes)) if (folder / reading).is_file() else {}
     except _Refused as refused:
         raise FmucError(f"{where}: {refused}: {remedy}") from None
     except ConfigError as error:
@@ -148,7 +158,7 @@ def load_record(folder: Path) -> Record:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise FmucError(f"{where}: not a readable run record ({reading}: {reason}): {remedy}") from None
     digest = hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()[:12]
-    return Record(run, classes, results, origin, history, kept, seen, files, digest)
+    return Record(run, classes, results, origin, history, kept, seen, files, scores, digest)
 
 
 class _Refused(Exception):
@@ -185,6 +195,19 @@ def _counts(arrays: dict[str, np.ndarray], history: pd.DataFrame, classes: tuple
             raise _Refused(f"history.csv and counts.npz do not fit together ({name} is {arrays[name].dtype} "
                            f"{arrays[name].shape}, not {shape})")
     return [arrays[name].astype(np.int64) for name in ("kept", "seen")]
+
+
+def _scores(arrays: dict[str, np.ndarray], classes: int) -> dict[str, np.ndarray]:
+    """See ``Record.scores``."""
+    taken, passes, patches = arrays["passes"].shape[:3]
+    shapes = {"epochs": (taken,), "plain": (taken, patches, classes), "passes": (taken, passes, patches, classes),
+              "labels": (taken, patches), "kept": (taken, patches),
+              **dict.fromkeys(("patches", "ids", "offset", "truth"), (patches,))}
+    for name, shape in shapes.items():
+        kinds = {"ids": "S", "plain": "f", "passes": "f", "kept": "b"}.get(name, "iu")
+        if arrays[name].shape != shape or arrays[name].dtype.kind not in kinds:
+            raise ValueError(f"{name} is {arrays[name].dtype} {arrays[name].shape}, not {shape}")
+    return {name: arrays[name] for name in shapes}
 
 
 def is_finished(folder: Path) -> bool:
@@ -226,7 +249,8 @@ def ship(profile: str, wanted: list[Run]) -> list[Path]:
             load_record(source)  # refuse a damaged one
             (partial / run.name).mkdir(parents=True)
             for name in FILES:
-                shutil.copyfile(source / name, partial / run.name / name)
+                if (source / name).exists():
+                    shutil.copyfile(source / name, partial / run.name / name)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(partial, target)
     finally:

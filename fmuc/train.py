@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from fmuc import checkpoints
+from fmuc import checkpoints, snapshots
 from fmuc.augment import augment
 from fmuc.compiling import compile_net
 from fmuc.config import Augmentation, Run, Training
@@ -36,7 +36,7 @@ from fmuc.splits import draw_split, save_split
 from fmuc.uncertainty import prediction_mode
 
 # Second part of every seed, after the run's own; 1 is that of the labelled part's draw (fmuc.splits)
-EPOCH, LABELLED, SUPERVISED, UNLABELLED = 2, 3, 4, 5
+EPOCH, LABELLED, SUPERVISED, UNLABELLED, SNAPSHOT = 2, 3, 4, 5, 6
 RESIDENT_BYTES = 4 * 2**30  # patches up to this size are copied to the device once (on CUDA: if they fit)
 
 
@@ -184,12 +184,15 @@ class Trainer:
         self.labelled = self.source.cache.patches_of(self.split.labelled)
         self.unlabelled = self.source.cache.patches_of(self.split.unlabelled)
         self.validation = self._validation()
+        scored = self.unlabelled if run.selection is not None and run.seed == snapshots.SEED else np.empty(0, np.int64)
+        self.scored = snapshots.draw_patches(scored, (run.seed, SNAPSHOT))
         if run.selection is not None and not len(self.unlabelled):
             raise FmucError(f"{run.name}: no unlabelled file is left to pseudo-label: lower run.labelled_share "
                             f"({run.labelled_share})")
         self._build()
         self.rows: list[dict] = []  # history, one per epoch
         self.kept, self.seen = [], []  # counts, one per epoch
+        self.snapshots: list[snapshots.Snapshot] = []  # one per epoch of ``snapshots.epochs``
         self.warmed = run.training.warm_start == 0 or run.selection is None
         self.codes = [code_digest()]  # versions of the code that trained it
         self.seconds = 0.0  # over all calls
@@ -313,6 +316,8 @@ class Trainer:
         if row["epoch"] % training.evaluate_every == 0 or row["epoch"] == training.epochs:
             row |= {f"{part}_accuracy": accuracy(p, y) for part, (_, p, y) in self.evaluate().items()}
             row |= self.estimate(rng) if len(self.validation) else {}
+        if len(self.scored) and row["epoch"] in snapshots.epochs(training.epochs):
+            self.snapshots.append(self.snapshot(row["epoch"]))
         self.kept.append(kept)
         self.seen.append(seen)
         self.seconds += time.monotonic() - started
@@ -346,6 +351,14 @@ class Trainer:
         kept, seen = counts.kept.cpu().numpy(), counts.seen.cpu().numpy()
         return {"validation_quality": quality(kept), "validation_quantity": quantity(kept, seen)}
 
+    def snapshot(self, epoch: int) -> snapshots.Snapshot:
+        """Scores of the run's few unlabelled patches as they are now; view and masks from (seed, epoch) alone."""
+        view, masks = np.random.SeedSequence([self.run.seed, SNAPSHOT, epoch]).generate_state(2, np.uint32)
+        x = self.source.gather(torch.from_numpy(self.scored))
+        weak = augment(x, self.run.augmentation.weak, torch.Generator(self.device).manual_seed(int(view)))
+        with autocast(self.run, self.device):
+            return snapshots.take(self.net, as_images(weak), self.run, int(masks))
+
     def evaluate(self) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """For "test" and "unlabelled": clip indices (n,), file-wise probabilities (n, C) and labels (n,)."""
         labels = self.dataset.labels()
@@ -359,6 +372,8 @@ class Trainer:
         tensors |= {f"bands.{name}": torch.from_numpy(getattr(self.source.cache, name)) for name in ("mean", "std")}
         if self.kept:
             tensors |= {"kept": torch.from_numpy(np.stack(self.kept)), "seen": torch.from_numpy(np.stack(self.seen))}
+        if self.snapshots:
+            tensors |= {f"snapshots.{name}": part for name, part in snapshots.stacked(self.snapshots).items()}
         with checkpoints.explained(self.folder):
             checkpoints.add(self.folder, self.epoch, tensors, {**self._identity(), "codes": self.codes,
                                                                "rows": self.rows, "seconds": self.seconds})
@@ -384,7 +399,12 @@ class Trainer:
         rows, kept, seen = content["rows"], list(tensors["kept"].numpy()), list(tensors["seen"].numpy())
         if not len(rows) == len(kept) == len(seen) or [row["epoch"] for row in rows] != list(range(1, len(rows) + 1)):
             raise ValueError("history and counts are not of the same epochs")
-        self.rows, self.kept, self.seen = rows, kept, seen
+        stored = [tensors.get(f"snapshots.{name}", ()) for name in snapshots.Snapshot._fields]
+        taken = [snapshots.Snapshot(*parts) for parts in zip(*stored, strict=True)]
+        due = [epoch for epoch in snapshots.epochs(self.run.training.epochs) if epoch <= len(rows)]
+        if len(taken) != (len(due) if len(self.scored) else 0):
+            raise ValueError("the snapshots are not those of its epochs")
+        self.rows, self.kept, self.seen, self.snapshots = rows, kept, seen, taken
         self.codes, self.seconds = list(content["codes"]), float(content["seconds"])
 
     def record(self) -> Record:
@@ -404,7 +424,19 @@ class Trainer:
         origin |= {"codes": self.codes} if len(self.codes) > 1 else {}
         history = pd.DataFrame(self.rows).set_index("epoch")
         return Record(self.run, self.dataset.classes, results, origin, history, np.stack(self.kept),
-                      np.stack(self.seen), files)
+                      np.stack(self.seen), files, self.scores())
+
+    def scores(self) -> dict[str, np.ndarray]:
+        """The snapshots as the arrays of a record (see ``Record.scores``); none for a run without."""
+        if not self.snapshots:
+            return {}
+        cache = self.source.cache
+        clips = cache.clip_of_patch[self.scored]
+        arrays = {name: part.numpy() for name, part in snapshots.stacked(self.snapshots).items()}
+        return {"epochs": np.array(snapshots.epochs(self.run.training.epochs)), "patches": self.scored,
+                "ids": np.array([self.dataset.clips[clip].id.encode() for clip in clips], dtype="S"),
+                "offset": self.scored - np.searchsorted(cache.clip_of_patch, clips),
+                "truth": self.truth[torch.from_numpy(self.scored)].cpu().numpy(), **arrays}
 
 
 def train(run: Run, *, device: str = "auto", folder: Path, progress: bool = True, compiled: bool = False,

@@ -27,12 +27,14 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from fmuc import (
     archives,
     checkpoints,
+    checks,
     datasets,
     experiments,
     features,
     figure_files,
     notebook_files,
     notebooks,
+    output_checks,
     own_audio,
     paths,
     published,
@@ -41,7 +43,6 @@ from fmuc import (
     sound_lists,
     sound_scan,
     tut2017,
-    verify,
 )
 from fmuc.config import run_from_dict
 from fmuc.errors import FmucError
@@ -381,7 +382,7 @@ def _figures(root: Path) -> list[Target]:
     folder = paths.figures_dir("mini")
     row = figure_files._save("fig1", "mini", "", "figure", {"fig1.svg": b"<svg/>", "fig1.csv": b"a\n1\n"}, [], "text")
 
-    def right(group: verify.Group) -> bool:
+    def right(group: checks.Group) -> bool:
         """What is wrong is told, in clear lines; only the words of the alt text may be others."""
         if group.problems:
             return all(problem.isprintable() for problem in group.problems)
@@ -390,7 +391,7 @@ def _figures(root: Path) -> list[Target]:
         return there == row and pictures == (b"<svg/>", b"a\n1\n")
 
     return [Target("manifest of figures", folder, ("manifest/fig1.json", "fig1.svg", "fig1.csv"),
-                   lambda: verify._figures([], folder), right)]
+                   lambda: output_checks.figures([], folder), right)]
 
 
 def _rendered(root: Path) -> list[Target]:

@@ -255,7 +255,7 @@ def test_the_last_two_are_kept_and_of_a_finished_run_the_last(folder):
     assert seen == [numbered[:1], numbered[1::-1], numbered[2:0:-1], numbered[3:1:-1]]
     assert names(folder) == numbered[3:]
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        [".lock", numbered[3], "counts.npz", "files.npz", "history.csv", "run.json", "split.json"])
+        [".lock", numbered[3], "counts.npz", "files.npz", "history.csv", "run.json", "scores.npz", "split.json"])
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "text", "moments", "epochs"])

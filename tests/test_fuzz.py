@@ -13,12 +13,13 @@ from pathlib import Path
 import fuzz
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from IPython.core.inputtransformer2 import TransformerManager
 
-from fmuc import figure_files, notebook_files, published, sound_lists
+from fmuc import analysis_plots, figure_files, notebook_files, plots, published, sound_lists
 from fmuc.array_files import parse_npy
 from fmuc.config import Augmentation, ConfigError, Features, Network, Run, Selection, Training, View, run_from_dict
 from fmuc.datasets import read_audio
@@ -249,6 +250,17 @@ def test_no_name_becomes_a_tag(name):
     shown = figure_files.plain(name)
     assert "<" not in shown and ">" not in shown
     assert shown == name or any(sign in name for sign in "<>&")
+
+
+def test_a_class_may_have_any_sign_in_a_figure(tmp_path):
+    names = ["US$ & CA$", "$", "a_b", r"\frac{1}", "<b>", "100 %", "{x}^2", "é\u202e"]
+    fig, (left, right) = figure_files.figure("double", columns=2)
+    plots.confusion_heatmap(left, np.eye(len(names)), names)
+    rates = pd.DataFrame({"quality": np.arange(len(names))}, index=names)
+    analysis_plots.class_dots(right, {"FM": rates}, "quality")
+    fig.savefig(tmp_path / "a.svg")
+    assert [label.get_text() for label in left.get_xticklabels()][:3] == [r"US\$ & CA\$", r"\$", "a b"]
+    figure_files.plt.close(fig)
 
 
 def test_the_calibration_error_of_nothing_is_not_a_number():

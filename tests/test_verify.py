@@ -235,6 +235,12 @@ def test_every_corruption_is_found_and_named(project, capsys, corrupt):
     assert re.fullmatch(r"fmuc: \d+ things are not as they should be\n", printed.err)
 
 
+def test_the_committed_state_is_green(tmp_path, monkeypatch, capsys):
+    """Without data on the disk, as in a fresh clone."""
+    monkeypatch.setenv("FMUC_DATA", str(tmp_path))
+    assert main(["verify"]) == 0, capsys.readouterr().out
+
+
 def test_a_whole_project_is_green(project, capsys):
     assert main(["verify"]) == 0
     printed = capsys.readouterr()

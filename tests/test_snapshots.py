@@ -1,0 +1,97 @@
+"""Scores of single patches: the run's own choice comes out of them exactly, and taking them changes nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from test_train import RUN, trainer
+
+from fmuc import datasets, record_checks, snapshots
+from fmuc.config import Selection
+from fmuc.errors import FmucError
+from fmuc.experiments import TABLE_1
+from fmuc.runs import load_record
+from fmuc.train import train
+
+pytestmark = pytest.mark.usefixtures("trainable")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "runs" / "run"
+
+
+@pytest.mark.parametrize(("last", "series"), [(1, [1]), (4, [1, 2, 4]), (20, [1, 2, 5, 10, 20]), (60, [1, 2, 5, 10, 20,
+                                                                                                        50, 60])])
+def test_the_epochs_are_a_1_2_5_series_and_the_last(last, series):
+    assert snapshots.epochs(last) == series
+
+
+@pytest.mark.parametrize("selection", TABLE_1.values(), ids=TABLE_1)
+def test_choice_equals_a_slow_reference(selection):
+    rng = np.random.default_rng(0)
+    plain, passes = (torch.from_numpy(4 * rng.standard_normal(shape)).half() for shape in ((50, 5), (10, 50, 5)))
+    chosen = snapshots.choice(plain, passes, selection)
+    for i in range(50):
+        logits = [passes[n, i] for n in range(selection.passes)] or [plain[i]]
+        scaled = [np.exp(row.numpy().astype(float) / selection.temperature) for row in logits]
+        p = np.array([row / row.sum() for row in scaled])
+        mean, std = p.mean(axis=0), np.sqrt(((p - p.mean(axis=0)) ** 2).mean(axis=0))
+        best = mean.argmax()
+        keep = {"confidence": mean[best] >= selection.threshold,
+                "mean_minus_std": mean[best] - std[best] > selection.threshold,
+                "two_thresholds": mean[best] > selection.threshold and std[best] < (selection.std_threshold or 0)}
+        assert (chosen.labels[i], chosen.mask[i]) == (best, keep[selection.rule])
+
+
+def test_more_passes_than_stored_are_refused():
+    with pytest.raises(FmucError, match="selection.passes is 11, but 10 passes"):
+        snapshots.choice(torch.zeros(3, 2), torch.zeros(10, 3, 2), replace(TABLE_1["FMUC"], passes=11))
+
+
+def test_the_same_patches_for_every_row_and_never_a_labelled_one(folder):
+    one, other = (trainer(folder, replace(RUN, selection=TABLE_1[row])) for row in ("FM", "FMUC"))
+    assert np.array_equal(one.scored, other.scored) and len(one.scored) > 0
+    assert set(one.scored.tolist()) <= set(one.unlabelled.tolist())
+    assert not len(trainer(folder, replace(RUN, seed=1)).scored)
+    assert not len(trainer(folder, replace(RUN, selection=None)).scored)
+
+
+@pytest.mark.parametrize("row", ["FM", "FMUC", "FMUC w/o MC-Dr."])
+def test_the_record_holds_scores_and_the_runs_own_choice(folder, row):
+    run = replace(RUN, variant=row, selection=TABLE_1[row])
+    train(run, device="cpu", folder=folder, progress=False)
+    record = load_record(folder)
+    scores = record.scores
+    assert scores["epochs"].tolist() == snapshots.epochs(run.training.epochs)
+    assert scores["passes"].shape[1] == snapshots.PASSES
+    data = datasets.load(run.dataset)
+    truth = {clip.id: number for clip, number in zip(data.clips, data.labels(), strict=True)}
+    assert [truth[id.decode()] for id in scores["ids"]] == scores["truth"].tolist()
+    assert record_checks.mismatches(record, folder) == []
+    scores["kept"][-1, 0] ^= True
+    assert any("scores.npz: epoch" in line for line in record_checks.mismatches(record, folder))
+
+
+def test_masks_differ_between_passes_and_not_between_calls(folder):
+    one_run = trainer(folder)
+    one, again, other = (one_run.snapshot(epoch) for epoch in (1, 1, 2))
+    assert torch.equal(one.passes, again.passes) and not torch.equal(one.passes, other.passes)
+    assert not torch.equal(one.passes[0], one.passes[1])
+
+
+def test_taking_a_snapshot_changes_no_draw_of_the_training(folder):
+    run = trainer(folder)
+    run.net.train()
+    before, weights = torch.random.get_rng_state(), [p.clone() for p in run.net.state_dict().values()]
+    run.snapshot(1)
+    assert torch.equal(before, torch.random.get_rng_state()) and run.net.training
+    assert all(torch.equal(a, b) for a, b in zip(weights, run.net.state_dict().values(), strict=True))
+
+
+def test_a_net_without_dropout_has_no_passes(folder):
+    run = replace(RUN, network=replace(RUN.network, dropout=0.0), selection=Selection("confidence", 0.95))
+    assert trainer(folder, run).snapshot(1).passes.shape[0] == 0
