@@ -33,7 +33,7 @@ class Job:
     """One notebook, where its executed copy goes, and the values of all its parameters.
 
     ``fingerprint`` changes whenever the outputs may, ``records`` with the run records that they are made from;
-    ``parameters_cell`` is a position in the notebook, from 0.
+    ``parameters_cell`` is a position in the notebook, from 0; ``cells`` of code are a guess at how long it takes.
     """
 
     notebook: Path
@@ -42,6 +42,7 @@ class Job:
     fingerprint: str
     records: str
     parameters_cell: int
+    cells: int
 
     @property
     def name(self) -> str:
@@ -144,7 +145,8 @@ def _job(path: Path, given: Mapping[str, object], code: str, in_place: bool) -> 
     data = notebook_files.records_digest(records)
     fingerprint = sha256(json.dumps([cells, values, code, data], sort_keys=True, default=repr).encode()).hexdigest()
     output = paths.figures_dir(values["profile"], values["dataset"]) / "notebooks" / path.name
-    return Job(path, output, values, fingerprint, data, notebook_files.parameters_cell(notebook, path.name))
+    return Job(path, output, values, fingerprint, data, notebook_files.parameters_cell(notebook, path.name),
+               sum(cell.cell_type == "code" for cell in notebook.cells))
 
 
 def _batch(jobs: list[Job], force: bool, workers: int, progress: bool) -> dict[str, Outcome]:
@@ -153,7 +155,8 @@ def _batch(jobs: list[Job], force: bool, workers: int, progress: bool) -> dict[s
              and _manifest(job).get(job.name) == job.fingerprint}
     outcomes = {job.name: Outcome(job.name, "up to date" if job.name in fresh else "not run", 0.0,
                                   paths.relative(job.output)) for job in jobs}
-    queue = deque(job for job in jobs if job.name not in fresh)
+    stale = [job for job in jobs if job.name not in fresh]
+    queue = deque(sorted(stale, key=lambda job: -job.cells))  # the longest first: no long one is left alone at the end
     with (tqdm(total=len(jobs), initial=len(fresh), desc="notebooks", disable=not progress) as bar,
           closing(_run_all(queue, workers)) as finished):
         for outcome in finished:

@@ -229,7 +229,7 @@ def test_digest_sees_names_contents_and_the_size_of_large_files(tmp_path, monkey
 
 
 def test_failing_notebook_stops_the_batch_is_kept_and_is_where_it_continues(folder):
-    write(folder, "00_first", "print(1)")
+    write(folder, "00_first", "print(1)", "", "", "")
     write(folder, "01_fails", "x = 2", "y = [\n 1]\nraise KeyError('no such band')", "print('never reached')")
     write(folder, "02_third", "print(3)")
     summary = run(folder)
@@ -243,6 +243,15 @@ def test_failing_notebook_stops_the_batch_is_kept_and_is_where_it_continues(fold
     summary = run(folder)
     assert statuses(summary) == ["up to date", "ran", "ran"]
     assert summary.status == 0
+
+
+def test_the_longest_begins_first_and_the_summary_keeps_the_order(folder):
+    note = "with open('order', 'a') as file:\n    file.write('{} ')"
+    for number, cells in enumerate((1, 3, 2)):
+        write(folder, f"0{number}_notebook", note.format(number), *["pass"] * cells)
+    summary = run(folder)
+    assert [outcome.name[:2] for outcome in summary.outcomes] == ["00", "01", "02"]
+    assert (folder / "order").read_text() == "1 2 0 "
 
 
 def test_a_notebook_that_failed_is_never_up_to_date(folder):

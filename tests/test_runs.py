@@ -29,7 +29,12 @@ def record(run: Run, epochs: int = 4) -> Record:
     files = {"test_labels": np.array([0, 2]), "test_probabilities": rng.random((2, 3)).astype(np.float16),
              "test_ids": np.array(["a", "b-é".encode()], dtype="S")}
     results, origin = {"test_accuracy": 0.5, "test_files": 2}, {"device": "cpu", "wall_seconds": 1.5}
-    return Record(run, CLASSES, results, origin, history, rng.integers(0, 5, (epochs, 4, 3)), seen, files)
+    scores = {"epochs": np.array([1, epochs]), "patches": np.array([3, 8]), "ids": files["test_ids"],
+              "offset": np.array([0, 1]), "truth": np.array([-1, 2]),
+              "plain": rng.standard_normal((2, 2, 3)).astype(np.float16),
+              "passes": rng.standard_normal((2, 5, 2, 3)).astype(np.float16),
+              "labels": rng.integers(0, 3, (2, 2)), "kept": rng.random((2, 2)) > 0.5}
+    return Record(run, CLASSES, results, origin, history, rng.integers(0, 5, (epochs, 4, 3)), seen, files, scores)
 
 
 RUN = make_run("smoke", "nsynth-gm-smoke", "FMUC")
@@ -54,6 +59,8 @@ def test_a_record_read_back_is_the_same(folder):
         np.testing.assert_array_equal(first, second)
     assert before.files.keys() == after.files.keys()
     assert all(np.array_equal(before.files[name], values) for name, values in after.files.items())
+    assert before.scores.keys() == after.scores.keys()
+    assert all(np.array_equal(before.scores[name], values) for name, values in after.scores.items())
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
 
 
@@ -108,7 +115,7 @@ def test_an_edited_run_json_is_refused_in_one_line(folder, edit: Callable[[dict]
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "text", "cut"])
-@pytest.mark.parametrize("name", ["run.json", "history.csv", "counts.npz", "files.npz"])
+@pytest.mark.parametrize("name", ["run.json", "history.csv", "counts.npz", "files.npz", "scores.npz"])
 def test_a_damaged_file_is_refused_in_one_line(folder, name, damage):
     path = folder / name
     content = path.read_bytes()
@@ -126,8 +133,9 @@ def test_a_changed_file_is_noticed_although_it_can_be_read(folder, name):
     path = folder / name
     if path.suffix == ".npz":
         with np.load(path) as arrays:
-            np.savez_compressed(path, **{key: arrays[key] + arrays[key].dtype.type(1) if key in ("kept", "test_labels")
-                                         else arrays[key] for key in arrays.files})
+            np.savez_compressed(path, **{key: arrays[key] + (key in ("seen", "test_labels", "truth"))
+                                         for key in arrays.files if key not in ("kept", "test_ids", "ids")},
+                                **{key: arrays[key] for key in ("kept", "test_ids", "ids") if key in arrays.files})
     else:
         text = path.read_text()
         path.write_text(text.replace('"test_accuracy": 0.5', '"test_accuracy": 0.6') if name == "run.json" else
@@ -184,6 +192,21 @@ def test_a_history_of_other_things_is_named(folder, lines, named):
     with pytest.raises(FmucError, match=f"{RUN.name}.*{named}") as caught:
         load_record(folder)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "change"), [("plain", lambda a: a[..., 1:]), ("labels", lambda a: a[:1]),
+                                              ("truth", lambda a: a.astype(float)), ("kept", lambda a: a.astype(int))])
+def test_scores_that_do_not_fit_together_are_refused(folder, name, change):
+    scores = record(RUN).scores
+    save_record(replace(record(RUN), scores=scores | {name: change(scores[name])}), folder)
+    with pytest.raises(FmucError, match=rf"scores.npz: .*{name} is"):
+        load_record(folder)
+
+
+def test_a_record_without_scores_is_one(folder):
+    (folder / "scores.npz").unlink()
+    save_record(replace(record(RUN), scores={}), folder)
+    assert load_record(folder).scores == {}
 
 
 def test_a_record_is_named_by_all_its_files(folder):
