@@ -26,6 +26,7 @@ from fmuc import notebook_files, paths
 from fmuc.errors import FmucError
 
 COMMON = ("profile", "source", "dataset")  # parameters of every notebook
+MANY = 2  # notebooks for each worker, from which on imports are done once for all (fmuc.preloaded_kernels)
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,8 @@ def _run_all(queue: deque[Job], workers: int) -> Iterator[Outcome]:
     The manifest forgets a job before it starts and learns it when it has run, so that a crash leaves nothing wrong.
     """
     threads = max(1, (os.cpu_count() or 1) // workers)  # kernels that compete for cores are many times slower
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_limit, initargs=(threads,))
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_limit,
+                               initargs=(threads, len(queue) > MANY * workers))
     running: dict[Future, Job] = {}
     try:
         while queue or running:
@@ -204,11 +206,15 @@ def _outcome(future: Future, job: Job) -> Outcome:
         return Outcome(job.name, "failed", 0.0, paths.relative(job.output), error)
 
 
-def _limit(threads: int) -> None:
+def _limit(threads: int, preload: bool) -> None:
     """Set up a worker process; Ctrl-C reaches it through the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # else every kernel prints a warning about debugging
+    if preload:
+        from fmuc import preloaded_kernels
+
+        preloaded_kernels.prefer()
 
 
 def _run(job: Job) -> Outcome:

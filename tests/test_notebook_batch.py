@@ -277,17 +277,23 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the ba
 from fmuc import notebooks, paths
 if __name__ == "__main__":
     paths.FIGURES = Path(sys.argv[1]) / "figures"
+    notebooks.MANY = int(sys.argv[2])
     notebooks.execute(folder=Path(sys.argv[1]) / "notebooks", workers=2, progress=False)
 """
 
 
-def test_interrupt_ends_the_batch_and_its_kernel(folder):
+PRELOADED, USUAL = 0, 99  # values of ``MANY``
+each_kind = pytest.mark.parametrize("many", [PRELOADED, USUAL], ids=["preloaded kernels", "usual kernels"])
+
+
+@each_kind
+def test_interrupt_ends_the_batch_and_its_kernel(folder, many):
     report_and_wait = "import os, pathlib, time\npathlib.Path('pid').write_text(str(os.getpid()))\ntime.sleep(120)"
     write(folder, "00_first", report_and_wait)
     script = folder.parent / "batch.py"
     script.write_text(BATCH, encoding="utf-8")
-    process = subprocess.Popen([sys.executable, str(script), str(folder.parent)], stderr=subprocess.PIPE, text=True,
-                               env={**os.environ, "PYTHONPATH": str(paths.ROOT)})
+    process = subprocess.Popen([sys.executable, str(script), str(folder.parent), str(many)], stderr=subprocess.PIPE,
+                               text=True, env={**os.environ, "PYTHONPATH": str(paths.ROOT)})
     wait_until(lambda: (folder / "pid").exists() and (folder / "pid").read_text())
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
@@ -295,6 +301,34 @@ def test_interrupt_ends_the_batch_and_its_kernel(folder):
     assert errors.count("Traceback") <= 1  # the caller's own
     wait_until(lambda: not alive(int((folder / "pid").read_text())))
     assert json.loads((folder.parent / "figures/smoke/notebooks/manifest.json").read_text(encoding="utf-8")) == {}
+
+
+KERNEL = ["import os, sys\nprint(os.getcwd(), os.getsid(0) == os.getpid(), __name__, 'torch' in sys.modules)",
+          "print(sorted(name for name in dir() if not name.startswith('_') and name not in ('In', 'Out')))",
+          "import matplotlib.pyplot as plt\nprint(plt.get_backend())\nplt.plot([1, 2]);", "%whos", "1 / 3"]
+
+
+def test_preloaded_kernels_show_what_usual_ones_do(folder, monkeypatch):
+    for number in range(2):
+        write(folder, f"0{number}_kernel", *KERNEL)
+    shown = []
+    for many in (USUAL, PRELOADED):
+        monkeypatch.setattr(notebooks, "MANY", many)
+        assert statuses(run(folder, force=True)) == ["ran", "ran"]
+        for name in ("00_kernel", "01_kernel"):
+            cells = nbformat.reads(executed(folder, name), as_version=4).cells
+            shown.append([{**output, "metadata": None} for cell in cells if cell.cell_type == "code"
+                          for output in cell.outputs])
+    usual, preloaded = shown[0], shown[2]
+    assert shown == [usual, usual, preloaded, preloaded]
+    assert "__main__ False" in usual[0].pop("text") and "__main__ True" in preloaded[0].pop("text")
+    assert usual == preloaded
+
+
+def test_a_preloaded_kernel_that_dies_is_one_clear_line(folder, monkeypatch):
+    monkeypatch.setattr(notebooks, "MANY", PRELOADED)
+    write(folder, "00_dies", "import os\nos._exit(3)")
+    assert "DeadKernelError" in run(folder).error
 
 
 def wait_until(condition, seconds: float = 60) -> None:
