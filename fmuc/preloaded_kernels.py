@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -19,8 +20,7 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 
 NAME = "fmuc-preloaded"  # of the entry point in pyproject.toml
-MODULES = ("ipykernel.kernelapp", "matplotlib.pyplot", "matplotlib_inline.backend_inline", "fmuc.plots", "fmuc.tables",
-           "fmuc.train")
+MODULES = ("ipykernel.kernelapp", "matplotlib.pyplot", "fmuc.plots", "fmuc.tables", "fmuc.train")
 _LAUNCHER = "ipykernel_launcher"
 
 
@@ -79,13 +79,21 @@ class _Forked:
 
 
 def _serve(options: list[str], folder: str, environment: dict[str, str]) -> None:
-    """Be a kernel, until told to end or the fork server is gone."""
+    """Be a kernel, until told to end or the process that asked for it is gone."""
+    import pandas
     from ipykernel.kernelapp import launch_new_instance
 
+    pandas.set_option("display.max_columns", 20)  # its default in a kernel; it took the fork server for a terminal
     os.setsid()
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # workers of the batch ignore it
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = [_LAUNCHER, *options]
     launch_new_instance(argv=[*options, f"--IPKernelApp.parent_handle={os.getppid()}"])
+
+
+def _end_with(process: multiprocessing.process.BaseProcess) -> None:
+    process.join()
+    os.killpg(0, signal.SIGKILL)

@@ -305,7 +305,9 @@ def test_interrupt_ends_the_batch_and_its_kernel(folder, many):
 
 KERNEL = ["import os, sys\nprint(os.getcwd(), os.getsid(0) == os.getpid(), __name__, 'torch' in sys.modules)",
           "print(sorted(name for name in dir() if not name.startswith('_') and name not in ('In', 'Out')))",
-          "import matplotlib.pyplot as plt\nprint(plt.get_backend())\nplt.plot([1, 2]);", "%whos", "1 / 3"]
+          "import matplotlib.pyplot as plt\nprint(plt.get_backend())\nplt.plot([1, 2]);", "%whos",
+          "import pandas as pd\npd.DataFrame([range(18)] * 70, columns=[f'a long name {i}' for i in range(18)])",
+          "1 / 3"]
 
 
 def test_preloaded_kernels_show_what_usual_ones_do(folder, monkeypatch):
