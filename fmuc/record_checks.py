@@ -77,14 +77,18 @@ def _scores(record: Record) -> Iterator[str]:
     if record.run.selection is None:
         yield "scores.npz: of a run that has no selection"
         return
-    arrays = {name: torch.from_numpy(record.scores[name]) for name in snapshots.Snapshot._fields}
-    if record.scores["epochs"].tolist() != snapshots.epochs(record.run.training.epochs):
+    selection, scores = record.run.selection, record.scores
+    if scores["epochs"].tolist() != snapshots.epochs(record.run.training.epochs):
         yield "scores.npz: its epochs are not those of the run"
-    for epoch, *stored in zip(record.scores["epochs"], *arrays.values(), strict=True):
-        plain, passes, labels, kept = stored
-        chosen = snapshots.choice(plain, passes, record.run.selection)
-        if not (torch.equal(chosen.labels, labels) and torch.equal(chosen.mask, kept)):
-            yield f"scores.npz: epoch {epoch}: labels and kept are not what the run's rule makes of the logits"
+    if scores["passes"].shape[1] < selection.passes:
+        yield f"scores.npz: holds {scores['passes'].shape[1]} passes, the run's rule needs {selection.passes}"
+        return
+    plain, passes = (torch.from_numpy(scores[name].astype(np.float32)) for name in ("plain", "passes"))
+    for index, epoch in enumerate(scores["epochs"]):
+        chosen = snapshots.choice(plain[index], passes[index], selection)
+        for name, values in (("labels", chosen.labels), ("kept", chosen.mask)):
+            if not np.array_equal(values.numpy(), scores[name][index]):
+                yield f"scores.npz: epoch {epoch}: {name} are not what the run's rule makes of the logits"
 
 
 def _predictions(record: Record, part: str) -> Iterator[str]:

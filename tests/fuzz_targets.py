@@ -369,7 +369,7 @@ def _notebooks(root: Path) -> list[Target]:
             return content
         return changed
 
-    job = notebooks.Job(folder / "00_first.ipynb", folder / "00_first.ipynb", {}, "", "", 0)
+    job = notebooks.Job(folder / "00_first.ipynb", folder / "00_first.ipynb", {}, "", "", 0, 1)
     return [
         Target("notebook", folder, ("00_first.ipynb",), read, lambda found: all(name.isidentifier() for name in found)),
         Target("notebook parameters", folder, ("given.json",), bound, typed, mutate=parsable, names_file=False),

@@ -11,10 +11,11 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import TINY, note_names, write_nsynth_split
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from fmuc import datasets, experiments, figure_data, figure_files, notebook_files, paths, readme
+from fmuc import datasets, experiments, figure_data, figure_files, notebook_files, paths, readme, snapshots
 from fmuc.config import Network, Run, Training
 from fmuc.metrics import accuracy, quality, quantity
 from fmuc.runs import Record, load_all, provenance, save_record
@@ -79,7 +80,9 @@ def write_record(folder: Path, run: Run, draw: int = 0) -> Record:
     results |= {f"{part}_files": len(found["labels"]) for part, found in parts.items()}
     results["labelled_files"] = len(split.labelled)
     origin = provenance("cpu", 1, 1.0) | {"dataset_digest": dataset.digest, "split_digest": split.digest}
-    record = Record(run, dataset.classes, results, origin, _history(kept, seen, results, rng), kept, seen, files)
+    scores = _scores(run, dataset, split.unlabelled) if run.selection and run.seed == snapshots.SEED else {}
+    record = Record(run, dataset.classes, results, origin, _history(kept, seen, results, rng), kept, seen, files,
+                    scores)
     folder.mkdir(parents=True)
     save_split(split, dataset, folder / "split.json")
     save_record(record, folder)
@@ -93,6 +96,20 @@ def _predictions(dataset: datasets.Dataset, clips: np.ndarray, rng: np.random.Ge
     probabilities[right] = 0.3 * probabilities[right] + 0.7 * np.eye(len(dataset.classes))[labels[right]]
     return {"labels": labels, "probabilities": probabilities.astype(np.float16),
             "ids": np.array([dataset.clips[i].id.encode() for i in clips], dtype="S")}
+
+
+def _scores(run: Run, dataset: datasets.Dataset, clips: np.ndarray) -> dict[str, np.ndarray]:
+    """One patch of each of a few files."""
+    clips, rng, epochs = clips[:5], np.random.default_rng(run.seed), snapshots.epochs(run.training.epochs)
+    shape = len(clips), len(dataset.classes)
+    taken = []
+    for _ in epochs:
+        plain, passes = (torch.from_numpy(6 * rng.standard_normal(size)).half() for size in (shape, (10, *shape)))
+        chosen = snapshots.choice(plain, passes, run.selection)
+        taken.append(snapshots.Snapshot(plain, passes, chosen.labels, chosen.mask))
+    return {"epochs": np.array(epochs), "patches": clips, "offset": np.zeros_like(clips),
+            "ids": np.array([dataset.clips[i].id.encode() for i in clips], dtype="S"),
+            "truth": dataset.labels()[clips], **{k: v.numpy() for k, v in snapshots.stacked(taken).items()}}
 
 
 def _history(kept: np.ndarray, seen: np.ndarray, results: dict, rng: np.random.Generator) -> pd.DataFrame:

@@ -114,6 +114,12 @@ def fewer_seen(project: Path) -> None:
     reseal(folder)
 
 
+def another_choice(project: Path) -> None:
+    folder = record_of(project, seed=0)
+    edit_arrays(folder / "scores.npz", lambda arrays: arrays["kept"].__setitem__((0, 2), ~arrays["kept"][0, 2]))
+    reseal(folder)
+
+
 def another_draw(project: Path) -> None:
     """A labelled file and an unlabelled one change places, in every file of the record."""
     folder = record_of(project)
@@ -206,6 +212,7 @@ CORRUPTIONS: dict[Callable[[Path], None], str] = {
     swapped_predictions: r"nsynth-gm_fmuc_s1_\w+/run\.json: results: unlabelled_accuracy is .*, files\.npz gives",
     more_kept_than_seen: r"nsynth-gm_fmuc_s1_\w+/counts\.npz: epoch 2: more examples of a class are kept than were",
     fewer_seen: r"nsynth-gm_fmuc_s1_\w+/counts\.npz: epoch 3: 35 examples were seen, 3 steps of 10 make 30",
+    another_choice: r"nsynth-gm_fmuc_s0_\w+/scores\.npz: epoch 1: kept are not what the run's rule makes of the",
     another_draw: r"nsynth-gm_fmuc_s1_\w+/split\.json: another draw than that of seed 1 from nsynth-gm",
     other_data: r"nsynth-gm_fmuc_s1_\w+: has other data than nsynth-gm_",
     trained_again: r"manifest/table1\.json: was made from another record of nsynth-gm_fmuc_s1_\w+ than the one there",
