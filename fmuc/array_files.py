@@ -51,6 +51,8 @@ def parse_npy(content: bytes) -> np.ndarray:
     shape, by_columns, dtype = _header(stream)
     if dtype.hasobject or dtype.fields or dtype.subdtype:
         raise ValueError(f"holds {dtype}: only plain numbers and bytes are read")
+    if dtype.itemsize > len(content):  # even an array without numbers takes the memory of one
+        raise ValueError(f"holds {len(content)} bytes, its header says numbers of {dtype.itemsize}")
     size, rest = _bytes(shape, dtype), len(content) - stream.tell()
     if size != rest:
         raise ValueError(f"holds {rest} bytes of numbers, its header says {size}")

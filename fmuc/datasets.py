@@ -107,6 +107,9 @@ def load_nsynth(root: Path, name: str) -> Dataset:
 def _nsynth_split(folder: Path, split: str) -> Iterator[Clip]:
     index, audio = folder / "examples.json", folder / "audio"
     notes = _read_index(index)
+    for note in notes:
+        if note != Path(note).name:
+            raise FmucError(f"{paths.relative(index)}: note {note!r} is not the name of a file; {_REMEDY}")
     _require_files(audio, {f"{note}.wav" for note in notes})
     for note in sorted(notes):
         instrument, family = _note_fields(index, note, notes[note])

@@ -71,3 +71,8 @@ def test_an_archive_that_unpacks_to_too_much_or_holds_a_name_twice_is_refused(tm
             archive.writestr(name, npy(np.zeros(1)))
     with pytest.raises(ValueError, match="twice"):
         read_npz(tmp_path / "twice.npz")
+
+
+def test_no_memory_for_the_one_number_of_an_empty_array():
+    with pytest.raises(ValueError, match="its header says numbers of 2000000000"):
+        parse_npy(claiming((0,), "|S2000000000"))

@@ -85,6 +85,15 @@ def test_index_that_is_no_object_of_notes_is_refused(nsynth_root, text):
         load("nsynth")
 
 
+@pytest.mark.parametrize("name", ["/etc/passwd", "../a", "a/b"])
+def test_a_note_that_is_no_name_of_a_file_is_refused(nsynth_root, name):
+    path = nsynth_root / "nsynth-train" / "examples.json"
+    notes = json.loads(path.read_text())
+    path.write_text(json.dumps({name: next(iter(notes.values())), **notes}))
+    with pytest.raises(FmucError, match=f"nsynth-train/examples.json: note '{name}' is not the name of a file"):
+        load("nsynth")
+
+
 def test_missing_index_names_it(nsynth_root):
     (nsynth_root / "nsynth-train" / "examples.json").unlink()
     with pytest.raises(FmucError, match=r"nsynth-train/examples\.json"):
