@@ -121,3 +121,9 @@ def test_the_command_prints_the_tables_or_json(tables, capsys, monkeypatch, tmp_
     result = json.loads(capsys.readouterr().out)
     assert result["overhead"] == {"serial": 0.002, "latency": 0.01, "start": 4.0} and len(result["gpus"]) == 6
     assert {path.name for path in tmp_path.iterdir()} == {"scaling.md", "scaling.csv"}
+
+
+def test_the_readme_shows_what_was_written_last():
+    text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    shown = text.split("<!-- scaling -->\n")[1].split("\n<!-- /scaling -->")[0]
+    assert shown == (paths.FIGURES / "scaling.md").read_text(encoding="utf-8").strip()
