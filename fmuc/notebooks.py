@@ -26,7 +26,7 @@ from fmuc import notebook_files, paths
 from fmuc.errors import FmucError
 
 COMMON = ("profile", "source", "dataset")  # parameters of every notebook
-MANY = 2  # notebooks for each worker, from which on imports are done once for all (fmuc.preloaded_kernels)
+MANY = 2  # notebooks for each worker; for more, imports are done once for all (fmuc.preloaded_kernels)
 
 
 @dataclass(frozen=True)
