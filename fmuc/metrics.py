@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 
 def quality(kept: np.ndarray) -> float:
@@ -38,6 +39,23 @@ def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float((probabilities[known].argmax(axis=1) == labels[known]).mean()) if known.any() else float("nan")
 
 
+def _bins(confidence: np.ndarray, bins: int) -> np.ndarray:
+    """Number of the equal-width bin (lo, hi] of each confidence in [0, 1]; 0 lies in the first, 1 in the last."""
+    edges = np.arange(1, bins) / bins
+    return np.searchsorted(edges, np.asarray(confidence, dtype=float), side="left")
+
+
+def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> pd.DataFrame:
+    """The reliability diagram (Guo et al. 2017 [12]): one row per bin (low, high], columns low, high, n, confidence and
+    accuracy (means in the bin, NaN in an empty one)."""
+    index, edges = _bins(confidence, bins), np.arange(bins + 1) / bins
+    number = np.bincount(index, minlength=bins)
+    means = [np.divide(np.bincount(index, weights=np.asarray(values, dtype=float), minlength=bins), number,
+                       out=np.full(bins, np.nan), where=number > 0) for values in (confidence, correct)]
+    return pd.DataFrame({"low": edges[:-1], "high": edges[1:], "n": number, "confidence": means[0],
+                         "accuracy": means[1]})
+
+
 def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
     """Guo et al. 2017 [12]: mean |accuracy - confidence| over equal-width bins (lo, hi], weighted by bin size.
 
@@ -45,6 +63,24 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins
     """
     if not len(confidence):
         return float("nan")
-    index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gap = np.bincount(index, weights=correct.astype(float) - confidence, minlength=bins)
+    gap = np.bincount(_bins(confidence, bins), weights=correct.astype(float) - confidence, minlength=bins)
     return float(np.abs(gap).sum() / len(confidence))
+
+
+def calibration_error_interval(confidence: np.ndarray, correct: np.ndarray, groups: np.ndarray, *, bins: int = 15,
+                               draws: int = 1000, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
+    """Percentile bootstrap interval of :func:`expected_calibration_error`, all arrays (n,).
+
+    Whole ``groups`` (clips) are drawn, since patches of a clip are right or wrong together. The error is a sum of
+    absolute values, so that chance only adds to it: of few examples the interval may lie above the estimate. NaN for
+    no examples at all.
+    """
+    if not len(confidence):
+        return float("nan"), float("nan")
+    _, group = np.unique(groups, return_inverse=True)
+    gaps, sizes = np.zeros((group.max() + 1, bins)), np.bincount(group)
+    np.add.at(gaps, (group, _bins(confidence, bins)), correct.astype(float) - confidence)
+    times = np.random.default_rng(seed).multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=draws)
+    errors = np.abs(times @ gaps).sum(axis=1) / (times @ sizes)
+    low, high = np.quantile(errors, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

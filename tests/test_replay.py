@@ -1,0 +1,138 @@
+"""Replay: the run's own choice exactly, curves against slow references, calibration at the edges of its bins."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from test_train import RUN
+
+from fmuc import metrics, replay, snapshots
+from fmuc.errors import FmucError
+from fmuc.experiments import TABLE_1
+from fmuc.runs import load_record
+from fmuc.train import train
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(3)
+
+
+@pytest.fixture
+def scores(rng) -> replay.Scores:
+    plain = torch.from_numpy(8 * rng.standard_normal((60, 4))).half()
+    passes = (plain + torch.from_numpy(rng.standard_normal((10, 60, 4)))).half()
+    truth = np.where(rng.random(60) < 0.7, plain.argmax(1).numpy(), rng.integers(-1, 4, 60))
+    own = snapshots.choice(plain, passes, TABLE_1["FMUC"])
+    ids = np.array([f"clip{i // 3}".encode() for i in range(60)])
+    return replay.Scores(5, plain, passes, truth, own.labels.numpy(), own.mask.numpy(), np.arange(60), ids,
+                         np.arange(60) % 3)
+
+
+def pairwise(score, correct):
+    pairs = [(r > w) + 0.5 * (r == w) for r in score[correct] for w in score[~correct]]
+    return sum(pairs) / len(pairs)
+
+
+def test_replay_at_the_runs_own_settings_is_the_recorded_choice(scores):
+    chosen = replay.replay(scores, TABLE_1["FMUC"])
+    assert np.array_equal(chosen.labels, scores.labels) and np.array_equal(chosen.mask, scores.kept)
+    assert 0 < scores.kept.sum() < len(scores.kept)
+
+
+@pytest.mark.usefixtures("trainable")
+def test_replay_of_a_trained_run_gives_its_recorded_choice(tmp_path):
+    folder = tmp_path / "runs" / "run"
+    train(replace(RUN, selection=TABLE_1["FM"]), device="cpu", folder=folder, progress=False)
+    record = load_record(folder)
+    for epoch in record.scores["epochs"].tolist():
+        taken = replay.at_epoch(record, epoch)
+        chosen = replay.replay(taken, record.run.selection)
+        assert np.array_equal(chosen.labels, taken.labels) and np.array_equal(chosen.mask, taken.kept)
+    rows = replay.against_training({"FM": record})
+    assert rows.loc["FM", "replayed"].equals(rows.loc["FM", "trained"])
+    with pytest.raises(FmucError, match="no scores of epoch 3"):
+        replay.at_epoch(record, 3)
+    with pytest.raises(FmucError, match="holds no scores"):
+        replay.at_epoch(replace(record, scores={}))
+
+
+@pytest.mark.parametrize("rule", TABLE_1)
+def test_every_threshold_of_a_rule_lies_on_its_curve(scores, rule):
+    selection = TABLE_1[rule]
+    curve = replay.trade_off(scores, selection)
+    for threshold in (0.3, 0.6, 0.9, selection.threshold):
+        chosen = replay.replay(scores, replace(selection, threshold=threshold))
+        kept, known = chosen.mask.numpy(), scores.truth >= 0
+        if not kept.any():
+            continue
+        at = curve.iloc[(curve["quantity"] - kept.mean()).abs().argmin()]
+        assert at["quantity"] == pytest.approx(kept.mean())
+        right = (chosen.labels.numpy() == scores.truth)[kept & known]
+        assert at["quality"] == pytest.approx(right.mean(), nan_ok=True)
+
+
+def test_auroc_equals_all_pairs_with_ties(rng):
+    score, correct = rng.integers(0, 6, 80) / 5, rng.random(80) < 0.6
+    assert replay.auroc(score, correct) == pytest.approx(pairwise(score, correct))
+    assert replay.auroc(np.zeros(80), correct) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("all_of_them", [True, False])
+def test_auroc_is_undefined_where_there_is_nothing_to_tell_apart(all_of_them):
+    assert math.isnan(replay.auroc(np.arange(4.0), np.full(4, all_of_them)))
+
+
+def test_risk_is_the_mean_over_orders_of_equal_scores(rng):
+    score, correct = rng.integers(0, 3, 12).astype(float), rng.random(12) < 0.5
+    risks = []
+    for _ in range(20_000):
+        order = np.lexsort((rng.random(12), -score))
+        risks.append((~correct[order]).cumsum() / np.arange(1, 13))
+    assert np.allclose(replay.risk_coverage(score, correct)["risk"], np.mean(risks, axis=0), atol=0.02)
+    assert math.isnan(replay.aurc(np.array([]), np.array([], dtype=bool)))
+
+
+def test_without_dropout_nothing_is_spread(scores):
+    _, values = replay.uncertainty_scores(scores, 2.0, 0)
+    assert (values[replay.STD] == 0).all() and np.allclose(values[replay.INFORMATION], 0, atol=1e-12)
+    with pytest.raises(FmucError, match="11 passes were asked for, but 10"):
+        replay.uncertainty_scores(scores, 1.0, 11)
+
+
+def test_outcomes_and_mistakes_count_the_same(scores):
+    counts = replay.outcomes(scores, TABLE_1["FMUC"])
+    table = replay.mistakes(scores, TABLE_1["FMUC"], ("a", "b", "c", "d"))
+    assert counts.sum() == len(table) == (scores.truth >= 0).sum()
+    assert counts["kept, wrong"] == len(replay.accepted_wrong(table))
+    assert counts["rejected, right"] == len(replay.rejected_right(table))
+
+
+def test_bins_include_their_upper_edge_and_one_is_in_the_last():
+    bins = 15
+    edges = np.arange(1, bins + 1) / bins
+    table = metrics.reliability(np.append(edges, [0.0, 1.0]), np.ones(bins + 2), bins)
+    assert table["n"].tolist() == [2] + [1] * (bins - 2) + [2]
+    above = metrics.reliability(np.nextafter(edges[:-1], 1), np.ones(bins - 1), bins)
+    assert above["n"].tolist() == [0] + [1] * (bins - 1)
+
+
+def test_certain_and_right_is_calibrated_and_certain_and_wrong_is_not():
+    sure = np.ones(10)
+    assert metrics.expected_calibration_error(sure, sure > 0) == 0
+    assert metrics.expected_calibration_error(sure, sure < 0) == 1
+    groups = np.arange(10)
+    assert metrics.calibration_error_interval(sure, sure < 0, groups) == (1, 1)
+    assert all(map(math.isnan, metrics.calibration_error_interval(sure[:0], sure[:0], groups[:0])))
+
+
+def test_whole_clips_make_a_wider_interval_than_patches(rng):
+    correct = np.repeat(rng.random(40) < 0.7, 8)
+    confidence = np.full(320, 0.8)
+    clips = metrics.calibration_error_interval(confidence, correct, np.repeat(np.arange(40), 8))
+    patches = metrics.calibration_error_interval(confidence, correct, np.arange(320))
+    assert clips[1] - clips[0] > 1.5 * (patches[1] - patches[0])
