@@ -24,7 +24,8 @@ def log_mel(waveform: Tensor | np.ndarray, features: Features) -> Tensor:
     """
     samples = torch.as_tensor(waveform, dtype=torch.float32)
     hann, filters = _window_and_filters(features)
-    peak = samples.abs().max()
+    lowest, highest = torch.aminmax(samples)  # one pass, no copy
+    peak = torch.maximum(-lowest, highest)
     if peak >= torch.finfo(torch.float32).tiny:
         hann = hann / peak  # of the same effect on each frame as samples / peak, but shorter
     padded = functional.pad(samples, (features.window // 2, features.window // 2))
