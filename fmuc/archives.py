@@ -89,6 +89,7 @@ def _unzip(file: BinaryIO, sink: _Sink, bar: tqdm) -> None:
             if parts and name.endswith("/"):
                 sink.make_folder(parts)
             elif parts:
+                _require_header(file, info)
                 with zipped.open(info) as source:
                     sink.write(parts, source)
             bar.update(info.compress_size)
@@ -97,9 +98,18 @@ def _unzip(file: BinaryIO, sink: _Sink, bar: tqdm) -> None:
 def _require_count(file: BinaryIO, zipped: zipfile.ZipFile) -> None:
     """zipfile does not compare the number of entries, so that a damaged length in the directory could hide some."""
     file.seek(-22 - len(zipped.comment), 2)
-    signature, count = struct.unpack("<4s6xH10x", file.read(22))  # the record at the end
-    if signature != b"PK\5\6" or count not in (0xFFFF, len(zipped.infolist())):  # 0xFFFF: stated elsewhere
+    signature, *counts = struct.unpack("<4s4xHH10x", file.read(22))  # the record at the end
+    if signature != b"PK\5\6" or not {0xFFFF, len(zipped.infolist())}.issuperset(counts):  # 0xFFFF: stated elsewhere
         raise zipfile.BadZipFile("some entries of its directory cannot be found")
+
+
+def _require_header(file: BinaryIO, info: zipfile.ZipInfo) -> None:
+    """zipfile reads as much as the directory says and compares it with that sum: zeros there would pass for a file."""
+    file.seek(info.header_offset)
+    flags, *stated = struct.unpack("<6xH6x3I", file.read(26))  # CRC, packed and unpacked size
+    known = (info.CRC, info.compress_size, info.file_size)
+    if not flags & 0x8 and any(here not in (there, 0xFFFFFFFF) for here, there in zip(stated, known, strict=True)):
+        raise zipfile.BadZipFile(f"{info.orig_filename!r} is not as long as its directory says")
 
 
 def _require_plain(info: zipfile.ZipInfo) -> None:

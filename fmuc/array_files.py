@@ -19,6 +19,8 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         members = archive.infolist()
         if sum(member.file_size for member in members) > LARGEST:
             raise ValueError(f"unpacks to more than {LARGEST:,} bytes")
+        if any(member.compress_size > path.stat().st_size for member in members):  # zipfile would ask for so much
+            raise ValueError("is shorter than its directory says")
         names = [member.filename.removesuffix(".npy") for member in members]
         if len(set(names)) < len(names):
             raise ValueError("holds an array twice")

@@ -136,7 +136,7 @@ def _note_fields(index: Path, note: str, record: object) -> tuple[str, str]:
     """Instrument and family of a note, as shared strings."""
     for field in _NSYNTH_FIELDS:
         value = record.get(field) if isinstance(record, dict) else None
-        if not isinstance(value, str):
+        if not isinstance(value, str) or not value:
             problem = "is missing" if value is None else f"must be text, not {value!r}"
             raise FmucError(f"{paths.relative(index)}: note {note}: field {field} {problem}; {_REMEDY}")
     if record["instrument_family_str"] not in NSYNTH_FAMILIES:

@@ -80,12 +80,13 @@ def _scores(record: Record) -> Iterator[str]:
     selection, scores = record.run.selection, record.scores
     if scores["epochs"].tolist() != snapshots.epochs(record.run.training.epochs):
         yield "scores.npz: its epochs are not those of the run"
-    if scores["passes"].shape[1] < selection.passes:
-        yield f"scores.npz: holds {scores['passes'].shape[1]} passes, the run's rule needs {selection.passes}"
-        return
     plain, passes = (torch.from_numpy(scores[name].astype(np.float32)) for name in ("plain", "passes"))
     for index, epoch in enumerate(scores["epochs"]):
-        chosen = snapshots.choice(plain[index], passes[index], selection)
+        try:
+            chosen = snapshots.choice(plain[index], passes[index], selection)
+        except FmucError as error:
+            yield f"scores.npz: {error}"
+            return
         for name, values in (("labels", chosen.labels), ("kept", chosen.mask)):
             if not np.array_equal(values.numpy(), scores[name][index]):
                 yield f"scores.npz: epoch {epoch}: {name} are not what the run's rule makes of the logits"

@@ -134,6 +134,8 @@ def _recordings(path: Path, listed: set[str]) -> dict[str, str]:
         if file in recordings:
             raise FmucError(f"{row.where}: {file} is mapped twice; {_REMEDY}")
         recordings[file] = re.sub(r"_\d+_\d+$", "", Path(original).stem)  # <recording>_<start>_<end>.wav
+        if not recordings[file]:
+            raise FmucError(f"{row.where}: {original!r} names no recording; {_REMEDY}")
     return recordings
 
 
@@ -161,6 +163,6 @@ def _rows(path: Path, columns: int) -> list[_Row]:
 def _file_name(listed: str, where: str) -> str:
     """A listed file's name in ``audio/``; nothing outside that folder can be named."""
     name = listed.removeprefix("audio/")
-    if "/" in name or "\\" in name or name in (".", "..") or "\0" in name:
+    if "/" in name or "\\" in name or name in ("", ".", "..") or "\0" in name:
         raise FmucError(f"{where}: {listed!r} is no file of the folder audio; {_REMEDY}")
     return name

@@ -2,7 +2,7 @@
 
 ::
 
-    python tests/fuzz.py --minutes 3          # every reader in turn for so long
+    python tests/fuzz.py --minutes 3 --write  # every reader in turn for so long; the table into figures/fuzz.md
     python tests/fuzz.py --inputs 200         # so many damaged files for each reader
     python tests/fuzz.py --replay "split.json" 17    # one of them again, with its traceback
 
@@ -43,6 +43,16 @@ class Report:
     @property
     def inputs(self) -> int:
         return sum(sum(found.values()) for found in self.outcomes.values())
+
+    def markdown(self) -> str:
+        """The table and what it comes to, for docs/reliability.md."""
+        columns = (REFUSED, RIGHT, *FAILURES)
+        total = sum(self.outcomes.values(), Counter())
+        rows = [("reader", "inputs", *columns), ("---", *["---:"] * (1 + len(columns)))]
+        rows += [(name, f"{sum(found.values()):,}", *(f"{found[column]:,}" for column in columns))
+                 for name, found in [*self.outcomes.items(), ("all", total)]]
+        summary = f"{self.inputs:,} damaged files read: {len(self.failures):,} ended otherwise than they should."
+        return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", summary, *(f"- {f}" for f in self.failures)])
 
     def __str__(self) -> str:
         columns = (REFUSED, RIGHT, *FAILURES)
@@ -231,6 +241,7 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, help="for each reader")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--replay", nargs=2, metavar=("READER", "NUMBER"))
+    parser.add_argument("--write", action="store_true", help="the table into figures/fuzz.md as well")
     parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -242,6 +253,11 @@ def main() -> int:
         return 0
     report = run(args.inputs, args.minutes if args.inputs is None else None, args.seed)
     print(report)
+    if args.write:
+        sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+        from fmuc import figure_files, paths
+
+        figure_files.write_file(paths.FIGURES / "fuzz.md", f"{report.markdown()}\n".encode())
     return int(bool(report.failures))
 
 

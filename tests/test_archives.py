@@ -84,6 +84,14 @@ def lying_zip(claimed: int) -> bytes:
     return bytes(content)
 
 
+def emptied_in_the_directory() -> bytes:
+    """A zip whose directory says of its first file that it is empty: CRC, packed and unpacked size are zeros."""
+    content = bytearray(zipped(FILES))
+    at = content.index(b"PK\x01\x02") + 16
+    content[at:at + 12] = bytes(12)
+    return bytes(content)
+
+
 def changed(content: bytes, at: int) -> bytes:
     return content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1:]
 
@@ -142,6 +150,7 @@ BROKEN: dict[str, tuple[str, bytes, str]] = {  # file name, content, what the me
     "zip: many members": ("a.zip", zipped({f"set/{i}": b"" for i in range(60)}), "than the 50 that"),
     "zip: cut": ("a.zip", zipped(FILES)[:-40], "damaged or cut short"),
     "zip: cut in half": ("a.zip", zipped(FILES)[:300], "damaged or cut short"),
+    "zip: emptied in the directory": ("a.zip", emptied_in_the_directory(), "not as long as its directory says"),
     "zip: changed bytes": ("a.zip", changed(zipped(FILES, method=zipfile.ZIP_STORED), 5000), "damaged or cut short"),
     "zip: empty file": ("a.zip", b"", "damaged or cut short"),
     "zip: a web page": ("a.zip", b"<html>Sign in</html>" * 99, "damaged or cut short"),
@@ -204,6 +213,35 @@ def contents(folder: Path) -> dict[str, bytes]:
 ])
 def test_a_good_archive_is_unpacked_byte_by_byte(place, name, content):
     assert take(place, put(place, name, content)) == sum(map(len, FILES.values()))
+    assert contents(place / "out") == FILES
+
+
+class OneWay(io.BytesIO):
+    """A file that cannot be sought in, such as a pipe."""
+
+    def seekable(self) -> bool:
+        return False
+
+    def seek(self, *_) -> int:
+        raise io.UnsupportedOperation
+
+
+def test_a_zip_written_to_a_pipe_states_its_sizes_behind_each_file(place):
+    out = OneWay()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in FILES.items():
+            archive.writestr(name, content)
+    take(place, put(place, "a.zip", out.getvalue()))
+    assert contents(place / "out") == FILES
+
+
+def test_a_zip64_states_its_sizes_elsewhere(place):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in FILES.items():
+            with archive.open(name, "w", force_zip64=True) as file:
+                file.write(content)
+    take(place, put(place, "a.zip", out.getvalue()))
     assert contents(place / "out") == FILES
 
 

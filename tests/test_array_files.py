@@ -73,6 +73,21 @@ def test_an_archive_that_unpacks_to_too_much_or_holds_a_name_twice_is_refused(tm
         read_npz(tmp_path / "twice.npz")
 
 
+def test_no_memory_for_the_packed_size_that_a_directory_claims(tmp_path: Path):
+    np.savez_compressed(tmp_path / "a.npz", a=np.arange(9))
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    at = content.index(b"PK\x01\x02") + 20
+    content[at : at + 4] = struct.pack("<I", 2**31)
+    (tmp_path / "a.npz").write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="shorter than its directory says"):
+            read_npz(tmp_path / "a.npz")
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
 def test_no_memory_for_the_one_number_of_an_empty_array():
     with pytest.raises(ValueError, match="its header says numbers of 2000000000"):
         parse_npy(claiming((0,), "|S2000000000"))

@@ -103,6 +103,7 @@ def test_missing_index_names_it(nsynth_root):
 @pytest.mark.parametrize(("field", "value", "expected"), [
     ("instrument_str", None, "instrument_str is missing"),
     ("instrument_str", 3, "instrument_str must be text, not 3"),
+    ("instrument_str", "", "instrument_str must be text, not ''"),
     ("instrument_family_str", None, "instrument_family_str is missing"),
     ("instrument_family_str", ["bass"], "instrument_family_str must be text"),
     ("instrument_family_str", "kazoo", "unknown instrument_family_str 'kazoo'"),

@@ -206,6 +206,8 @@ def remove(file: str):
     (overwrite(MAP, b"audio/7.wav\taudio/a100_30_40.wav\n"), r"evaluate\.txt, line 2: 12\.wav is not in "),
     (insert(MAP, b"audio/b009_0_10.wav\taudio/7.wav"), r"map\.txt, line 2: 7\.wav is mapped twice"),
     (insert(MAP, b"audio/b009_0_10.wav"), r"map\.txt, line 2: has not 2 columns"),
+    (insert(MAP, b"audio/\taudio/9.wav"), r"map\.txt, line 2: 'audio/' is no file of the folder audio"),
+    (insert(MAP, b"audio/_0_10.wav\taudio/9.wav"), r"map\.txt, line 2: '_0_10\.wav' names no recording"),
 ])
 def test_a_broken_tree_gives_one_line_that_names_list_and_line(root, break_it, message):
     break_it(root)
