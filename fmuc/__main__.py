@@ -1,4 +1,4 @@
-"""The command line: ``python -m fmuc COMMAND``. Exit status 0 done, 1 bad input or a failed run, 2 wrong usage."""
+"""The command line: ``python -m fmuc COMMAND``. Exit status: see ``EXIT_STATUS``."""
 
 from __future__ import annotations
 
@@ -13,8 +13,35 @@ from pathlib import Path
 
 from fmuc import data_commands, experiments, paths
 from fmuc.config import Run
-from fmuc.data_commands import show
+from fmuc.data_commands import epilog, show
 from fmuc.errors import FmucError
+
+DESCRIPTION = "FixMatch with uncertainty for audio: data, features, training, notebooks, tables and what checks them."
+EXIT_STATUS = """exit status:
+  0    done
+  1    bad input, a failed run or check, output that nobody reads any more; one line on stderr says which
+  2    wrong usage: no such command or option
+  130  interrupted by Ctrl-C; the same command goes on from there
+"""
+EXAMPLES = {
+    "doctor": ("doctor", "doctor --profile paper"),
+    "features": ("features", "features --dataset scenes-sim --workers 2"),
+    "train": ("train", "train --variant FMUC --seed 1", "train --profile paper --device cuda --compile",
+              "train --scheduler tcp://10.0.0.1:8786  # docs/cluster.md"),
+    "watch": ("watch", "watch --dataset scenes-sim --output progress.png --every 10", "watch --once"),
+    "plan": ("plan", "plan --profile paper --no-forecast"),
+    "compare": ("compare --source shipped", "compare --dataset birds --json"),
+    "notebooks": ("notebooks --source shipped", "notebooks --only 06 07 -p source=shipped"),
+    "reproduce": ("reproduce", "reproduce --profile smoke", "reproduce --dataset birds"),
+    "figures": ("figures", "figures --dataset nsynth-gm --force"),
+    "bench": ("bench --jobs fm-step log-mel", "bench --quick"),
+    "scale": ("scale", "scale --json"),
+    "precision": ("precision --dataset nsynth-gm",),
+    "torture": ("torture --kills 3", "torture --seed 7 --profile smoke"),
+    "verify": ("verify", "verify --source runs"),
+    "ship": ("ship --profile mini",),
+    "predict": ("predict birds_fmuc_s0 new/a.wav new/b.wav", "predict birds_fmuc_s0 new/a.wav --json"),
+}
 
 
 def _features(args: argparse.Namespace) -> None:
@@ -177,6 +204,26 @@ def _torture(args: argparse.Namespace) -> None:
         raise FmucError(f"{report.runs - report.identical} of {report.runs} killed runs ended differently")
 
 
+def _doctor(args: argparse.Namespace) -> None:
+    from fmuc import doctor
+
+    findings = doctor.examine(args.profile)
+    print(json.dumps(doctor.plain(findings), indent=1) if args.json else doctor.readable(findings))
+    if broken := [finding.item for finding in findings if finding.state == doctor.BROKEN]:
+        raise FmucError(f"profile {args.profile} does not work here yet: {', '.join(broken)}")
+
+
+def _watch(args: argparse.Namespace) -> None:
+    from fmuc import monitor
+
+    path = args.output or monitor.default_file(args.profile, args.dataset)
+    frame = monitor.draw_until_done(args.profile, args.dataset, path, every=args.every, once=args.once,
+                                    report=lambda line: print(line, file=sys.stderr if args.json else sys.stdout,
+                                                              flush=True))
+    if args.json:
+        print(json.dumps({"file": paths.relative(path), "progress": json.loads(frame.to_json(orient="records"))}))
+
+
 def _ship(args: argparse.Namespace) -> None:
     from fmuc import readme, runs
 
@@ -216,11 +263,15 @@ def _require_sense(args: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m fmuc", description=__doc__)
+    examples = [EXAMPLES[name][0] for name in ("doctor", "reproduce", "watch", "compare")]
+    parser = argparse.ArgumentParser(prog="python -m fmuc", description=DESCRIPTION,
+                                     epilog=f"{epilog(examples)}\n{EXIT_STATUS}",
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, function: Callable, text: str, *options: str, profile: bool = True) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text, description=text)
+        command = commands.add_parser(name, help=text, description=text, epilog=epilog(EXAMPLES[name]),
+                                      formatter_class=argparse.RawDescriptionHelpFormatter)
         command.set_defaults(function=function)
         if profile:
             command.add_argument("--profile", default="mini", help="smoke, mini (default) or paper")
@@ -242,12 +293,18 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(f"--{option}", **known[option])
         return command
 
+    add("doctor", _doctor, "what works here for a profile, and the command that mends what does not")
     data_commands.add_parser(commands)
     add("features", _features, "extract log-Mel patches", "dataset", "workers", "scheduler")
     train = add("train", _train, "train one run, or every missing run of the plan",
                 "dataset", "device", "workers", "seed", "compile", "scheduler", "runs-per-gpu")
     train.add_argument("--variant", help=f"one of: {', '.join(experiments.VARIANTS)} (default: the whole plan)")
     train.add_argument("--json-lines", action="store_true", help="one JSON line per epoch instead of a progress bar")
+    watch = add("watch", _watch, "draw quality, quantity and accuracy of the runs into a PNG while they train",
+                "dataset")
+    watch.add_argument("--output", type=Path, metavar="PNG", help="file (default: progress.png beside the runs)")
+    watch.add_argument("--every", type=float, default=5.0, metavar="SECONDS", help="between two looks (default: 5)")
+    watch.add_argument("--once", action="store_true", help="draw it as it is now and end")
     plan = add("plan", _plan, "runs of Tables I and II: work, memory, disk, hours here and expected on a GPU",
                "dataset", "device", "workers")
     plan.add_argument("--no-forecast", action="store_true", help="time no step (otherwise up to a minute)")

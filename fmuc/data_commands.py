@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,23 +26,35 @@ PUBLISHED = {
     "tut2017": ("TUT Acoustic Scenes 2017: 14 GB to download, 17 GB unpacked; its licence must be accepted",
                 ("development", "evaluation")),
 }
-_EXAMPLES = """examples:
-  python -m fmuc data scenes-sim
-  python -m fmuc data nsynth --parts test --from ~/Downloads
-  python -m fmuc data folder ~/birds --name birds          then: python -m fmuc reproduce --dataset birds
-  python -m fmuc data check birds
-"""
+EXAMPLES = {
+    "nsynth-gm": ("data nsynth-gm", "data nsynth-gm --soundfont ~/sounds/GeneralUser.sf2 --force"),
+    "nsynth-gm-smoke": ("data nsynth-gm-smoke",),
+    "scenes-sim": ("data scenes-sim", "data scenes-sim --workers 4"),
+    "scenes-sim-smoke": ("data scenes-sim-smoke --json",),
+    "nsynth": ("data nsynth", "data nsynth --parts test --from ~/Downloads"),
+    "tut2017": ("data tut2017 --accept-licence", "data tut2017 --from ~/Downloads --accept-licence"),
+    "folder": ("data folder ~/birds --name birds", "data folder clips.csv --name bats --labelled-share 0.1",
+               "reproduce --dataset birds  # then"),
+    "check": ("data check scenes-sim", "data check birds --json"),
+}
+
+
+def epilog(examples: Iterable[str]) -> str:
+    """The end of a command's help: the commands that ``python -m fmuc`` may be followed by."""
+    return "examples:\n" + "".join(f"  python -m fmuc {example}\n" for example in examples)
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """The command ``data`` with one sub-command for each kind of data."""
-    data = commands.add_parser("data", help="make, fetch, import or check a data set", epilog=_EXAMPLES,
+    data = commands.add_parser("data", help="make, fetch, import or check a data set",
+                               epilog=epilog(EXAMPLES[name][0] for name in EXAMPLES),
                                description="make, fetch, import or check a data set",
                                formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = data.add_subparsers(dest="name", required=True, metavar="NAME")
 
     def add(name: str, function: Callable, text: str) -> argparse.ArgumentParser:
-        kind = kinds.add_parser(name, help=text, description=text)
+        kind = kinds.add_parser(name, help=text, description=text, epilog=epilog(EXAMPLES[name]),
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
         kind.set_defaults(function=function)
         kind.add_argument("--json", action="store_true", help="print the result as JSON")
         return kind

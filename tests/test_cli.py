@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +14,7 @@ import pytest
 from conftest import note_names, write_nsynth_split
 
 from fmuc import __main__ as cli
-from fmuc import data_commands, datasets, paths, schedule, sources, train
+from fmuc import data_commands, datasets, experiments, paths, schedule, sources, train
 from fmuc.__main__ import main
 from fmuc.experiments import make_run
 
@@ -44,7 +47,7 @@ def test_wrong_usage_ends_with_2(capsys, arguments):
 
 
 @pytest.mark.parametrize("command", ["features", "train", "plan", "compare", "notebooks", "reproduce", "figures",
-                                     "predict", "bench", "verify"])
+                                     "predict", "bench", "verify", "doctor", "watch"])
 def test_every_command_has_help_and_json(capsys, command):
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])
@@ -59,6 +62,44 @@ def test_every_kind_of_data_has_help_and_json(capsys, name):
         main(["data", name, "--help"])
     assert caught.value.code == 0
     assert "--json " in capsys.readouterr().out
+
+
+def parsers(parser: argparse.ArgumentParser, *names: str) -> dict[tuple[str, ...], argparse.ArgumentParser]:
+    """A parser and all below it, by the words that lead there."""
+    found = {names: parser}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, child in action.choices.items():
+                found |= parsers(child, *names, name)
+    return found
+
+
+ALL = parsers(cli._parser())
+
+
+@pytest.mark.parametrize("names", ALL, ids=" ".join)
+def test_every_help_has_examples_that_can_be_given(names):
+    text = ALL[names].format_help()
+    head, _, end = text.partition("examples:\n")
+    examples = re.findall(r"^  python -m fmuc (.+)$", end, re.M)
+    assert examples and any(example.split()[: len(names)] == list(names) for example in examples)
+    for example in examples:
+        args = cli._parser().parse_args(shlex.split(example, comments=True))
+        cli._require_sense(args)
+        assert callable(args.function)
+        if getattr(args, "variant", None):
+            assert make_run(args.profile, next(iter(experiments.presets(args.profile))), args.variant).variant
+
+
+def test_all_commands_are_there():
+    names = {names[0] for names in ALL if len(names) == 1}
+    assert names == {"data", *cli.EXAMPLES} and {names[1] for names in ALL if len(names) == 2} == {
+        *data_commands.EXAMPLES}
+
+
+def test_the_main_help_says_what_the_exit_status_means():
+    text = ALL[()].format_help()
+    assert re.findall(r"^  (\d+) +\S", text.partition("exit status:\n")[2], re.M) == ["0", "1", "2", "130"]
 
 
 def test_the_names_of_the_command_line_are_those_of_the_modules():
@@ -171,6 +212,23 @@ def test_interrupt(capsys, monkeypatch):
     assert "goes on from here" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ctrl_c_in_the_shell_ends_with_130(tmp_path):
+    """The whole way, by the command that waits longest: nobody trains, so that it would watch for ever."""
+    environment = {**os.environ, "FMUC_DATA": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "-m", "fmuc", "watch", *SMOKE, "--every", "0.1"], cwd=paths.ROOT,
+                               env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        assert process.stdout.readline().startswith("0 of 28 runs finished, 0 begun")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "fmuc: interrupted; the same command goes on from here" and "Trace" not in errors
+    assert [path.name for path in (tmp_path / "runs" / "smoke").iterdir()] == ["progress.png"]
+
+
 def test_no_traceback_in_a_process_of_its_own(tmp_path):
     """The whole way: from the shell to the exit status."""
     environment = {**os.environ, "FMUC_DATA": str(tmp_path)}
@@ -201,6 +259,16 @@ def test_a_plan_with_a_forecast(capsys, data_root):
     measured = json.loads(capsys.readouterr().out)["measured"]
     assert {step["passes"] for step in measured["steps"]} == {None, 0, 5}
     assert measured["workers"] == 1 and 0 < measured["hours"] == measured["hours_left"]
+
+
+def test_watch_once(capsys, data_root, tmp_path):
+    picture = tmp_path / "now.png"
+    assert main(["watch", *SMOKE, "--dataset", "nsynth-gm-smoke", "--once", "--json", "--output", str(picture)]) == 0
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert result["file"] == str(picture) and picture.read_bytes().startswith(b"\x89PNG")
+    assert len(result["progress"]) == 14 and {row["epoch"] for row in result["progress"]} == {0}
+    assert printed.err.startswith("0 of 14 runs finished, 0 begun, 0% of the epochs")
 
 
 def test_features_as_json(capsys, trainable):
