@@ -1,6 +1,6 @@
 # Linux and macOS, GNU make 3.81 or newer. Every target sets up what it needs; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce figures notebooks bench test lint clean
+.PHONY: help setup reproduce figures notebooks book lab doctor bench test lint clean
 
 PYTHON ?= python3
 PROFILE ?= mini
@@ -45,6 +45,16 @@ figures: setup ## every figure and table of PROFILE from the shipped records, no
 notebooks: setup ## execute the notebooks anew and store their outputs in notebooks/
 	$(PY) -m fmuc notebooks --in-place --source shipped
 
+book: setup ## notebooks, figures, tables, texts and API as a web site, without a network: build/book
+	$(PY) -m sphinx -W --keep-going -q -j 2 -c docs -d build/doctrees . build/book
+	@echo "open build/book/index.html in a browser"
+
+lab: setup ## open the notebooks in JupyterLab
+	$(PY) -m jupyter lab notebooks/00_start_here.ipynb
+
+doctor: setup ## what works here for PROFILE, and the command that mends what does not
+	$(PY) -m fmuc doctor --profile $(PROFILE)
+
 bench: setup ## our code beside a textbook's, as ratios: writes figures/bench.* (10 minutes on an idle machine)
 	$(PY) -m fmuc bench
 
@@ -55,6 +65,6 @@ lint: setup ## check code and notebooks with ruff
 	$(PY) -m ruff check
 
 clean: ## remove caches, build leftovers and executed notebooks; keep .venv, data and runs
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis figures/*/notebooks
-	find fmuc tests notebooks -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis docs/api figures/*/notebooks
+	find docs fmuc tests notebooks -name __pycache__ -prune -exec rm -rf {} +
 	find fmuc tests notebooks -name .ipynb_checkpoints -prune -exec rm -rf {} +

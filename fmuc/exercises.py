@@ -2,10 +2,10 @@
 
 A source is a Python file in the percent format of three kinds of parts:
 
-``# %% setup``             imports of the exercises
-``# %% exercise: TITLE``   the task as Markdown comments, ``# hint:`` lines, and a function whose answer stands between
-                           the lines ``### BEGIN SOLUTION`` and ``### END SOLUTION`` (as nbgrader marks it)
-``# %% wrong``             typical mistakes in it, one a line: ``# part of the answer => what stands in its place``
+* ``# %% setup``: imports of the exercises
+* ``# %% exercise: TITLE``: the task as Markdown comments, ``# hint:`` lines, and a function whose answer stands between
+  the lines ``### BEGIN SOLUTION`` and ``### END SOLUTION`` (as nbgrader marks it)
+* ``# %% wrong``: typical mistakes in it, one a line: ``# part of the answer => what stands in its place``
 
 ``--write`` puts the exercises, without their answers, at the end of each notebook, a notebook with the answers into
 notebooks/solutions, and what the checks explain into docs/teaching_guide.md; ``--check`` ends with exit status 1 if one

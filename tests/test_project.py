@@ -49,8 +49,9 @@ def project() -> dict:
 
 
 def declared(*, test: bool = True) -> list[Requirement]:
-    extra = project()["optional-dependencies"]["test"] if test else []
-    return [Requirement(line) for line in (*project()["dependencies"], *extra)]
+    extras = project()["optional-dependencies"]
+    added = [*extras["test"], *extras["book"]] if test else []
+    return [Requirement(line) for line in (*project()["dependencies"], *added)]
 
 
 def requirements(name: str) -> list[Requirement]:
@@ -112,7 +113,8 @@ def imported(folder: str) -> set[str]:
     return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - own
 
 
-DISTRIBUTIONS = {"IPython": "ipython", "PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}  # other names
+DISTRIBUTIONS = {"IPython": "ipython", "PIL": "pillow", "bs4": "beautifulsoup4", "sklearn": "scikit-learn",
+                 "yaml": "pyyaml"}  # other names
 
 
 @pytest.mark.parametrize("folder", ["fmuc", "tests"])
@@ -199,7 +201,8 @@ def make(*arguments: str) -> subprocess.CompletedProcess:
 
 def test_make_lists_its_targets():
     listed = make().stdout
-    for target in ("help", "setup", "reproduce", "figures", "notebooks", "test", "lint", "clean"):
+    for target in ("help", "setup", "reproduce", "figures", "notebooks", "book", "lab", "doctor", "bench", "test",
+                   "lint", "clean"):
         assert re.search(rf"^  {target}\s+\S", listed, re.M)
 
 

@@ -1,0 +1,278 @@
+"""What the book adds to Sphinx: formulas as MathML, figures with provenance and alt texts, and the page to start on."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+from docutils import nodes
+from latex2mathml.converter import convert
+from sphinx.application import Sphinx
+from sphinx.ext import autosummary
+from sphinx.util.docutils import SphinxDirective
+
+from fmuc import paths
+from fmuc.figure_files import manifest
+from fmuc.tables import title
+
+HEADINGS = {"bench": "Speed beside a textbook's code", "scaling": "Many workers",
+            "precision-nsynth-gm": "bfloat16 beside float32", "fuzz": "Damaged and hostile input"}
+SAVED = re.compile(r'save_(?:figure|table)\(\w+,\s*f?"([^"]+)"')
+START = """<!DOCTYPE html>
+<html lang="en-GB"><head><meta charset="utf-8"><title>{title}</title>
+<meta http-equiv="refresh" content="0; url={page}"></head>
+<body><a href="{page}">{title}</a></body></html>
+"""
+
+
+# --- formulas ---
+
+
+def mathml(tex: str, display: str) -> str:
+    """``tex`` as MathML, ``display`` being inline or block; latex2mathml knows no arg apart from argmax."""
+    return convert(re.sub(r"\\arg(?![a-z])", r"\\operatorname{arg}", tex), display=display)
+
+
+def visit_math(writer, node: nodes.math) -> None:
+    """A formula in a line of text."""
+    writer.body.append(mathml(node.astext(), "inline"))
+    raise nodes.SkipNode
+
+
+def visit_math_block(writer, node: nodes.math_block) -> None:
+    """A formula of its own; one wider than a phone is scrolled, not the page. ``\\tag`` numbers it."""
+    anchor = f' id="{writer.attval(node["ids"][0])}"' if node["ids"] else ""
+    number = re.search(r"\\tag\{(.*?)\}", node.astext())
+    formula = mathml(node.astext().replace(number[0], "") if number else node.astext(), "block")
+    text = f"<span>({writer.encode(number[1])})</span>" if number else ""
+    writer.body.append(f'<div class="math"{anchor}>{formula}{text}</div>')
+    raise nodes.SkipNode
+
+
+# --- gallery ---
+
+
+class Gallery(SphinxDirective):
+    """``figure-gallery`` or ``table-gallery``: every one of the manifests, with what it was made from."""
+
+    def run(self) -> list[nodes.Node]:
+        kind = self.name.removesuffix("-gallery")
+        found = []
+        for folder, rows in manifests():
+            for row in rows:
+                if row["kind"] == kind:
+                    self.env.note_dependency(str(folder / "manifest" / f"{row['name']}.json"))
+                    found.append(entry(row, folder))
+        return found
+
+
+def manifests() -> list[tuple[Path, list[dict]]]:
+    """Folders of figures with the rows of their manifests; those of the profile smoke are for tests only."""
+    folders = sorted(path.parent for path in paths.FIGURES.glob("*/manifest"))
+    named = [(folder, *folder.name.partition("-")[::2]) for folder in folders]
+    return [(folder, manifest(profile, dataset)) for folder, profile, dataset in named if profile != "smoke"]
+
+
+def entry(row: dict, folder: Path) -> nodes.section:
+    """A figure or table of a manifest: heading, picture or cells, and its provenance."""
+    section = nodes.section(ids=[nodes.make_id(f"{folder.name}-{row['name']}")])
+    section += nodes.title(text=f"{row['name']} ({row['profile']})")
+    section += picture(row, folder) if row["kind"] == "figure" else [nodes.paragraph(text=row["alt"]),
+                                                                   table(folder / f"{row['name']}.csv")]
+    listed = nodes.bullet_list()
+    provenance = {"Made by": made_by(row["name"]), "Profile": [nodes.Text(row["profile"])]}
+    if row["runs"]:
+        provenance |= {"Data": [nodes.Text(", ".join(map(title, row["datasets"])))],
+                       "Records": [nodes.Text(f"{len(row['runs'])}, trained by code {', '.join(codes(row))}")]}
+    else:
+        provenance["Records"] = [nodes.Text("none: made in the notebook")]
+    for heading, content in (provenance | {"Files": files(row, folder)}).items():
+        paragraph = nodes.paragraph()
+        paragraph += [nodes.strong(text=f"{heading}: "), *content]
+        listed += nodes.list_item("", paragraph)
+    section += listed
+    if row["runs"]:
+        section += records(row["runs"])
+    return section
+
+
+def picture(row: dict, folder: Path) -> nodes.figure:
+    """The raster image with its alt text, which is the caption, too."""
+    image = nodes.image(uri=f"/{folder.relative_to(paths.ROOT).as_posix()}/{row['name']}.png", alt=row["alt"])
+    figure = nodes.figure("", image)
+    figure += nodes.caption(text=row["alt"])
+    return figure
+
+
+def table(file: Path) -> nodes.table:
+    """A CSV file as a table; cells are text, whatever stands in them."""
+    frame = pd.read_csv(file, dtype=str, keep_default_na=False)
+    group = nodes.tgroup(cols=len(frame.columns))
+    group += [nodes.colspec(colwidth=1) for _ in frame.columns]
+    head, body = nodes.thead(), nodes.tbody()
+    for part, lines in ((head, [list(frame.columns)]), (body, frame.to_numpy().tolist())):
+        for line in lines:
+            row = nodes.row()
+            row += [nodes.entry("", nodes.paragraph(text=cell)) for cell in line]
+            part += row
+    group += [head, body]
+    found = nodes.table()
+    found += group
+    return found
+
+
+def records(runs: dict[str, str]) -> nodes.container:
+    """Names and digests of the records, folded away."""
+    listed = nodes.bullet_list()
+    for name, digest in runs.items():
+        paragraph = nodes.paragraph()
+        paragraph += [nodes.literal(text=name), nodes.Text(f", digest {digest}")]
+        listed += nodes.list_item("", paragraph)
+    folded = nodes.container()
+    folded += [nodes.raw("", "<details><summary>The records</summary>", format="html"), listed,
+               nodes.raw("", "</details>", format="html")]
+    return folded
+
+
+def made_by(name: str) -> list[nodes.Node]:
+    """A link to the notebook that saves ``name``."""
+    notebook = saved_in().get(name)
+    if notebook is None:
+        return [nodes.Text("no committed notebook")]
+    target = f"../notebooks/{notebook}.html"
+    return [nodes.reference("", notebook, refuri=target, internal=True)]
+
+
+@cache
+def saved_in() -> dict[str, str]:
+    """Notebook by the name of each figure and table that it saves."""
+    found = {}
+    for file in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
+        for cell in nbformat.read(file, as_version=4).cells:
+            if cell.cell_type == "code":
+                found |= dict.fromkeys(saved(cell.source), file.stem)
+    return found
+
+
+def saved(source: str) -> list[str]:
+    """Names of the figures and tables that a cell saves; a field of an f-string stands for any text."""
+    patterns = [re.sub(r"\{.*?\}", ".+", name) for name in SAVED.findall(source)]
+    return [name for pattern in patterns for name in sorted(alts()) if re.fullmatch(pattern, name)]
+
+
+@cache
+def alts() -> dict[str, str]:
+    """Alt text by the name of each figure and table."""
+    return {row["name"]: row["alt"] for _, rows in manifests() for row in rows}
+
+
+@cache
+def record_code(profile: str, run: str) -> str:
+    """Digest of the code that trained ``run``, where its record is committed."""
+    file = paths.records_dir(profile, "shipped") / run / "run.json"
+    return json.loads(file.read_text(encoding="utf-8"))["provenance"]["code"] if file.is_file() else "not committed"
+
+
+def codes(row: dict) -> list[str]:
+    """Code versions of the records behind a figure, each once."""
+    return sorted({record_code(row["profile"], run) for run in row["runs"]})
+
+
+def files(row: dict, folder: Path) -> list[nodes.Node]:
+    """Links to the files of a row, each copied into the book (see :func:`finish`)."""
+    found: list[nodes.Node] = []
+    for file in row["files"]:
+        target = f"../{folder.relative_to(paths.ROOT).as_posix()}/{file}"
+        found += [nodes.reference("", file, refuri=target, internal=True), nodes.Text(" ")]
+    return found
+
+
+# --- texts ---
+
+
+def describe_images(app: Sphinx, doctree: nodes.document) -> None:
+    """Alt text of a notebook's pictures: that of the figure which the cell saves, else what their section says."""
+    for cell in doctree.findall(nodes.container):
+        if cell.get("nb_element") != "cell_code":
+            continue
+        source = "\n".join(block.astext() for block in cell.findall(nodes.literal_block))
+        texts = [alts()[name] for name in saved(source)]
+        section = cell.parent.next_node(nodes.title)
+        heading = re.sub(r"\\(\w+)", r"\1", section.astext()) if section else app.env.docname  # TeX's log, to
+        texts = texts or [f"Figure of the section “{heading}”"]
+        for number, image in enumerate(cell.findall(nodes.image)):
+            image.setdefault("alt", texts[min(number, len(texts) - 1)])
+
+
+def add_heading(app: Sphinx, docname: str, source: list[str]) -> None:
+    """The tables that commands write into figures/ have no heading of their own."""
+    if docname.startswith("figures/"):
+        source[0] = f"# {HEADINGS.get(Path(docname).name, Path(docname).name)}\n\n{source[0]}"
+
+
+def link_modules(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Links to the package's files lead to what is documented under their text, else to the source in the book."""
+    objects = app.env.domaindata["py"]["objects"]
+    for link in list(doctree.findall(nodes.reference)):  # downloads, too
+        module = re.fullmatch(r"(?:\.\./)*fmuc/(\w+)\.py", link.get("refuri") or link.get("reftarget", ""))
+        if module:
+            named = objects.get(f"fmuc.{link.astext()}")
+            page, anchor = (named.docname, f"#{named.node_id}") if named else (f"_modules/fmuc/{module[1]}", "")
+            target = app.builder.get_relative_uri(docname, page) + anchor
+            link.replace_self(nodes.reference("", "", *link.children, refuri=target, internal=True))
+
+
+def mend_docstring(app: Sphinx, kind: str, name: str, value: object, options: object, lines: list[str]) -> None:
+    """In docstrings, |x| is an absolute value, never a substitution; what Python says of a tuple's field is no text."""
+    if lines and lines[0].startswith("Alias for field number"):
+        lines.clear()
+    for number, line in enumerate(lines):
+        parts = line.split("``")  # every second one is code
+        parts[::2] = [part.replace("|", "\\|") for part in parts[::2]]
+        lines[number] = "``".join(parts)
+
+
+# --- building ---
+
+
+def forget_pages(app: Sphinx, config: object) -> None:
+    """Remove the pages of modules that are no more; autosummary only adds."""
+    for page in (paths.ROOT / "docs" / "api").glob("fmuc.*.rst"):
+        if not (paths.ROOT / "fmuc" / f"{page.stem.removeprefix('fmuc.')}.py").is_file():
+            page.unlink(missing_ok=True)
+
+
+def finish(app: Sphinx, error: Exception | None) -> None:
+    """Copy the figures' files and write the page that a server shows first."""
+    if error is not None or app.builder.format != "html":
+        return
+    out = Path(app.outdir)
+    for folder, rows in manifests():
+        for row in rows:
+            for file in row["files"]:
+                target = out / "figures" / folder.name / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes((folder / file).read_bytes())
+    page = f"{app.config.root_doc}.html"
+    (out / "index.html").write_text(START.format(title=app.config.project, page=page), encoding="utf-8")
+
+
+def setup(app: Sphinx) -> dict:
+    """Sphinx's entry point."""
+    app.setup_extension("sphinx.ext.autosummary")
+    known = getattr(autosummary, "WELL_KNOWN_ABBREVIATIONS", ())
+    autosummary.WELL_KNOWN_ABBREVIATIONS = (*known, "Eq.", "Fig.", "Figs.")  # which end no sentence
+    app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
+    app.add_directive("figure-gallery", Gallery)
+    app.add_directive("table-gallery", Gallery)
+    app.connect("config-inited", forget_pages)
+    app.connect("source-read", add_heading)
+    app.connect("doctree-read", describe_images)
+    app.connect("doctree-resolved", link_modules)
+    app.connect("autodoc-process-docstring", mend_docstring)
+    app.connect("build-finished", finish)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

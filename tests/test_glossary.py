@@ -1,0 +1,97 @@
+"""The glossary: what it names exists, what it links to is there, and no setting or letter is missing."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from dataclasses import fields
+
+import pytest
+
+from fmuc import config
+from fmuc.paths import NOTEBOOKS, ROOT
+
+GLOSSARY = ROOT / "docs" / "glossary.md"
+TEXT = GLOSSARY.read_text(encoding="utf-8")
+HEADER = ["paper", "FixMatch", "USB, TorchSSL", "symbol", "unit or range", "here"]
+MODULES = {file.stem for file in (ROOT / "fmuc").glob("[a-z]*.py")}
+
+
+def rows() -> list[list[str]]:
+    """Cells of every row of every table, headers included."""
+    lines = [line for line in TEXT.splitlines() if line.startswith("|") and not line.startswith("|---")]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+
+
+TERMS = [row for row in rows() if row != HEADER]
+NAMES = sorted({name for *_, here in TERMS for name in re.findall(r"`([\w.]+)`", here)})
+
+
+def test_every_row_has_all_cells():
+    assert rows().count(HEADER) == TEXT.count("\n## ") > 1  # one table a section
+    assert len(TERMS) >= 60
+    assert [row for row in TERMS if len(row) != len(HEADER) or not all(row)] == []
+    terms = [row[0] for row in TERMS if not row[0].startswith("–")]
+    assert len(terms) == len(set(terms))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_named_exists(name):
+    module, *rest = name.split(".")
+    assert module in MODULES and rest
+    found = importlib.import_module(f"fmuc.{module}")
+    for part in rest:
+        known = getattr(found, "__dataclass_fields__", {})  # those without a default are no attributes
+        found = known[part] if part in known else getattr(found, part)
+
+
+def test_a_link_leads_to_what_its_text_names():
+    for text, target in re.findall(r"\[([^\]]+)\]\(([^)#]+)[^)]*\)", TEXT):
+        assert (GLOSSARY.parent / target).is_file(), target
+        if text.startswith("`"):
+            assert target == f"../fmuc/{text.strip('`').split('.')[0]}.py"
+        elif text.isdigit():
+            assert target.startswith(f"../notebooks/{text}_")
+
+
+def test_every_setting_is_there():
+    for part in (config.Selection, config.Training, config.Features, config.View, config.Augmentation, config.Network,
+                 config.Run):
+        missing = {field.name for field in fields(part)} - {name.rpartition(".")[2] for name in NAMES
+                                                            if name.startswith(f"config.{part.__name__}.")}
+        assert not missing, part
+
+
+def test_every_rule_of_selection_is_there():
+    assert set(config.RULES) == set(re.findall(r'`config\.Selection\.rule` = "(\w+)"', TEXT))
+
+
+def letters() -> set[str]:
+    """Letters that notebooks explain: notebook 00's list, and "Letters: $F$ Mel bands, ..." at the head of others."""
+    found: set[str] = set()
+    for path in sorted(NOTEBOOKS.glob("[0-9]*.ipynb")):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            source = "".join(cell["source"])
+            if cell["cell_type"] == "markdown" and "## Letters and terms" in source:
+                for names in re.findall(r"^\| ([^|]+) \|", source, re.M):
+                    found |= {name for name in names.split(", ") if len(name) == 1}
+            for line in re.findall(r"^Letters: (.*?)$", source, re.M) if cell["cell_type"] == "markdown" else ():
+                for formula in re.findall(r"\$([^$]+)\$", line):
+                    found |= set(re.sub(r"\\(?!mu)\w+|[ {}]", "", formula).replace(r"\mu", "μ"))
+    return found
+
+
+def test_every_letter_of_the_notebooks_is_a_symbol():
+    explained = letters()
+    assert {"B", "N", "C", "F", "T", "P", "τ", "μ"} <= explained
+    symbols = {letter for row in TERMS for letter in re.findall(r"(?<![^\W_])[^\W\d_](?![^\W_])", row[3])}
+    symbols |= {letter for row in TERMS if row[3] == "μB" for letter in row[3]}
+    assert explained <= symbols
+
+
+def test_readme_and_first_notebook_lead_there():
+    assert "(docs/glossary.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
+    first = json.loads((NOTEBOOKS / "00_start_here.ipynb").read_text(encoding="utf-8"))
+    text = "".join(line for cell in first["cells"] for line in cell["source"])
+    assert {"(../docs/glossary.md)", "(../docs/teaching_guide.md)"} <= set(re.findall(r"\([^()\s]+\)", text))
