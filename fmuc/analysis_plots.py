@@ -84,12 +84,13 @@ def gap_curves(ax: Axes, gap: pd.DataFrame, label: str) -> Axes:
     """Points of accuracy between two methods over the evaluated epochs: dots the seeds, a line their mean."""
     ax.axhline(0, color=GREY, linewidth=0.8)
     for seed in gap:
-        ax.plot(gap.index, gap[seed], "o", color=colour("FMUC"), markersize=2.5, alpha=0.5)
+        ax.plot(gap.index, gap[seed], "o", color=colour("FMUC"), markersize=2.5, alpha=0.5,
+                label="each seed" if seed == gap.columns[0] else None)
     ax.plot(gap.index, gap.mean(axis=1), color=colour("FMUC"), label=f"mean (n={gap.shape[1]})")
     ax.set(xlabel="epoch", ylabel=label)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     if gap.notna().any(axis=None):
-        ax.legend(loc="best")
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), borderaxespad=0.4, ncols=2)  # no dot is below it
     else:
         nothing_known(ax)
     return ax

@@ -134,6 +134,7 @@ def machine() -> str:
     return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
 
 
+@figure_files.styled
 def write(frame: pd.DataFrame) -> list[Path]:
     """``figures/bench.csv``, ``.md`` and ``.png``, each whole or not at all. Meant for a full table alone."""
     picture = io.BytesIO()
@@ -155,8 +156,9 @@ def ratio_bars(frame: pd.DataFrame) -> Figure:
     most, target = frame["target"].str.startswith("≤"), frame["target"].str.extract(r"([\d.]+)")[0].astype(float)
     above = frame.assign(bar=frame["ratio"], line=target)[~most]
     below = frame.assign(bar=frame["ratio"] / target, line=1.0)[most]
-    parts = [(part, title) for part, title in ((above, "times as fast as the textbook (line: at least)"),
-                                               (below, "part of what is allowed (line: at most)")) if len(part)]
+    titles = ("times as fast as the textbook (line: at least)",
+              "part of what is allowed (line: at most; numbers as measured)")
+    parts = [(part, title) for part, title in zip((above, below), titles, strict=True) if len(part)]
     fig, axes = plt.subplots(len(parts), figsize=(figure_files.WIDTHS["double"], 0.9 + 0.24 * len(frame)),
                              height_ratios=[len(part) + 1 for part, _ in parts], squeeze=False)
     for ax, (part, title) in zip(axes[:, 0], parts, strict=True):

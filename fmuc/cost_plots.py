@@ -54,6 +54,7 @@ def _panel(ax: Axes, rows: pd.DataFrame, against: str) -> None:
         ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
 
 
+@styled
 def write_growth(frame: pd.DataFrame) -> list[Path]:
     """``figures/bench_growth.png`` and ``.csv``, each whole or not at all."""
     picture = io.BytesIO()

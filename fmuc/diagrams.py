@@ -107,7 +107,8 @@ def _views(ax: Axes, pictures: Mapping[str, np.ndarray]) -> tuple[Point, Point]:
     for view, y, sign in (("weak", TOP, 1), ("strong", BOTTOM, -1)):
         ends.append(_box(ax, (1.75, y), 1.0, f"{view}\naugmentation", FILL, picture=pictures.get(view)))
         corner = f"angle,angleA={sign * 90},angleB=180,rad=5"
-        _arrow(ax, (0.5, MIDDLE + sign * HEIGHT / 2), (1.25, y), GREY, bend=corner)
+        text = 0.2 if sign < 0 and "example" in pictures else 0  # height of the text below the picture
+        _arrow(ax, (0.5, MIDDLE + sign * (HEIGHT / 2 + text)), (1.25, y), GREY, bend=corner)
     return tuple(ends)
 
 

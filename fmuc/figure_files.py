@@ -20,6 +20,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from fmuc import paths
 from fmuc.errors import FmucError
@@ -28,6 +29,7 @@ from fmuc.runs import Record
 STYLE = Path(__file__).with_name("fmuc.mplstyle")
 styled = plt.style.context(STYLE)  # decorates every function that draws, whatever style its caller has set
 WIDTHS = {"column": 3.5, "double": 7.16}  # inches
+SMALLEST = 6  # points of text at these widths
 ROW = ("name", "kind", "profile", "alt", "datasets", "runs", "files")  # keys of a row of the manifest
 _METADATA = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}  # neither dates nor versions
 
@@ -45,16 +47,26 @@ def save_figure(fig: Figure, name: str, profile: str, *, dataset: str = "", reco
     """Write a figure as PNG and SVG, its data as CSV, and its row of the manifest; returns the row.
 
     ``dataset``: the one that the figure is restricted to, if any; ``data``: what it shows (None for a diagram);
-    ``records``: the runs it comes from; ``alt``: the figure in words for those who cannot see it.
+    ``records``: the runs it comes from; ``alt``: the figure in words for those who cannot see it. Raises
+    :class:`FmucError` for text smaller than ``SMALLEST`` points, before anything is written.
     """
     contents = {}
     for kind, metadata in _METADATA.items():
         buffer = io.BytesIO()
         fig.savefig(buffer, format=kind, metadata=metadata)
         contents[f"{name}.{kind}"] = buffer.getvalue()
+    _require_readable(fig, name)  # now that ticks have their texts
     if data is not None:
         contents[f"{name}.csv"] = csv_bytes(pd.DataFrame(data))
     return _save(name, profile, dataset, "figure", contents, records, alt)
+
+
+def _require_readable(fig: Figure, name: str) -> None:
+    small = sorted({text.get_text() for text in fig.findobj(Text)
+                    if text.get_visible() and text.get_text().strip() and text.get_fontsize() < SMALLEST - 1e-6})
+    if small:
+        raise FmucError(f"figure {name!r} has text smaller than {SMALLEST} points ({', '.join(small)[:80]}): enlarge "
+                        "it or leave some out")
 
 
 def save_table(frame: pd.DataFrame, name: str, profile: str, *, dataset: str = "", records: Sequence[Record] = (),

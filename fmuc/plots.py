@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from fmuc import published
 from fmuc.analysis import shown_history
 from fmuc.experiments import FULLY_SUPERVISED, LABELLED_ONLY, TABLE_1, TABLE_2
-from fmuc.figure_files import figure, manifest, save_figure, save_table, styled
+from fmuc.figure_files import SMALLEST, figure, manifest, save_figure, save_table, styled
 from fmuc.point_labels import label_points
 from fmuc.runs import Record
 from fmuc.tables import (
@@ -132,30 +132,37 @@ def class_label(name: str) -> str:
 def confusion_heatmap(ax: Axes, shares: np.ndarray, classes: Sequence[str]) -> Axes:
     """Fig. 3: ``shares`` (C, C) of each true class (row) among its kept pseudo-labels, in 0 ... 1, shown in %.
 
-    Numbers below 0.5 % are left out, and all of them where they could not be read; a class without any kept
-    pseudo-label (NaN) is grey. In a row of panels the first has the names of the true classes, the last the colour bar.
+    Numbers below 0.5 % are left out; small cells have whole numbers, and smaller ones none, nor all of the names; a
+    class without any kept pseudo-label (NaN) is grey. In a row of panels the first has the names of the true classes,
+    the last the colour bar.
     """
     percent = 100 * np.asarray(shares, dtype=float)
     names, place = [class_label(name) for name in classes], ax.get_subplotspec()
     first, last = (place is None or place.is_first_col()), (place is None or place.is_last_col())
     cell = _cell(ax, names)
+    size, decimals = (cell / 2.6, 1) if cell / 2.6 >= SMALLEST else (cell / 2, 0)  # of the numbers: what fits the cell
+    every = max(1, int(np.ceil(1.25 * SMALLEST / cell)))  # of the names: what fits beside each other
     ax.set_facecolor("#D9D9D9")
     ax.grid(False)
-    sns.heatmap(percent, ax=ax, mask=np.isnan(percent), annot=_numbers(percent) if cell >= 9 else False, fmt="",
-                vmin=0, vmax=100, cmap="Blues", square=True, linewidths=0.4, linecolor="white", xticklabels=names,
+    numbers = _numbers(percent, decimals) if size >= SMALLEST else False
+    sns.heatmap(percent, ax=ax, mask=np.isnan(percent), annot=numbers, fmt="", vmin=0, vmax=100, cmap="Blues",
+                square=True, linewidths=0.4, linecolor="white", xticklabels=names,
                 yticklabels=names if first else False, cbar=last,
                 cbar_kws={"label": "share of the true class (%)", "shrink": 0.75, "pad": 0.02} if last else None,
-                annot_kws={"fontsize": min(7, cell / 2.6)})
+                annot_kws={"fontsize": min(7, size)})
     ax.set(xlabel="pseudo-label", ylabel="true class" if first else "")
-    ax.tick_params(length=0, labelsize=min(6.5, 0.8 * cell))
-    ax.set_xticks(ax.get_xticks(), names, rotation=45, ha="right", rotation_mode="anchor")
+    ax.tick_params(length=0, labelsize=min(6.5, max(SMALLEST, 0.8 * cell)))
+    places = np.arange(0, len(names), every)
+    ax.set_xticks(places + 0.5, names[::every], rotation=45, ha="right", rotation_mode="anchor")
+    if first:
+        ax.set_yticks(places + 0.5, names[::every])
     ax.tick_params(axis="y", rotation=0)
     return ax
 
 
-def _numbers(percent: np.ndarray) -> np.ndarray:
-    """Texts of the cells, at most four characters long."""
-    return np.array([[f"{value:.3g}" if value >= 99.95 else f"{value:.1f}" if value >= 0.5 else "" for value in row]
+def _numbers(percent: np.ndarray, decimals: int) -> np.ndarray:
+    """Texts of the cells, at most four characters long, without decimals at most three."""
+    return np.array([["" if not value >= 0.5 else "100" if value >= 99.95 else f"{value:.{decimals}f}" for value in row]
                      for row in percent])
 
 
@@ -169,7 +176,7 @@ def _cell(ax: Axes, names: Sequence[str]) -> float:
 
 @styled
 def table1_plane(ax: Axes, table: pd.DataFrame, dataset: str) -> Axes:
-    """Table I as a plane: quality against quantity, ours filled (mean over seeds), the paper's rows hollow.
+    """Table I as a plane: quality against quantity, ours filled (mean; small: every seed), the paper's rows hollow.
 
     Both on validation files where the table has these estimates, since then nobody knows the quality.
     """
@@ -179,6 +186,9 @@ def table1_plane(ax: Axes, table: pd.DataFrame, dataset: str) -> Axes:
     for variant in table.index:
         style = {"marker": MARKERS[variant], "color": colour(variant), "linestyle": "none"}
         ours, paper = (table.loc[variant, [(quantity, whose), (quality, whose)]] for whose in ("mean", "paper"))
+        seeds = [table.loc[variant, (metric, "seeds")] for metric in (quantity, quality)]
+        if 1 < len(seeds[0]) == len(seeds[1]):
+            ax.plot(*seeds, markersize=2.2, markeredgewidth=0, alpha=0.6, gid=f"seeds {variant}", **style)
         ax.plot(*paper, fillstyle="none", markeredgewidth=0.9, gid=f"paper {variant}", **style)
         if ours.notna().all():
             ax.plot(*ours, gid=variant, **style)
@@ -189,6 +199,10 @@ def table1_plane(ax: Axes, table: pd.DataFrame, dataset: str) -> Axes:
         nothing_known(ax)
         ax.set(xlim=(0, 100), ylim=(0, 100))
     handles = [Line2D([], [], marker="o", linestyle="none", color=PAPER_COLOUR, label="ours")]
+    if table[(quality, "n")].max() > 1:
+        handles[0].set_label("ours, mean")
+        handles.append(Line2D([], [], marker="o", markersize=2.2, markeredgewidth=0, alpha=0.6, linestyle="none",
+                              color=PAPER_COLOUR, label="ours, each seed"))
     if paper_dataset(dataset):
         handles.append(Line2D([], [], marker="o", linestyle="none", color=PAPER_COLOUR, fillstyle="none",
                               label=f"paper ({TITLES[paper_dataset(dataset)]})"))

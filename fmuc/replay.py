@@ -24,7 +24,7 @@ from fmuc.experiments import TABLE_1
 from fmuc.feature_cache import FeatureCache, open_cache
 from fmuc.runs import Record, find
 from fmuc.selection import PseudoLabelCounts, PseudoLabels
-from fmuc.uncertainty import pass_statistics, temperature_softmax
+from fmuc.uncertainty import entropy_parts, pass_statistics, temperature_softmax
 
 MAX_SOFTMAX, MEAN_MINUS_STD, STD, ENTROPY, INFORMATION = SCORES = (
     "max softmax", "mean − std", "−std", "−entropy", "−mutual information")
@@ -93,6 +93,13 @@ def outcomes(scores: Scores, selection: Selection) -> pd.Series:
     return pd.Series([(k & r).sum() for k in (kept, ~kept) for r in (right, ~right)], index=OUTCOMES)
 
 
+def summary(scores: Scores, selection: Selection) -> pd.Series:
+    """Quality and quantity of a rule in %, and its ``OUTCOMES`` in patches."""
+    chosen = replay(scores, selection)
+    shares = quality_quantity(scores.truth, chosen.labels, chosen.mask, scores.plain.shape[-1])
+    return pd.concat([100 * pd.Series(shares, index=["quality", "quantity"]), outcomes(scores, selection)])
+
+
 # Curves
 
 
@@ -141,15 +148,9 @@ def uncertainty_scores(scores: Scores, temperature: float = 1.0, passes: int | N
     mean, std = pass_statistics(logits.float(), temperature)
     largest, labels = mean.max(dim=1)
     spread = std.gather(1, labels[:, None]).squeeze(1)
-    each = temperature_softmax(logits, temperature).double()
-    total = _entropy(each.mean(dim=0))
-    information = (total - _entropy(each).mean(dim=0)).clamp(min=0)  # not negative but for rounding
-    values = (largest, largest - spread, -spread, -total, -information)
+    parts = entropy_parts(temperature_softmax(logits, temperature))
+    values = (largest, largest - spread, -spread, -parts.total, -parts.epistemic)
     return labels.numpy(), pd.DataFrame({name: v.double().numpy() for name, v in zip(SCORES, values, strict=True)})
-
-
-def _entropy(probabilities: Tensor) -> Tensor:
-    return torch.special.entr(probabilities).sum(dim=-1)
 
 
 def risk_coverage(score: np.ndarray, correct: np.ndarray) -> pd.DataFrame:
@@ -216,6 +217,17 @@ def calibration(record: Record, draws: int = 1000, bins: int = 15) -> pd.DataFra
             rows.append((epoch, part, len(c), *means, metrics.expected_calibration_error(c, r, bins), low, high))
     columns = ["epoch", "part", "n", "confidence", "accuracy", "error", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def reliabilities(record: Record, bins: int = 15) -> pd.DataFrame:
+    """The reliability diagrams of a run's pseudo-labels after every stored epoch, of all and of the selected ones:
+    columns epoch, part ("all" or "selected") and those of :func:`fmuc.metrics.reliability`."""
+    tables = {}
+    for epoch in record.scores["epochs"].tolist():
+        confidence, correct, kept, _ = confidences(at_epoch(record, epoch), record.run.selection)
+        for part, of in (("all", np.ones_like(kept)), ("selected", kept)):
+            tables[epoch, part] = metrics.reliability(confidence[of], correct[of], bins)
+    return pd.concat(tables, names=["epoch", "part"]).reset_index(level=[0, 1]).reset_index(drop=True)
 
 
 # Against the trained rows

@@ -141,11 +141,11 @@ def show(fig: Figure) -> Image:
     return Image(small.getvalue(), width=picture.width)
 
 
-def toy_points(per_class: int, rng: Generator) -> tuple[Tensor, Tensor]:
-    """Three clouds of points in the plane: (n, 2) and their classes (n,)."""
+def toy_points(per_class: int, rng: Generator, spread: float = 0.45) -> tuple[Tensor, Tensor]:
+    """Three clouds of points in the plane: (n, 2) and their classes (n,); from a ``spread`` of about 1 they overlap."""
     labels = torch.arange(len(TOY_CENTRES)).repeat_interleave(per_class)
     noise = torch.randn(len(labels), 2, generator=rng)
-    return torch.tensor(TOY_CENTRES)[labels] + 0.45 * noise, labels
+    return torch.tensor(TOY_CENTRES)[labels] + spread * noise, labels
 
 
 def as_input(points: Tensor) -> Tensor:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
+from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fmuc.model import CNN420
+from fmuc.model import CNN420, Activation
 
 # Input values of a forward call: on a CPU what its caches hold, on a GPU what keeps it busy
 PART = {"cpu": 2**18, "cuda": 2**23}
@@ -21,6 +22,14 @@ class PassStatistics(NamedTuple):
 
     mean: Tensor
     std: Tensor
+
+
+class EntropyParts(NamedTuple):
+    """Uncertainty about the class in nats, each (B,): ``total`` = ``aleatoric`` + ``epistemic``."""
+
+    total: Tensor
+    aleatoric: Tensor
+    epistemic: Tensor
 
 
 def temperature_softmax(logits: Tensor, temperature: float) -> Tensor:
@@ -83,3 +92,60 @@ def pass_statistics(logits: Tensor, temperature: float) -> PassStatistics:
     """(N, B, C) logits -> mean and population std (ddof = 0, D6) of the tempered softmax over the N passes."""
     std, mean = torch.std_mean(temperature_softmax(logits, temperature), dim=0, correction=0)
     return PassStatistics(mean, std)
+
+
+def entropy(probabilities: Tensor) -> Tensor:
+    """(..., C) probabilities -> entropy in nats (...,), from 0 to ln C."""
+    return torch.special.entr(probabilities).sum(dim=-1)
+
+
+def entropy_parts(probabilities: Tensor) -> EntropyParts:
+    """Probabilities of N passes (N, B, C) -> the entropy of their mean and its two parts, computed in float64.
+
+    Aleatoric: the mean entropy of the passes, every thinned-out net being undecided. Epistemic: the rest, by which the
+    passes contradict each other, which is the mutual information of class and net (Houlsby et al. 2011; Gal 2016, §3.3;
+    Depeweg et al. 2018). With one pass it is 0.
+    """
+    each = probabilities.double()
+    total, aleatoric = entropy(each.mean(dim=0)), entropy(each).mean(dim=0)
+    return EntropyParts(total, aleatoric, (total - aleatoric).clamp(min=0))  # not negative but for rounding
+
+
+def norm_input_variances(net: CNN420, x: Tensor, passes: int) -> dict[str, Tensor]:
+    """Variance of what each BatchNorm gets, by channel, over patches x (B, 1, F, T), places and N passes, net order.
+
+    By module name, each (channels,) in float64; ``passes`` = 0: dropout off. A layer expects its ``running_var``,
+    which training gathers with dropout on (variance shift; Li et al. 2019).
+    """
+    moments: dict[str, tuple] = {}  # number, sum and sum of squares
+    places = {f"{name}.norm": (m, functional.relu) for name, m in net.named_modules() if isinstance(m, Activation)}
+    if isinstance(net.norm, _BatchNorm):
+        places["norm"] = (net.norm, lambda value: value)
+
+    def watch(name: str, before: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, tuple[Tensor]], None]:
+        def hook(_: nn.Module, inputs: tuple[Tensor]) -> None:
+            value = before(inputs[0]).double().transpose(0, 1).flatten(1)  # (channels, values)
+            count, total, squares = moments.get(name, (0, 0.0, 0.0))
+            moments[name] = count + value.shape[1], total + value.sum(dim=1), squares + value.square().sum(dim=1)
+        return hook
+
+    hooks = [module.register_forward_pre_hook(watch(name, before)) for name, (module, before) in places.items()]
+    try:
+        weak_logits(net, x, passes)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: squares / n - (total / n) ** 2 for name, (n, total, squares) in moments.items()}
+
+
+def logits_in_batches(net: nn.Module, x: Tensor, size: int, draws: int, rng: Generator) -> Tensor:
+    """Logits (R, B, C) of the same patches (B, 1, F, T) in R random partitions into batches of ``size``, dropout off.
+
+    BatchNorm takes the statistics of each batch (D8), so a prediction depends on its companions in the batch.
+    """
+    results = []
+    for _ in range(draws):
+        order = torch.randperm(len(x), generator=rng)
+        shuffled = torch.cat([weak_logits(net, part, 0, "batch")[0] for part in x[order].split(size)])
+        results.append(torch.empty_like(shuffled).index_copy_(0, order.to(shuffled.device), shuffled))
+    return torch.stack(results)

@@ -6,11 +6,13 @@ import hashlib
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from xml.etree import ElementTree
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import PIL.Image
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
@@ -124,8 +126,8 @@ def test_nothing_run_draws_only_the_paper(own_folder):
 
 # --- confusion matrix ------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(("classes", "width"), [(CLASSES, "column"), (SCENES, "double")])
-def test_confusion_heatmap_shows_every_share(classes, width):
+@pytest.mark.parametrize(("classes", "width", "decimals"), [(CLASSES, "column", 0), (SCENES, "double", 1)])
+def test_confusion_heatmap_shows_every_share(classes, width, decimals):
     count = len(classes)
     shares = np.random.default_rng(0).dirichlet(np.full(count, 0.2), count)
     shares[3] = np.nan  # a class without pseudo-label
@@ -134,7 +136,8 @@ def test_confusion_heatmap_shows_every_share(classes, width):
     assert plots.confusion_heatmap(ax, shares, classes) is ax
     drawn = ax.collections[0].get_array()
     assert np.allclose(np.ma.filled(drawn.reshape(count, count), np.nan), 100 * shares, equal_nan=True)
-    expected = [f"{value:.1f}" if value < 99.95 else "100" for value in 100 * shares[~np.isnan(shares)] if value >= 0.5]
+    percent = 100 * shares[~np.isnan(shares)]
+    expected = [f"{value:.{decimals}f}" if value < 99.95 else "100" for value in percent if value >= 0.5]
     assert sorted(text.get_text() for text in ax.texts if text.get_text()) == sorted(expected)
     assert ax.get_ylabel() == "true class" and ax.get_xlabel() == "pseudo-label"
     assert [label.get_text() for label in ax.get_yticklabels()] == [name.replace("_", " ") for name in classes]
@@ -160,7 +163,7 @@ def test_numbers_of_a_row_of_confusions_stay_in_their_cells(rows):
             assert len(ax.texts) == len(classes) ** 2
             boxes = [text.get_window_extent() for text in ax.texts]
             assert all(box.width < width and box.height < height for box in boxes)
-            assert min(text.get_fontsize() for text in ax.texts) >= 4.5  # points: can be read
+            assert min(text.get_fontsize() for text in ax.texts) >= 6  # points: can be read
             assert min(label.get_fontsize() for label in ax.get_xticklabels()) >= 6
     assert len(fig.axes) == axes.size + len(rows)  # one colour bar a row
 
@@ -170,6 +173,9 @@ def test_numbers_that_could_not_be_read_are_left_out():
     _, axes = plots.figure("double", columns=2, aspect=1.1)
     plots.confusion_heatmap(axes[0], np.eye(60), names)
     assert not axes[0].texts
+    shown = [label.get_text() for label in axes[0].get_yticklabels()]
+    assert 1 < len(shown) < 60 and shown == [name.replace("_", " ") for name in names[:: 60 // len(shown)]]
+    assert min(label.get_fontsize() for label in axes[0].get_yticklabels()) >= 6
     assert not overlapping(axes[0], axes[0].get_yticklabels())
 
 
@@ -188,6 +194,35 @@ def test_table1_plane_draws_ours_filled_and_the_paper_hollow(records, width):
             assert drawn[gid].get_fillstyle() == fill and drawn[gid].get_color() == plots.colour(variant)
     assert {text.get_text() for text in ax.texts} == set(experiments.TABLE_1)
     assert not overlapping(ax, ax.texts)
+
+
+def test_table1_plane_shows_every_seed(records):
+    table = tables.table1(records, NAME, 12)
+    _, ax = plots.figure()
+    plots.table1_plane(ax, table, NAME)
+    drawn = by_gid(ax)
+    repeated = [variant for variant in table.index if table.loc[variant, ("quality", "n")] > 1]
+    assert repeated == ["FM", "FMUC"] == [gid[len("seeds "):] for gid in drawn if gid.startswith("seeds ")]
+    for variant in repeated:
+        seeds = table.loc[variant, [("quantity", "seeds"), ("quality", "seeds")]]
+        assert drawn[f"seeds {variant}"].get_xydata() == pytest.approx(np.transpose(list(seeds)))
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["ours, mean", "ours, each seed",
+                                                                         "paper (NSynth)"]
+
+
+def test_labels_hide_no_line():
+    _, ax = plots.figure("double", aspect=0.5)
+    points = [("a long name", 50.0, 50.0), ("another one", 50.0, 60.0)]
+    ax.plot([50, 95], [50, 50], label="to the right")
+    ax.plot([50, 50], [5, 60])
+    ax.set(xlim=(0, 100), ylim=(0, 100))
+    ax.legend()
+    point_labels.label_points(ax, points, lambda text: "black")
+    assert not overlapping(ax, ax.texts)
+    for line in ax.lines:
+        along = ax.transData.transform(np.linspace(*line.get_xydata(), 200))
+        for text in ax.texts:
+            assert not any(Text.get_window_extent(text).contains(*place) for place in along)
 
 
 def test_labels_of_crowded_points_do_not_overlap():
@@ -351,6 +386,38 @@ def test_a_failed_write_leaves_the_old_file(own_folder, monkeypatch):
         plots.save_table(pd.DataFrame({"a": [2]}), "table1", "mini", alt="two")
     assert (own_folder / "table1.md").read_bytes() == before
     assert not list(own_folder.rglob("*.tmp"))
+
+
+def test_refuses_text_that_cannot_be_read(own_folder):
+    fig, ax = plots.figure()
+    ax.text(0.5, 0.5, "tiny", fontsize=5.5)
+    with pytest.raises(FmucError, match=r"smaller than 6 points \(tiny\)"):
+        plots.save_figure(fig, "tiny", "mini", alt="a text that nobody reads")
+    assert not own_folder.exists()
+    ax.texts[0].set_fontsize(6)
+    plots.save_figure(fig, "tiny", "mini", alt="a text that can just be read")
+
+
+SHIPPED = [pytest.param(file, id=f"{file.parents[1].name}-{file.stem}")
+           for file in sorted((paths.ROOT / "figures").glob("*/manifest/*.json"))
+           if json.loads(file.read_text(encoding="utf-8"))["kind"] == "figure"]
+
+
+@pytest.mark.parametrize("file", SHIPPED)
+def test_a_shipped_figure_can_be_printed_and_read_aloud(file):
+    row = json.loads(file.read_text(encoding="utf-8"))
+    with PIL.Image.open(file.parents[1] / f"{row['name']}.png") as raster:
+        assert raster.info["dpi"] == pytest.approx((200, 200), abs=0.01)
+        assert raster.width <= 200 * 7.16 + 1
+    root = ElementTree.parse(file.parents[1] / f"{row['name']}.svg").getroot()
+    assert root.tag.endswith("}svg") and root.find(".//{http://www.w3.org/2000/svg}path") is not None
+    assert len(row["alt"]) >= 60 and row["alt"].count(" ") >= 8 and row["name"] not in row["alt"]
+
+
+@pytest.mark.parametrize("name", ["bench", "bench_growth"])
+def test_figures_of_the_benchmark_have_the_resolution_of_the_others(name):
+    with PIL.Image.open(paths.ROOT / "figures" / f"{name}.png") as raster:
+        assert raster.info["dpi"] == pytest.approx((200, 200), abs=0.01)
 
 
 @pytest.mark.parametrize(("name", "alt", "message"), [

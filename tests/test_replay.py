@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from test_train import RUN
 
-from fmuc import metrics, replay, snapshots
+from fmuc import metrics, replay, replay_plots, snapshots
 from fmuc.errors import FmucError
-from fmuc.experiments import TABLE_1
+from fmuc.experiments import SCENES_SMALL, TABLE_1
 from fmuc.runs import load_record
 from fmuc.train import train
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
 
 
 @pytest.fixture
@@ -110,6 +121,68 @@ def test_outcomes_and_mistakes_count_the_same(scores):
     assert counts.sum() == len(table) == (scores.truth >= 0).sum()
     assert counts["kept, wrong"] == len(replay.accepted_wrong(table))
     assert counts["rejected, right"] == len(replay.rejected_right(table))
+
+
+def test_summary_counts_what_the_trained_rule_kept(scores):
+    row = replay.summary(scores, TABLE_1["FMUC"])
+    assert row["quantity"] == pytest.approx(100 * scores.kept.mean())
+    known = scores.kept & (scores.truth >= 0)
+    assert row["quality"] == pytest.approx(100 * (scores.labels == scores.truth)[known].mean())
+    assert row["kept, right"] + row["kept, wrong"] == known.sum()
+
+
+def test_laboratory_draws_the_rule_on_its_curve_and_every_row_of_table_1(scores):
+    plane, risk, bars = replay_plots.laboratory(scores, TABLE_1["FMUC"]).axes
+    quality, quantity = replay.summary(scores, TABLE_1["FMUC"])[["quality", "quantity"]]
+    drawn = [line.get_xydata() for line in plane.lines if len(line.get_xydata())]
+    assert len(drawn) == 1 + len(TABLE_1) + 1  # the curve, the rows, the rule itself
+    assert np.allclose(drawn[-1], [(quantity, quality)]) and np.isclose(drawn[0], drawn[-1]).all(axis=1).any()
+    assert len(risk.lines) == len(replay.SCORES)
+    assert [bar.get_width() for bar in bars.patches] == replay.outcomes(scores, TABLE_1["FMUC"]).tolist()
+
+
+def test_laboratory_of_patches_that_nobody_knows_shows_the_quantity_alone(scores):
+    unknown = scores._replace(truth=np.full(60, -1))
+    plane, risk, _ = replay_plots.laboratory(unknown, TABLE_1["FM"]).axes
+    assert np.isnan(plane.lines[0].get_ydata()).all() and len(risk.lines[0].get_xdata()) == 0
+    assert replay.score_table(unknown).isna().all(axis=None)
+
+
+def test_reliability_diagram_has_a_dot_for_each_bin_that_is_not_empty(rng):
+    confidence, correct = np.append(rng.random(40), np.ones(5)), rng.random(45) < 0.5
+    ax = replay_plots.reliability_diagram(Figure().subplots(), {"FM": (confidence, correct)}, "all")
+    table = metrics.reliability(confidence, correct).query("n > 0")
+    assert np.allclose(ax.collections[0].get_offsets(), 100 * table[["confidence", "accuracy"]])
+
+
+def test_reliability_over_epochs_shows_every_epoch_of_all_and_of_the_selected(scores):
+    stored = scores._asdict() | {"plain": scores.plain.numpy(), "passes": scores.passes.numpy()}
+    twice = {name: np.stack([stored[name]] * 2) for name in ("plain", "passes", "labels", "kept")}
+    record = SimpleNamespace(scores=stored | twice | {"epochs": np.array([1, 5])},
+                             run=SimpleNamespace(selection=TABLE_1["FMUC"]))
+    table = replay.reliabilities(record)
+    epochs = record.scores["epochs"].tolist()
+    fig = replay_plots.reliability_over_epochs({"FMUC": table})
+    assert [ax.get_title() for ax in fig.axes[: len(epochs)]] == [f"epoch {epoch}" for epoch in epochs]
+    for ax, (part, epoch) in zip(fig.axes, itertools.product(("all", "selected"), epochs), strict=True):
+        of = table[(table["part"] == part) & (table["epoch"] == epoch)]
+        scores = replay.at_epoch(record, epoch)
+        known = scores.truth >= 0
+        assert of["n"].sum() == (known if part == "all" else known & scores.kept).sum()
+        assert np.allclose(ax.collections[0].get_offsets(), 100 * of.query("n > 0")[["confidence", "accuracy"]])
+
+
+def test_a_patch_is_shown_with_every_pass_in_the_colour_of_its_class(rng):
+    patch, passes = rng.standard_normal((32, 20)), rng.dirichlet(np.ones(4), 10)
+    row = pd.Series({"label": "b_c", "truth": "d", "right": False})
+    picture, cloud = replay_plots.patch_and_passes(Figure().subplots(1, 2), patch, passes, ("a", "b_c", "c", "d"), row,
+                                                   SCENES_SMALL)
+    assert np.array_equal(picture.images[0].get_array(), patch) and picture.get_title() == "b c, truth d"
+    assert picture.get_xlabel() == "time (s)" and picture.get_ylabel() == "Mel band centre (Hz)"
+    assert np.allclose([line.get_xdata() for line in cloud.lines], 100 * passes.T)
+    wrong, right = "#D55E00", "#009E73"
+    assert [line.get_color() for line in cloud.lines][1::2] == [wrong, right]
+    assert not {wrong, right} & {line.get_color() for line in cloud.lines[::2]}
 
 
 def test_bins_include_their_upper_edge_and_one_is_in_the_last():

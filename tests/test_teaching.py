@@ -17,7 +17,7 @@ import pytest
 import soundfile
 import torch
 
-from fmuc import datasets, diagrams, experiments, paths, teaching
+from fmuc import datasets, diagrams, experiments, paths, primer_plots, teaching
 from fmuc.config import Features
 from fmuc.datasets import Clip, Dataset
 from fmuc.errors import FmucError
@@ -269,3 +269,69 @@ def test_packages_outside_their_range_are_named(monkeypatch, data_root, needed, 
     monkeypatch.setattr(teaching, "requires", lambda name: needed)
     state = teaching.readiness("smoke").set_index("item").loc["Python packages", "state"]
     assert state == (f"to be mended: {', '.join(unfit)}" if unfit else "as asked for")
+
+
+# --- pictures of the primer ---
+
+
+@pytest.fixture
+def ax():
+    fig, ax = plt.subplots()
+    yield ax
+    plt.close(fig)
+
+
+@pytest.fixture
+def passes():
+    """Logits of five passes and true classes, one unknown: (5, 60, 4), (60,)."""
+    rng = torch.Generator().manual_seed(3)
+    logits = 8 * torch.randn(60, 4, generator=rng) + torch.randn(5, 60, 4, generator=rng)
+    return logits, torch.cat([torch.tensor([-1]), logits.mean(dim=0)[1:].argmax(dim=1) * (torch.arange(59) % 4 > 0)])
+
+
+def test_the_plane_counts_what_the_rules_keep(ax, passes):
+    logits, truth = passes
+    two = experiments.TABLE_1["FMUC two thresh."]
+    line, box = (select(pass_statistics(logits, 2.0), rule) for rule in (experiments.FMUC, two))
+    rows = primer_plots.winners(logits, truth, 2.0)
+    assert (rows["pseudo-label"] == "not known").sum() == 1
+    primer_plots.mean_std_plane(ax, rows, experiments.FMUC.threshold, two.threshold, two.std_threshold)
+    shares = []
+    for kept in (line, box):
+        known = kept.mask & (truth >= 0)
+        shares.append(f"{int(kept.mask.sum())}, {float((kept.labels == truth)[known].float().mean()):.0%} right")
+    assert ax.get_title() == f"line: {shares[0]}; box: {shares[1]}"
+    assert 0 < line.mask.sum() < box.mask.sum() < 60
+
+
+def test_the_lead_that_reaches_the_threshold_is_marked_on_its_curve(ax):
+    primer_plots.lead_curves(ax, (1, 2), rivals=10, threshold=0.9)
+    marks = [line.get_xydata()[0] for line in ax.lines if line.get_marker() == "o"]
+    assert len(marks) == 2
+    for (lead, height), temperature in zip(marks, (1, 2), strict=True):
+        logits = torch.tensor([float(lead), *[0.0] * 10])
+        assert height == 0.9 and temperature_softmax(logits, temperature)[0].item() == pytest.approx(0.9)
+
+
+def test_the_score_of_one_pass_is_its_probability_and_chance_shrinks_with_the_passes(ax):
+    cloud = torch.rand(200, generator=torch.Generator().manual_seed(0))
+    primer_plots.score_by_passes(ax, cloud, "a patch", "black")
+    numbers, middle = ax.lines[0].get_data()
+    assert numbers[0] == 1 and middle[0] == pytest.approx(float(cloud.median()), abs=0.1)
+    assert middle[-1] == pytest.approx(float(cloud.mean() - cloud.std()), abs=0.05)
+    corners = ax.collections[0].get_paths()[0].vertices
+    low, high = ([f(corners[corners[:, 0] == n, 1]) for n in (1, 100)] for f in (np.min, np.max))
+    assert high[1] - low[1] < 0.5 * (high[0] - low[0])
+
+
+def test_a_cloud_of_passes_names_the_score_of_those_that_are_used(ax):
+    used = torch.tensor([[0.9, 0.1], [0.7, 0.3]])
+    primer_plots.pass_cloud(ax, used, torch.rand(20, 2), ["a_b", "c"], truth=1)
+    assert ax.get_title() == "N = 2: mean − std = 0.70"
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["a b", "c"]
+
+
+def test_clouds_of_points_overlap_with_a_larger_spread():
+    narrow, wide = (teaching.toy_points(300, torch.Generator().manual_seed(0), spread)[0] for spread in (0.45, 1.5))
+    assert torch.equal(narrow, teaching.toy_points(300, torch.Generator().manual_seed(0))[0])
+    assert wide.std() > narrow.std()

@@ -1,17 +1,26 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from math import log
 
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fmuc import uncertainty
+from fmuc import kernels, uncertainty
 from fmuc.config import Network, Selection
 from fmuc.model import CNN420
 from fmuc.selection import pseudo_label
-from fmuc.uncertainty import pass_statistics, prediction_mode, weak_logits
+from fmuc.uncertainty import (
+    entropy_parts,
+    logits_in_batches,
+    norm_input_variances,
+    pass_statistics,
+    prediction_mode,
+    temperature_softmax,
+    weak_logits,
+)
 
 SMALL = Network(widths=(4, 8), blocks=(1, 1), stem=(3, 2))
 
@@ -179,3 +188,92 @@ def test_pseudo_labels_use_the_temperature_and_the_batch_statistics_of_the_rule(
         rule = Selection(threshold=0.5, temperature=4.0, batch_norm=batch_norm)
         logits = weak_logits(net, x, 0, batch_norm)[0]
         assert_close(pseudo_label(net, x, rule).score, torch.softmax(logits / 4, dim=1).amax(dim=1))
+
+
+# --- two parts of the entropy ---
+
+
+def slow_parts(probabilities: torch.Tensor) -> list[tuple[float, float, float]]:
+    """Total, aleatoric and epistemic by loops over (N, B, C)."""
+    def nats(row: list[float]) -> float:
+        return -sum(p * log(p) for p in row if p > 0)
+
+    results = []
+    passes, examples, classes = probabilities.shape
+    for b in range(examples):
+        rows = [[float(probabilities[n, b, c]) for c in range(classes)] for n in range(passes)]
+        total = nats([sum(row[c] for row in rows) / passes for c in range(classes)])
+        aleatoric = sum(map(nats, rows)) / passes
+        results.append((total, aleatoric, total - aleatoric))
+    return results
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_entropy_parts_equal_those_of_loops(temperature):
+    logits = 4 * torch.randn(5, 7, 4, generator=torch.Generator().manual_seed(2))
+    probabilities = temperature_softmax(logits, temperature)
+    parts = entropy_parts(probabilities)
+    assert_close(torch.stack(parts, dim=1), torch.tensor(slow_parts(probabilities), dtype=torch.float64))
+    assert_close(parts.total, parts.aleatoric + parts.epistemic)
+    assert (parts.total <= log(4) + 1e-9).all()
+
+
+def test_one_pass_has_no_epistemic_part():
+    probabilities = torch.softmax(torch.randn(1, 9, 3, generator=torch.Generator().manual_seed(0)), dim=2)
+    parts = entropy_parts(probabilities)
+    assert torch.equal(parts.epistemic, torch.zeros(9, dtype=torch.float64))
+    assert torch.equal(parts.aleatoric, parts.total) and (parts.total > 0).all()
+
+
+def test_sure_passes_that_contradict_each_other_are_epistemic_alone():
+    passes = torch.eye(4)[:, None]  # each pass sure of another class
+    parts = entropy_parts(passes)
+    assert parts.aleatoric.item() == 0 and parts.epistemic.item() == pytest.approx(log(4))
+
+
+def test_passes_that_agree_are_aleatoric_alone_and_more_so_at_a_higher_temperature():
+    logits = torch.tensor([3.0, 1.0, 0.0]).expand(6, 1, 3)
+    cool, warm, hot = (entropy_parts(temperature_softmax(logits, t)) for t in (1, 4, 1e6))
+    assert cool.epistemic.item() == pytest.approx(0, abs=1e-12)
+    assert cool.aleatoric < warm.aleatoric < hot.aleatoric
+    assert hot.aleatoric.item() == pytest.approx(log(3))
+
+
+# --- dropout and BatchNorm ---
+
+
+@pytest.mark.parametrize("passes", [0, 3])
+def test_variances_are_those_of_what_the_norms_get(net, x, passes, monkeypatch):
+    seen = []
+    monkeypatch.setattr(kernels, "usable", lambda *_: False)  # so that every BatchNorm is called as a module
+    names = [name for name, m in net.named_modules() if isinstance(m, nn.BatchNorm2d)]
+    for name in names:
+        net.get_submodule(name).register_forward_pre_hook(lambda _, args, name=name: seen.append((name, args[0])))
+    torch.manual_seed(4)
+    found = norm_input_variances(net, x, passes)
+    assert list(found) == list(dict.fromkeys(name for name, _ in seen)) and set(found) == set(names)
+    for name, variance in found.items():
+        inputs = torch.cat([value for other, value in seen if other == name]).double()
+        assert_close(variance, inputs.var(dim=(0, 2, 3), correction=0))
+
+
+def test_variances_differ_only_behind_the_first_dropout_and_leave_no_trace(net, x):
+    before = state(net)
+    off, on = norm_input_variances(net, x, 0), norm_input_variances(net, x, 20)
+    assert_same_state(net, before)
+    first, *rest = off
+    assert_close(off[first], on[first])
+    assert all(not torch.allclose(off[name], on[name], rtol=1e-3) for name in rest)
+    assert not any(module._forward_pre_hooks for module in net.modules())
+
+
+def test_companions_change_a_prediction_unless_the_batch_is_always_the_same(net, x):
+    before, draw = state(net), torch.Generator().manual_seed
+    whole = logits_in_batches(net, x, len(x), 3, draw(0))
+    assert whole.shape == (3, 6, 3)
+    assert_close(whole, weak_logits(net, x, 0, "batch").expand(3, -1, -1))
+    small = logits_in_batches(net, x, 3, 3, draw(0))
+    assert not torch.allclose(small[0], small[1])
+    order = torch.randperm(6, generator=draw(0))
+    assert_close(small[0][order[:3]], weak_logits(net, x[order[:3]], 0, "batch")[0])
+    assert_same_state(net, before)
