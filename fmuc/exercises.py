@@ -212,6 +212,7 @@ def _store(path: Path, text: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns its exit status, 1 where ``--check`` finds a notebook that differs."""
     parser = argparse.ArgumentParser(prog="python -m fmuc.exercises", description=__doc__.splitlines()[0])
     mode = parser.add_mutually_exclusive_group(required=True)
     mode.add_argument("--check", action="store_true", help="refuse notebooks that differ from docs/exercises")

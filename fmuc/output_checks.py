@@ -120,6 +120,7 @@ def notebooks(records: Path) -> Group:
 
 
 def readme(profile: str, complete: bool) -> Group:
+    """The README's blocks against those that the shipped records give, if every record is there (``complete``)."""
     group = Group("README")
     if not complete:
         group.notes.append("not computed anew: not every record is there")

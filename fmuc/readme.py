@@ -35,7 +35,7 @@ def filled(text: str, content: dict[str, str]) -> str:
     for name, block in content.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         if not pattern.search(text):
-            raise ValueError(f"the README has no markers for {name!r}")
+            raise ValueError(f"the text has no markers for {name!r}")
         text = pattern.sub(lambda match, block=block: f"{match[1]}{block}\n{match[2]}", text)
     return text
 

@@ -60,6 +60,7 @@ def write_record(folder: Path, statement: str, report: dict) -> None:
 
 
 def write_json(path: Path, content: dict) -> None:
+    """``content`` as indented JSON, with the same bytes on every system."""
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8", newline="\n")
 
 

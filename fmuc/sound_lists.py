@@ -199,6 +199,7 @@ def require_distinct(base: Path, files: Iterable[SoundFile]) -> None:
 
 
 def require_two_classes(where: str, files: Iterable[SoundFile]) -> None:
+    """:class:`FmucError` that begins with ``where`` unless the files with a label have two classes or more."""
     labels = sorted({file.label for file in files if file.label})
     if len(labels) < 2:
         found = f"{labels[0]!r} is the only class" if labels else "no file has a class"

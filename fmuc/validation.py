@@ -20,6 +20,7 @@ def shortened(value: object) -> str:
 
 
 def require(ok: bool, message: str) -> None:
+    """:class:`ConfigError` with ``message`` unless ``ok``."""
     if not ok:
         raise ConfigError(message)
 

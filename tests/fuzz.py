@@ -241,7 +241,7 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, help="for each reader")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--replay", nargs=2, metavar=("READER", "NUMBER"))
-    parser.add_argument("--write", action="store_true", help="the table into figures/fuzz.md as well")
+    parser.add_argument("--write", action="store_true", help="the table into figures/fuzz.md and docs/reliability.md")
     parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -255,9 +255,12 @@ def main() -> int:
     print(report)
     if args.write:
         sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-        from fmuc import figure_files, paths
+        from fmuc import figure_files, paths, readme
 
-        figure_files.write_file(paths.FIGURES / "fuzz.md", f"{report.markdown()}\n".encode())
+        table, guide = report.markdown(), paths.ROOT / "docs" / "reliability.md"
+        figure_files.write_file(paths.FIGURES / "fuzz.md", f"{table}\n".encode())
+        filled = readme.filled(guide.read_text(encoding="utf-8"), {"fuzz": table})
+        figure_files.write_file(guide, filled.encode())
     return int(bool(report.failures))
 
 

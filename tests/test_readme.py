@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from fmuc import readme
+from fmuc import paths, readme
 
 
 def test_the_readme_shows_what_the_shipped_records_say():
     text = readme.README.read_text(encoding="utf-8")
     assert text == readme.filled(text, readme.blocks("mini"))
+
+
+def test_the_guide_to_reliability_shows_the_last_fuzzing():
+    text = (paths.ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    table = (paths.FIGURES / "fuzz.md").read_text(encoding="utf-8").rstrip("\n")
+    assert text == readme.filled(text, {"fuzz": table})
 
 
 def test_only_the_text_between_markers_is_replaced():
