@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from local_server import LocalServer
 from fmuc import datasets, features
 from fmuc.config import Features
 from fmuc.experiments import NSYNTH_SMALL
+
+# A shell that starts the suite in the background lets it ignore Ctrl-C, and so would every process the tests start
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FAMILIES = ("bass", "guitar", "vocal")
 
