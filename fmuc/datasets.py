@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from fmuc import nsynth_gm, paths, scenes_sim
 from fmuc.errors import FmucError
-from fmuc.sound_file import read_mono
+from fmuc.sound_file import largest_magnitude, read_mono
 
 SPLITS = ("train", "valid", "test")
 NSYNTH_FAMILIES = (
@@ -224,6 +224,7 @@ def read_audio(path: Path, sample_rate: int) -> np.ndarray:
         mono = soxr.resample(mono, file_rate, sample_rate, quality="HQ")
     if not mono.size:
         raise refuse("holds no samples")
-    if not np.isfinite(mono).all():
+    mono = np.ascontiguousarray(mono, dtype=np.float32)
+    if not np.isfinite(largest_magnitude(mono)):
         raise refuse("holds samples that are not finite")
-    return np.ascontiguousarray(mono, dtype=np.float32)
+    return mono

@@ -58,6 +58,26 @@ def test_log_mel_of_any_length_and_level(length, level):
     np.testing.assert_allclose(log_mel(waveform, NSYNTH).numpy(), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("preset", [
+    Features(16000, 1000, 250, 40, 8), Features(44100, 2048, 4096, 64, 8), Features(8000, 302, 101, 20, 8),
+    Features(22050, 64, 7, 9, 8), Features(16000, 256, 128, 100, 8),
+], ids=["not a power of two", "hop beyond the window", "hop odd", "small", "bands without a bin"])
+def test_log_mel_with_other_settings(preset):
+    waveform = sound(0.5, preset.sample_rate)
+    with warnings.catch_warnings(action="ignore"):  # of the last: some of its bands are too narrow
+        expected, result = librosa_log_mel(waveform, preset), log_mel(waveform, preset)
+    np.testing.assert_allclose(result.numpy(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["float64", "every other sample", "read-only"])
+def test_log_mel_of_any_array(kind):
+    waveform = sound(1, 16000)
+    given = {"float64": waveform.astype(np.float64), "every other sample": np.repeat(waveform, 2)[::2],
+             "read-only": waveform.copy()}[kind]
+    given.flags.writeable = kind != "read-only"
+    assert torch.equal(log_mel(given, NSYNTH), log_mel(waveform, NSYNTH))
+
+
 def test_log_mel_does_not_hide_what_is_not_a_number():
     waveform = sound(1, 16000)
     waveform[8000] = np.nan
