@@ -14,15 +14,17 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
-import torch
+from numba import njit
 
 from fmuc import paths
 from fmuc.array_files import map_npy, read_npy, read_npz
 from fmuc.config import Features
 from fmuc.datasets import Dataset
 from fmuc.errors import FmucError
+from fmuc.random_bits import SIMD
 
 CHECKED = ("index.npy", "bands.npz")  # by their SHA-256 in features.json
+_EXACT = {name: value for name, value in SIMD.items() if name != "fastmath"}  # rounds as NumPy does
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +51,13 @@ class FeatureCache:
 
         Mean and variance are those of the train split, so nothing of the test split enters training.
         """
-        _will_need(self.patches, indices)  # else the disk would be asked for them page by page
-        patches = torch.from_numpy(self.patches[indices]).float()  # five times as fast as NumPy's conversion
-        return patches.sub_(torch.from_numpy(self.mean)[:, None]).div_(torch.from_numpy(self.std)[:, None]).numpy()
+        rows = np.asarray(indices, dtype=np.int64)
+        if rows.size and not 0 <= rows.min() <= rows.max() < len(self.patches):
+            raise IndexError(f"there are {len(self.patches)} patches, asked for {rows.min()} to {rows.max()}")
+        _will_need(self.patches, rows)  # else the disk would be asked for them page by page
+        normalised = np.empty((len(rows), *self.patches.shape[1:]), dtype=np.float32)
+        _normalise(np.asarray(self.patches).view(np.uint16), rows, self.mean, self.std, normalised)
+        return normalised
 
     def prefetch(self, indices: np.ndarray) -> None:
         """Ask the system to read the patches ``indices`` (B,) from the disk while this process goes on.
@@ -59,6 +65,34 @@ class FeatureCache:
         Without effect on patches that are in memory and on systems that take no such advice.
         """
         _will_need(self.patches, indices)
+
+
+@njit(**_EXACT)
+def _normalise_band(halves, mean, std, out):
+    """(halves - mean) / std of one band, ``halves`` float16 as uint16; the same bits as NumPy's, step by step.
+
+    A float16 widens to a float32 by shifting and by raising its exponent by 112: twice if it is infinite or not a
+    number. Below the smallest normal number, its fraction counts units of 2**-24, which follow 2**-14 without a gap.
+    """
+    for k in range(len(out)):
+        half = np.int32(halves[k])
+        size = np.int32(np.int32(half & np.int32(0x7FFF)) << np.int32(13))
+        again = np.int32(112 << 23) if size >= np.int32(31 << 23) else np.int32(0)
+        bits = np.int32(np.int32(size + np.int32(112 << 23)) + again)
+        raised = np.int32(size + np.int32(113 << 23))
+        small = np.float32(raised.view(np.float32) - np.float32(2.0**-14))
+        if size < np.int32(1 << 23):
+            bits = np.int32(small.view(np.int32))
+        signed = np.int32(bits | np.int32(np.int32(half & np.int32(0x8000)) << np.int32(16)))
+        out[k] = (signed.view(np.float32) - mean) / std
+
+
+@njit(**_EXACT)
+def _normalise(halves, rows, mean, std, out):
+    """Patches ``rows`` (B,) of ``halves`` (P, F, T) in one pass over memory: float32 (B, F, T)."""
+    for b in range(len(rows)):
+        for band in range(len(mean)):
+            _normalise_band(halves[rows[b], band], mean[band], std[band], out[b, band])
 
 
 def _will_need(patches: np.ndarray, indices: np.ndarray) -> None:

@@ -168,6 +168,29 @@ def test_normalised_is_by_band_and_leaves_the_cache_alone(nsynth_root):
     assert np.array_equal(cache.patches, before)
 
 
+@pytest.mark.parametrize("length", [1, 8, 126, 1024])
+def test_normalised_is_numpys_formula_bit_for_bit(length):
+    """For every float16 there is, infinite ones, those below the normal numbers and those that are none included."""
+    values = np.resize(np.arange(2**16, dtype=np.uint16), -(-(2**16) // (3 * length)) * 3 * length)
+    rng = np.random.default_rng(length)
+    mean, std = rng.standard_normal(3).astype("f4"), rng.uniform(1e-5, 3, 3).astype("f4")
+    patches = values.view(np.float16).reshape(-1, 3, length)
+    shape = Features(16000, 512, 512, 3, length)
+    rows = rng.permutation(len(patches))
+    found = features.FeatureCache(patches, np.arange(len(patches)), mean, std, shape, "").normalised(rows)
+    with np.errstate(all="ignore"):
+        expected = (patches[rows].astype(np.float32) - mean[:, None]) / std[:, None]
+    assert found.dtype == np.float32 and np.array_equal(found.view(np.int32), expected.view(np.int32))
+
+
+@pytest.mark.parametrize("row", [-1, 42])
+def test_a_patch_that_does_not_exist_is_refused(nsynth_root, row):
+    cache = extract(datasets.load("nsynth"), SMALL, workers=1, progress=False)
+    assert len(cache.patches) == 42
+    with pytest.raises(IndexError, match="there are 42 patches"):
+        cache.normalised(np.array([0, row]))
+
+
 def test_prefetch_asks_for_the_pages_of_each_run_of_patches_once(nsynth_root, monkeypatch):
     cache, asked = extract(datasets.load("nsynth"), SMALL, workers=1, progress=False), []
 
