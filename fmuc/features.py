@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from numba import njit
 from tqdm import tqdm
 
 from fmuc import paths
@@ -29,6 +29,7 @@ from fmuc.config import Features
 from fmuc.datasets import Dataset, read_audio
 from fmuc.errors import FmucError
 from fmuc.feature_cache import FeatureCache, checksums, made_from, open_cache
+from fmuc.random_bits import SIMD
 from fmuc.spectrogram import cut_patches, log_mel
 
 _CHUNK = 64  # clips per task; fixed, so that the statistics do not depend on the number of workers
@@ -88,18 +89,37 @@ class Chunk(NamedTuple):
 
 def _extract_chunk(files: Sequence[tuple[Path, bool]], features: Features) -> Chunk:
     """Patches of some (path, is in the train split) files."""
-    parts = [cut_patches(log_mel(read_audio(path, features.sample_rate), features), features.patch_frames).half()
-             for path, _ in files]
-    counts = [len(part) for part in parts]
-    patches = torch.cat(parts)
-    train = patches[np.repeat([is_train for _, is_train in files], counts)]
-    return Chunk(patches.numpy(), counts, len(train) * features.patch_frames, _sums(train))
+    parts, values, sums = [], 0, np.zeros((2, features.mel_bands))
+    for path, is_train in files:
+        spectrogram = log_mel(read_audio(path, features.sample_rate), features)
+        parts.append(cut_patches(spectrogram, features.patch_frames).half())
+        if is_train:  # now, while the clip is in a core's own cache
+            values += len(parts[-1]) * features.patch_frames
+            _add_sums(parts[-1].float().numpy(), sums)
+    return Chunk(torch.cat(parts).numpy(), [len(part) for part in parts], values, sums)
 
 
-def _sums(patches: Tensor) -> np.ndarray:
-    """Sum and sum of squares per band of (P, F, T) float16 patches: (2, F) float64, which has room for every bit."""
-    values = patches.double()
-    return torch.stack([values.sum(dim=(0, 2)), values.square_().sum(dim=(0, 2))]).numpy()
+@njit(**SIMD)
+def _sum_and_squares(x):
+    total, squares = 0.0, 0.0
+    for k in range(len(x)):
+        value = np.float64(x[k])
+        total += value
+        squares += value * value
+    return total, squares
+
+
+@njit(**SIMD)
+def _add_sums(patches, sums):
+    """Add the sum and the sum of squares per band of (P, F, T) float32 patches, which float16 can hold, to ``sums``.
+
+    That is (2, F) float64, which has room for every bit: the order does not matter.
+    """
+    for patch in range(patches.shape[0]):
+        for band in range(patches.shape[1]):
+            total, squares = _sum_and_squares(patches[patch, band])
+            sums[0, band] += total
+            sums[1, band] += squares
 
 
 def chunks(dataset: Dataset, features: Features, workers: int) -> Iterator[Chunk]:
