@@ -54,6 +54,7 @@ class Features:
         require_types(self, "features")
         for name, value in asdict(self).items():
             require(value > 0, f"features.{name} must be a positive integer, not {value}")
+        require(self.window % 2 == 0, f"features.window must be even, not {self.window}")
         require(self.hop <= 4 * self.window, "features.hop must not exceed four windows")
 
     @property

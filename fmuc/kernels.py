@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from fmuc.random_bits import SIMD, draw_seed, fill
 
+NO_SEED = np.zeros(2, np.uint32)  # of a call that drops nothing
 _FLUSH = 64  # tiles after which float32 sums are added to float64 ones
 
 
@@ -108,14 +109,46 @@ def _activate_tile(x, y, scale, shift, bits, dropped):
 
 @njit(**SIMD)
 def activate(x, y, scale, shift, dropped, seed):
-    """y = dropout(relu(x) * scale + shift), ``scale`` and ``shift`` (C,) with dropout's factor in them; x, y flat."""
+    """y = dropout(relu(x) * scale + shift), ``scale`` and ``shift`` (C,) with dropout's factor in them; x, y flat.
+
+    Where y is several times as long as x, each of its parts is made of the whole x with a mask of its own.
+    """
     length = _tile_length(len(scale))
     scale, shift, numbers = _tile(scale, length), _tile(shift, length), np.empty(length // 2, np.uint32)
-    for start in range(0, len(x), length):
-        if dropped:
-            fill(numbers, start // 2, seed)
-        _activate_tile(x[start : start + length], y[start : start + length], scale, shift, numbers.view(np.uint16),
-                       np.uint16(dropped))
+    for first in range(0, len(y), len(x)):
+        part = y[first : first + len(x)]
+        for start in range(0, len(x), length):
+            end = start + length
+            if dropped:
+                fill(numbers, (first + start) // 2, seed)
+            _activate_tile(x[start:end], part[start:end], scale, shift, numbers.view(np.uint16), np.uint16(dropped))
+
+
+@njit(**SIMD)
+def _add_and_activate_tile(x, branch, total, y, scale, shift, bits, dropped):
+    for k in range(len(x)):
+        _store(total, k, _load(x, k) + _load(branch, k))
+        value = max(_load(total, k), np.float32(0)) * scale[k] + shift[k]
+        _store(y, k, value if bits[k] >= dropped else np.float32(0))
+
+
+@njit(**SIMD)
+def add_and_activate(x, branch, total, y, scale, shift, dropped, seed):
+    """total = x + branch, rounded to their type, and y as :func:`activate` makes it of that; all flat.
+
+    Where they are several times as long as x, x is added to each of their parts.
+    """
+    length = _tile_length(len(scale))
+    scale, shift, numbers = _tile(scale, length), _tile(shift, length), np.empty(length // 2, np.uint32)
+    for first in range(0, len(y), len(x)):
+        last = first + len(x)
+        one, sums, part = branch[first:last], total[first:last], y[first:last]
+        for start in range(0, len(x), length):
+            end = start + length
+            if dropped:
+                fill(numbers, (first + start) // 2, seed)
+            _add_and_activate_tile(x[start:end], one[start:end], sums[start:end], part[start:end], scale, shift,
+                                   numbers.view(np.uint16), np.uint16(dropped))
 
 
 @njit(**SIMD)
@@ -179,10 +212,10 @@ def _double(x: Tensor) -> np.ndarray:
     return x.detach().numpy().astype(np.float64)
 
 
-def _empty(x: Tensor) -> Tensor:
-    """Uninitialised, of the shape of ``x``, channels last."""
+def _empty(x: Tensor, times: int = 1) -> Tensor:
+    """Uninitialised, of the shape of ``x`` or of ``times`` as many examples, channels last."""
     batch, channels, height, width = x.shape
-    return torch.empty(batch, height, width, channels, dtype=x.dtype).permute(0, 3, 1, 2)
+    return torch.empty(times * batch, height, width, channels, dtype=x.dtype).permute(0, 3, 1, 2)
 
 
 def usable(x: Tensor, norm: nn.BatchNorm2d) -> bool:
@@ -204,10 +237,8 @@ class _ReluNormDropout(torch.autograd.Function):
             _update(norm, mean, variance * count / (count - 1))
         else:
             mean, variance = _double(norm.running_mean), _double(norm.running_var)
-        scale = _double(weight) / np.sqrt(variance + norm.eps)
-        shift, survivors = _double(bias) - mean * scale, 65536 / (65536 - dropped)
-        seed = draw_seed() if dropped else np.zeros(2, np.uint32)
-        activate(flat, _flat(y), (scale * survivors).astype("f4"), (shift * survivors).astype("f4"), dropped, seed)
+        seed = draw_seed() if dropped else NO_SEED
+        activate(flat, _flat(y), *_coefficients(norm, mean, variance, dropped), dropped, seed)
         ctx.save_for_backward(x, weight)
         ctx.moments, ctx.eps, ctx.mask = (mean, variance), norm.eps, (dropped, seed)
         return y
@@ -239,10 +270,49 @@ def _update(norm: nn.BatchNorm2d, mean: np.ndarray, variance: np.ndarray) -> Non
             running.lerp_(torch.from_numpy(new.astype(np.float32)), norm.momentum)
 
 
+def _coefficients(norm: nn.BatchNorm2d, mean: np.ndarray, variance: np.ndarray, dropped: int) -> tuple:
+    """What a positive value is multiplied by and what is added, dropout's factor included: two times (C,) float32."""
+    scale, survivors = _double(norm.weight) / np.sqrt(variance + norm.eps), 65536 / (65536 - dropped)
+    shift = _double(norm.bias) - mean * scale
+    return (scale * survivors).astype(np.float32), (shift * survivors).astype(np.float32)
+
+
+def _dropped(dropout: nn.Dropout) -> int:
+    """How many of 65,536 random values drop an element."""
+    return min(round(dropout.p * 65536), 65535) if dropout.training else 0
+
+
+class Frozen:
+    """dropout(norm(relu(x))) without gradient, for modules that stay as they are now, ``norm`` in evaluation mode.
+
+    Of the same bits as :func:`relu_norm_dropout` after the same draws, without what each of its calls works out anew.
+    """
+
+    def __init__(self, norm: nn.BatchNorm2d, dropout: nn.Dropout) -> None:
+        self.dropped = _dropped(dropout)
+        mean, variance = _double(norm.running_mean), _double(norm.running_var)
+        self.coefficients = _coefficients(norm, mean, variance, self.dropped)
+
+    def __call__(self, x: Tensor, times: int = 1) -> Tensor:
+        """(B, C, H, W) -> (times B, C, H, W), channels last: the batch several times, each with a mask of its own."""
+        y = _empty(x, times)
+        activate(_flat(x), _flat(y), *self.coefficients, self.dropped, self._seed())
+        return y
+
+    def of_sum(self, x: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:
+        """x + branch and the activation of that, each (B, C, H, W); x may stand for a batch of its copies."""
+        total, y = _empty(branch), _empty(branch)
+        flat = (_flat(values) for values in (x, branch, total, y))
+        add_and_activate(*flat, *self.coefficients, self.dropped, self._seed())
+        return total, y
+
+    def _seed(self) -> np.ndarray:
+        return draw_seed() if self.dropped else NO_SEED
+
+
 def relu_norm_dropout(x: Tensor, norm: nn.BatchNorm2d, dropout: nn.Dropout) -> Tensor:
     """dropout(norm(relu(x))) of (B, C, H, W) in the modes of both modules, in bfloat16 or float32 like ``x``.
 
     Updates the running statistics as ``norm`` would. Draws its mask from torch's global generator.
     """
-    dropped = min(round(dropout.p * 65536), 65535) if dropout.training else 0
-    return _ReluNormDropout.apply(x, norm.weight, norm.bias, norm, dropped)
+    return _ReluNormDropout.apply(x, norm.weight, norm.bias, norm, _dropped(dropout))

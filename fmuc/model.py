@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from fmuc import kernels
 from fmuc.config import Network
+from fmuc.convolution import Convolution
 
 PARAMETERS = {11: 419_707, 15: 420_223}  # of the default Network, by number of classes
 
@@ -31,7 +32,7 @@ class Activation(nn.Module):
 def _unit(channels_in: int, channels_out: int, stride: int, dropout: float) -> nn.Sequential:
     """ReLU -> BatchNorm -> dropout -> 3x3 convolution."""
     return nn.Sequential(
-        Activation(channels_in, dropout), nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
+        Activation(channels_in, dropout), Convolution(channels_in, channels_out, 3, stride)
     )
 
 
@@ -44,7 +45,7 @@ class Block(nn.Module):
             _unit(channels_in, channels_out, stride, dropout), _unit(channels_out, channels_out, 1, dropout)
         )
         same = channels_in == channels_out and stride == 1
-        self.shortcut = nn.Identity() if same else nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
+        self.shortcut = nn.Identity() if same else Convolution(channels_in, channels_out, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.shortcut(x) + self.units(x)
@@ -56,7 +57,7 @@ class CNN420(nn.Module):
     def __init__(self, classes: int, network: Network = Network()) -> None:
         super().__init__()
         kernel, stride = network.stem
-        self.stem = nn.Conv2d(1, network.widths[0], kernel, stride, padding=kernel // 2, bias=False)
+        self.stem = Convolution(1, network.widths[0], kernel, stride)
         blocks, channels = [], network.widths[0]
         for stage, (width, count) in enumerate(zip(network.widths, network.blocks, strict=True)):
             for index in range(count):
@@ -71,8 +72,11 @@ class CNN420(nn.Module):
 
     def after_stem(self, x: Tensor) -> Tensor:
         """Output of the stem (B, widths[0], F', T') -> logits (B, C). All of dropout is in here."""
-        x = self.norm(self.blocks(x))  # (B, widths[-1], F'', T'')
-        return self.head(x.mean(dim=(2, 3)))
+        return self.classify(self.blocks(x))
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Output of the blocks (B, widths[-1], F'', T'') -> logits (B, C)."""
+        return self.head(self.norm(x).mean(dim=(2, 3)))
 
 
 def parameter_count(net: nn.Module) -> int:

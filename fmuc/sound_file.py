@@ -100,21 +100,24 @@ def _plain_form(header: bytes, size: int) -> _Form | None:
 
 def _decode(file: io.RawIOBase, form: _Form) -> np.ndarray:
     """The samples that follow in ``file``, float32 (L,); EOFError if they end too early."""
-    mono = np.empty(form.length, dtype=np.float32)
+    mono = np.empty(form.length + form.length % 2, dtype=np.float32)  # even: stereo of 24 bits comes in twos
     room = np.empty(_PIECE * form.channels * form.width, dtype=np.uint8)
-    unpacked = np.empty(_PIECE * form.channels if form.width == 3 else 0, dtype=np.int32)
+    unpacked = np.empty(_PIECE if form.width == 3 and form.channels == 1 else 0, dtype=np.int32)
     scale = np.float32((2.0**-15 if form.width == 2 else 2.0**-31) / form.channels)
     for start in range(0, form.length, _PIECE):
         part = mono[start : start + _PIECE]
-        size = len(part) * form.channels * form.width
+        size = min(_PIECE, form.length - start) * form.channels * form.width
         if file.readinto(room[:size]) < size:
             raise EOFError
+        words = room[: -(-size // 12) * 12].view(np.int32)  # whole groups of samples of 24 bits
         if form.width == 2:
-            _average(room[:size].view(np.int16), form.channels == 2, scale, part)
+            _average(room.view(np.int16), form.channels == 2, scale, part)
+        elif form.channels == 2:
+            _average_24(words, scale, part)
         else:
-            _unpack(room[: -(-size // 12) * 12].view(np.int32), unpacked)
-            _average(unpacked, form.channels == 2, scale, part)
-    return mono
+            _unpack(words, unpacked)
+            _average(unpacked, False, scale, part)
+    return mono[: form.length]
 
 
 def _mean(samples: np.ndarray) -> np.ndarray:
@@ -149,6 +152,19 @@ def _unpack(words: np.ndarray, samples: np.ndarray) -> None:
         samples[4 * i + 1] = (second << np.int32(16)) | ((first >> np.int32(16)) & np.int32(0xFF00))
         samples[4 * i + 2] = (third << np.int32(24)) | ((second >> np.int32(8)) & np.int32(0xFFFF00))
         samples[4 * i + 3] = third & np.int32(-256)
+
+
+@njit(**SIMD)
+def _average_24(words: np.ndarray, scale: np.float32, mono: np.ndarray) -> None:
+    """Two channels' samples of 24 bits, a, b, c and d in every three words (3 n,) -> ``mono`` (2 n,), ``scale`` times
+    a + b and c + d."""
+    for i in range(len(mono) // 2):
+        first, second, third = words[3 * i], words[3 * i + 1], words[3 * i + 2]
+        b = np.int32(np.int32(second << np.int32(16)) | np.int32(np.int32(first >> np.int32(16)) & np.int32(0xFF00)))
+        c = np.int32(np.int32(third << np.int32(24)) | np.int32(np.int32(second >> np.int32(8)) & np.int32(0xFFFF00)))
+        a, d = np.int32(first << np.int32(8)), np.int32(third & np.int32(-256))
+        mono[2 * i] = (np.float32(a) + np.float32(b)) * scale
+        mono[2 * i + 1] = (np.float32(c) + np.float32(d)) * scale
 
 
 @njit(**SIMD)

@@ -41,7 +41,7 @@ def log_mel(waveform: Tensor | np.ndarray, features: Features) -> Tensor:
     peak = largest_magnitude(samples)
     if peak >= np.finfo(np.float32).tiny:
         hann = hann / peak  # of the same effect on each frame as samples / peak, but shorter
-    count = 1 + max(len(samples) - features.window % 2, 0) // features.hop  # an odd window has no middle
+    count = 1 + len(samples) // features.hop
     mel = torch.empty(features.mel_bands, count)
     frames = torch.empty(min(_FRAMES, count), features.window)
     for first in range(0, count, _FRAMES):

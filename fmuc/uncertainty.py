@@ -11,10 +11,11 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fmuc import frozen
 from fmuc.model import CNN420, Activation
 
 # Input values of a forward call: on a CPU what its caches hold, on a GPU what keeps it busy
-PART = {"cpu": 2**18, "cuda": 2**23}
+PART = {"cpu": 2**19, "cuda": 2**23}
 
 
 class PassStatistics(NamedTuple):
@@ -75,17 +76,30 @@ def weak_logits(net: nn.Module, x: Tensor, passes: int, batch_norm: str = "runni
     several passes at a time where they are small, so that memory does not grow with N; what comes before the first
     dropout is computed once.
     """
-    stem, rest = (net.stem, net.after_stem) if isinstance(net, CNN420) else (nn.Identity(), net)
     fitting = max(1, PART["cpu" if x.device.type == "cpu" else "cuda"] // x[0].numel())
     size = len(x) if batch_norm == "batch" else fitting  # patches of a forward call
     with prediction_mode(net, dropout=passes > 0, batch_norm=batch_norm):
+        stem, rest = _stem_and_rest(net, x, batch_norm)
         parts = []
         for part in x.split(size):
-            shared, together = stem(part), max(1, size // len(part))
-            groups = [min(together, passes - start) for start in range(0, passes, together)] or [1]
-            logits = [rest(torch.cat([shared] * n)).float().unflatten(0, (n, len(part))) for n in groups]
-            parts.append(torch.cat(logits))  # (N, part, C)
-        return torch.cat(parts, dim=1)
+            shared, groups = stem(part), _groups(max(1, passes), max(1, size // len(part)))
+            parts.append(torch.cat([rest(shared, n).float().unflatten(0, (n, len(part))) for n in groups]))
+        return torch.cat(parts, dim=1)  # of (N, part, C)
+
+
+def _stem_and_rest(net: nn.Module, x: Tensor, batch_norm: str) -> tuple[nn.Module, Callable[[Tensor, int], Tensor]]:
+    """What is the same in all passes, and a function of its output (B, ...) and a number of passes: (N B, C)."""
+    if not isinstance(net, CNN420):
+        return nn.Identity(), lambda x, passes: net(torch.cat([x] * passes))
+    if frozen.usable(net, x, batch_norm):
+        return net.stem, frozen.FrozenNet(net)
+    return net.stem, lambda x, passes: net.after_stem(torch.cat([x] * passes))
+
+
+def _groups(passes: int, most: int) -> list[int]:
+    """``passes`` in as few groups of at most ``most`` as there can be, of about the same size."""
+    number = -(-passes // most)
+    return [passes // number + (i < passes % number) for i in range(number)]
 
 
 def pass_statistics(logits: Tensor, temperature: float) -> PassStatistics:

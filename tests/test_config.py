@@ -28,6 +28,7 @@ def run(**change: Any) -> Run:
 @pytest.mark.parametrize(("make", "change", "named"), [
     (features, {"sample_rate": 0}, "features.sample_rate"),
     (features, {"window": -1}, "features.window"),
+    (features, {"window": 301}, "features.window must be even, not 301"),
     (features, {"hop": 2.5}, "features.hop"),
     (features, {"hop": 3000}, "features.hop"),
     (features, {"mel_bands": 0}, "features.mel_bands"),
@@ -133,7 +134,7 @@ def changed(content: dict, path: tuple) -> dict:
     for parent in parents:
         part = part[parent]
     choices = {"rule": "confidence", "batch_norm": "batch", "score": "max_of_difference", "precision": "float32",
-               "labels": "part", "blocks": [1, 3, 2, 2], "widths": [16, 32, 64, 96], "stem": [5, 2]}
+               "labels": "part", "blocks": [1, 3, 2, 2], "widths": [16, 32, 64, 96], "stem": [5, 2], "window": 514}
     value = part[key]
     if key in choices:
         part[key] = choices[key]

@@ -1,0 +1,82 @@
+"""CNN420 for passes without gradient on the CPU: what its modules compute, with little but arithmetic in between.
+
+A pass of MC-Dropout walks through the same modules with the same weights again and again, part by part of the batch.
+Weights are rounded and BatchNorm's coefficients worked out once; the sum at the end of a block is taken on the way
+through the activation that follows.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fmuc.convolution import Convolution, as_matrix, by_columns, columns, positions
+from fmuc.kernels import Frozen
+from fmuc.model import CNN420, Block
+
+POSITIONS = 4  # of an output map, at most, for a product of columns: without a gradient that pays for 2 x 2 alone
+
+
+def usable(net: CNN420, x: Tensor, batch_norm: str) -> bool:
+    """Whether :class:`FrozenNet` may stand for ``net.after_stem``, the net being in evaluation mode.
+
+    Not where somebody watches a module with hooks, or has replaced the method (``fmuc.compiling``).
+    """
+    changed = "after_stem" in vars(net) or any(m._forward_hooks or m._forward_pre_hooks for m in net.blocks.modules())
+    plain = net.stem.weight.dtype == torch.float32 and _computing_type(net.stem) in (torch.float32, torch.bfloat16)
+    return x.device.type == "cpu" and batch_norm == "running" and plain and not changed
+
+
+def _computing_type(convolution: nn.Conv2d) -> torch.dtype:
+    """The type that a convolution computes in, autocast considered."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else convolution.weight.dtype
+
+
+class FrozenNet:
+    """What ``net.after_stem`` computes, with weights, statistics and modes as they are now."""
+
+    def __init__(self, net: CNN420) -> None:
+        self.net, self.blocks = net, [_FrozenBlock(block) for block in net.blocks]
+
+    def __call__(self, x: Tensor, passes: int) -> Tensor:
+        """Output of the stem (B, widths[0], F', T') -> logits of ``passes`` passes, one after the other: (N B, C)."""
+        if x.numel() % 2:  # two neighbours share random bits: copies would begin in between
+            x, passes = x.repeat(passes, 1, 1, 1), 1
+        branch = None
+        for block in self.blocks:
+            x, branch = block(x, branch, passes)
+        if len(x) < len(branch):  # of a net of one block
+            x = x.repeat(passes, 1, 1, 1).contiguous(memory_format=torch.channels_last)
+        return self.net.classify(x + branch)
+
+
+class _FrozenBlock:
+    def __init__(self, block: Block) -> None:
+        (first, one), (second, two) = block.units
+        self.first, self.second = Frozen(first.norm, first.dropout), Frozen(second.norm, second.dropout)
+        self.one, self.two = _FrozenConvolution(one), _FrozenConvolution(two)
+        plain = block.shortcut
+        self.shortcut = _FrozenConvolution(plain) if isinstance(plain, Convolution) else plain
+
+    def __call__(self, x: Tensor, branch: Tensor | None, passes: int) -> tuple[Tensor, Tensor]:
+        """The two terms of the block's output, of the two terms of its input; the stem has one, and no pass yet.
+
+        Behind the stem, whose output all passes share, the first term may stand for all its copies.
+        """
+        x, h = (x, self.first(x, passes)) if branch is None else self.first.of_sum(x, branch)
+        return self.shortcut(x), self.two(self.second(self.one(h)))
+
+
+class _FrozenConvolution:
+    """A convolution with its weight in the type that it computes in."""
+
+    def __init__(self, convolution: Convolution) -> None:
+        self.weight = convolution.weight.detach().to(_computing_type(convolution))
+        self.matrix = as_matrix(self.weight)
+        self.kernel, self.stride = convolution.kernel_size[0], convolution.stride[0]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if x.dtype == torch.bfloat16 and positions(x, self.kernel, self.stride) <= POSITIONS:
+            return by_columns(x, columns(x, self.kernel, self.stride), self.matrix, self.kernel, self.stride)
+        return functional.conv2d(x, self.weight, stride=self.stride, padding=self.kernel // 2)
