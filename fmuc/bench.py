@@ -2,7 +2,8 @@
 
 Each job has a process of its own with a fixed number of threads. Its environment, glibc's allocator settings of
 ``fmuc.schedule`` included, is the same for the textbook and for ours. Within the process they take turns, so that
-whatever else the machine does meets both; seconds are medians after calls that are not counted.
+whatever else the machine does meets both; seconds are medians over the rounds, ratios medians of the rounds' own, after
+calls that are not counted.
 """
 
 from __future__ import annotations

@@ -8,12 +8,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import median
 from threading import Barrier
 from typing import NamedTuple
 
@@ -58,13 +57,19 @@ class Row(NamedTuple):
         return "–" if np.isnan(self.target) else f"{'≤' if self.at_most else '≥'} {self.target:g}"
 
 
-def faster(job: str, seconds: Sequence[float], target: float, note: str = "") -> Row:
-    """The row of a job from the seconds of the textbook and of ours."""
-    return Row(job, seconds[0], seconds[1], "s", seconds[0] / seconds[1], target, note=note)
+def faster(job: str, seconds: Sequence[float] | np.ndarray, target: float, note: str = "") -> Row:
+    """The row of a job from the seconds of the textbook and of ours, in one round or in several (rounds, 2).
+
+    The ratio is the median of the rounds' own ratios: what else the machine does meets both sides of a round.
+    """
+    rounds = np.atleast_2d(seconds)
+    reference, ours = np.median(rounds, axis=0)
+    ratio = float(np.median(rounds[:, 0] / rounds[:, 1]))
+    return Row(job, float(reference), float(ours), "s", ratio, target, note=note)
 
 
-def take_turns(functions: Sequence[Callable[[], object]], repeats: int, shortest: float = 0.2) -> list[float]:
-    """Median seconds of a call of each function, one after the other in each of ``repeats`` rounds.
+def take_turns(functions: Sequence[Callable[[], object]], repeats: int, shortest: float = 0.2) -> np.ndarray:
+    """Seconds of a call of each function, one after the other in each of ``repeats`` rounds: (rounds, functions).
 
     The first call of each is not counted; calls that take less than ``shortest`` seconds are timed several at once.
     """
@@ -72,8 +77,8 @@ def take_turns(functions: Sequence[Callable[[], object]], repeats: int, shortest
     for function in functions:
         function()
         calls.append(max(1, round(shortest / max(_seconds(function, 1), 1e-6))))
-    rounds = [[_seconds(function, n) for function, n in zip(functions, calls, strict=True)] for _ in range(repeats)]
-    return [median(times) for times in zip(*rounds, strict=True)]
+    return np.array([[_seconds(function, n) for function, n in zip(functions, calls, strict=True)]
+                     for _ in range(repeats)])
 
 
 def _seconds(function: Callable[[], object], calls: int) -> float:
@@ -152,15 +157,15 @@ def _affordable(run: Run, cache: features.FeatureCache, quick: bool) -> tuple[Ru
     return run, f"an eighth of the batch: {batch}" if eight else batch
 
 
-def _steps(profile: str, dataset: str, variant: str, quick: bool) -> tuple[list[float], str]:
-    """Seconds of a step of the textbook's, of ours and of our FM step."""
+def _steps(profile: str, dataset: str, variant: str, quick: bool) -> tuple[np.ndarray, str]:
+    """Seconds of a step of the textbook's, of ours and, if that is another, of our FM step: (rounds, 2 or 3)."""
     run = experiments.make_run(profile, dataset, variant)
     cache = _random_cache(run.features, 1024)
     run, note = _affordable(run, cache, quick)
     functions = [textbook_step(run, cache), our_step(run, cache)]
     if variant != "FM":
         functions.append(our_step(replace(run, selection=experiments.FM), cache))
-    return take_turns(functions, 3 if quick else 5), f"{note}; ours in {train.precision(run, CPU)}"
+    return take_turns(functions, 3 if quick else 7), f"{note}; ours in {train.precision(run, CPU)}"
 
 
 def fm_step(quick: bool) -> list[Row]:
@@ -172,9 +177,10 @@ def fm_step(quick: bool) -> list[Row]:
 
 def fmuc_step(quick: bool) -> list[Row]:
     """FMUC at the paper's scale, and what uncertainty costs."""
-    (reference, ours, fm), note = _steps("paper", "nsynth", "FMUC", quick)
-    return [faster("FMUC step, paper", (reference, ours), 3, note),
-            Row("FMUC step against our FM step, paper", fm, ours, "s", ours / fm, 1.7, True, note)]
+    seconds, note = _steps("paper", "nsynth", "FMUC", quick)
+    against = faster("FMUC step against our FM step, paper", seconds[:, [2, 1]], 1.7, note)
+    return [faster("FMUC step, paper", seconds[:, :2], 3, note),
+            against._replace(ratio=float(np.median(seconds[:, 1] / seconds[:, 2])), at_most=True)]
 
 
 def mini_steps(quick: bool) -> list[Row]:
@@ -182,7 +188,7 @@ def mini_steps(quick: bool) -> list[Row]:
     rows = []
     for variant in ("FM", "FMUC"):
         seconds, note = _steps("mini", "nsynth-gm", variant, quick)
-        rows.append(faster(f"{variant} step, mini", seconds, 3, note))
+        rows.append(faster(f"{variant} step, mini", seconds[:, :2], 3, note))
     return rows
 
 
@@ -257,7 +263,7 @@ def _log_mel_row(job: str, files: Sequence[Path], preset: Features, repeats: int
                         "of torchaudio and librosa with requirements.lock")
     seconds = take_turns([lambda: [textbook.log_mel(file, preset) for file in files],
                           lambda: [ours(file) for file in files]], repeats)
-    return faster(job, [s / len(files) for s in seconds], 6, f"{note}; apart by at most {apart:.1g}")
+    return faster(job, seconds / len(files), 6, f"{note}; apart by at most {apart:.1g}")
 
 
 def log_mel(quick: bool) -> list[Row]:
@@ -275,25 +281,34 @@ def log_mel(quick: bool) -> list[Row]:
 
 def feature_processes(quick: bool) -> list[Row]:
     """Two feature processes against one, once every process is at work."""
-    span = 3.0 if quick else 8.0
+    rounds, span = (1, 2.0) if quick else (5, 4.0)
     with tempfile.TemporaryDirectory() as folder:
         files = write_clips(Path(folder), 64, 4, 16_000, 1, "PCM_16")
-        clips = tuple(Clip(str(i), files[i % 64], "a", str(i), "train") for i in range(150_000))  # more than are read
+        clips = tuple(Clip(str(i), files[i % 64], "a", str(i), "train") for i in range(200_000))  # more than are read
         dataset = Dataset("bench", ("a",), clips)
-        seconds = [_steady_seconds(dataset, workers, span) for workers in (1, 2)]
+        both = [features.chunks(dataset, experiments.NSYNTH, workers) for workers in (1, 2)]
+        for chunks in both:
+            _clips_for(chunks, 2 * span)  # until every process has started
+        seconds = [[_seconds_of_a_thousand(chunks, span) for chunks in both] for _ in range(rounds)]
+        for chunks in both:
+            chunks.close()
     return [faster("log-Mel, two processes against one", seconds, 1.8, "seconds of 1,000 clips of 4 s after start-up")]
 
 
-def _steady_seconds(dataset: Dataset, workers: int, span: float) -> float:
-    """Seconds of 1,000 clips, over ``span`` seconds after 8 in which every process has started."""
-    chunks, begun, clips = features.chunks(dataset, experiments.NSYNTH, workers), time.perf_counter(), 0
-    while time.perf_counter() - begun < 8:
-        next(chunks)
-    begun = time.perf_counter()
-    while (spent := time.perf_counter() - begun) < span:
-        clips += len(next(chunks).counts)
-    chunks.close()
+def _seconds_of_a_thousand(chunks: Iterator[features.Chunk], span: float) -> float:
+    """Seconds of 1,000 clips, over ``span`` seconds after those chunks that were finished during the other's turn."""
+    _clips_for(chunks, span / 4)
+    clips, spent = _clips_for(chunks, span)
     return spent / clips * 1000
+
+
+def _clips_for(chunks: Iterator[features.Chunk], span: float) -> tuple[int, float]:
+    """Clips that were made in ``span`` seconds, and the seconds that they took."""
+    begun, clips, spent = time.perf_counter(), 0, 0.0
+    while spent < span:
+        clips += len(next(chunks).counts)
+        spent = time.perf_counter() - begun
+    return clips, spent
 
 
 def memory_map(quick: bool) -> list[Row]:
@@ -354,13 +369,15 @@ def forget(file: Path) -> None:
 
 def parallel_runs(quick: bool) -> list[Row]:
     """Two single-threaded runs of mini at a time against one after the other."""
-    steps, context = 20 if quick else 100, get_context("spawn")
+    rounds, steps, context = (1, 20, get_context("spawn")) if quick else (5, 60, get_context("spawn"))
     with (ProcessPoolExecutor(2, context, initializer=torch.set_num_threads, initargs=(1,)) as pool,
           context.Manager() as manager):
-        ready = manager.Barrier(2)
-        together = max(pool.map(_many_steps, [steps] * 2, [ready] * 2))
-        alone = pool.submit(_many_steps, steps, None).result()
-    return [faster("two runs at a time against one after the other, mini", (2 * alone, together), 1.8,
+        ready, seconds = manager.Barrier(2), []
+        for _ in range(rounds):
+            together = max(pool.map(_many_steps, [steps] * 2, [ready] * 2))
+            alone = pool.submit(_many_steps, steps, None).result()
+            seconds.append((2 * alone, together))
+    return [faster("two runs at a time against one after the other, mini", seconds, 1.8,
                    f"two runs of {steps} FM steps")]
 
 

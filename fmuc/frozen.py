@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fmuc.activations import FrozenActivation
 from fmuc.convolution import Convolution, as_matrix, by_columns, columns, positions
-from fmuc.kernels import Frozen
 from fmuc.model import CNN420, Block
 
 POSITIONS = 4  # of an output map, at most, for a product of columns: without a gradient that pays for 2 x 2 alone
@@ -54,7 +54,7 @@ class FrozenNet:
 class _FrozenBlock:
     def __init__(self, block: Block) -> None:
         (first, one), (second, two) = block.units
-        self.first, self.second = Frozen(first.norm, first.dropout), Frozen(second.norm, second.dropout)
+        self.first, self.second = (FrozenActivation(a.norm, a.dropout) for a in (first, second))
         self.one, self.two = _FrozenConvolution(one), _FrozenConvolution(two)
         plain = block.shortcut
         self.shortcut = _FrozenConvolution(plain) if isinstance(plain, Convolution) else plain

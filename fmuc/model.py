@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fmuc import kernels
+from fmuc import activations
 from fmuc.config import Network
 from fmuc.convolution import Convolution
 
@@ -15,7 +15,7 @@ PARAMETERS = {11: 419_707, 15: 420_223}  # of the default Network, by number of 
 class Activation(nn.Module):
     """ReLU -> BatchNorm -> dropout: (B, C, H, W) -> (B, C, H, W), channels last.
 
-    On the CPU one pass over memory does the work of the three operators (``fmuc.kernels``).
+    On the CPU one pass over memory does the work of the three operators (``fmuc.activations``).
     """
 
     def __init__(self, channels: int, dropout: float) -> None:
@@ -24,8 +24,8 @@ class Activation(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        if kernels.usable(x, self.norm):
-            return kernels.relu_norm_dropout(x, self.norm, self.dropout)
+        if activations.usable(x, self.norm):
+            return activations.relu_norm_dropout(x, self.norm, self.dropout)
         return self.dropout(self.norm(functional.relu(x)))
 
 

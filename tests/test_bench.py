@@ -42,6 +42,12 @@ def test_the_ratio_of_a_faster_job_is_the_textbooks_time_by_ours():
     assert ROWS[0].ratio == 4.0 and (ROWS[0].reference, ROWS[0].ours) == (6.0, 1.5)
 
 
+def test_the_ratio_of_several_rounds_is_the_median_of_their_ratios():
+    """A machine that is three times slower in one round does not matter where both sides met it."""
+    row = faster("step", [[6, 2], [18, 6], [5, 1]], 3)
+    assert (row.reference, row.ours, row.ratio, row.met) == (6, 2, 3, "yes")
+
+
 def test_a_table_has_a_line_a_row_with_its_target_in_words():
     frame = table(ROWS)
     assert list(frame["target"]) == ["≥ 4", "≥ 5", "≤ 1.05", "≤ 2", "–"]
@@ -71,16 +77,16 @@ class Clock:
         return work
 
 
-def test_functions_take_turns_and_the_median_leaves_out_the_first_calls(monkeypatch):
+def test_functions_take_turns_and_the_first_calls_are_left_out(monkeypatch):
     clock = Clock(monkeypatch)
     slow, fast = clock.job("slow", [90, 1, 7, 5, 6]), clock.job("fast", [80, 1, 2, 1, 9])
-    assert take_turns([slow, fast], 3) == [6, 2]
+    assert take_turns([slow, fast], 3).tolist() == [[7, 2], [5, 1], [6, 9]]
     assert clock.order == ["slow"] * 2 + ["fast"] * 2 + ["slow", "fast"] * 3
 
 
 def test_short_calls_are_timed_several_at_once(monkeypatch):
     clock = Clock(monkeypatch)
-    assert take_turns([clock.job("short", [0.05] * 100)], 2, shortest=0.2) == [pytest.approx(0.05)]
+    np.testing.assert_allclose(take_turns([clock.job("short", [0.05] * 100)], 2, shortest=0.2), [[0.05], [0.05]])
     assert len(clock.order) == 2 + 2 * 4
 
 
@@ -192,7 +198,7 @@ def test_a_job_is_measured_in_a_process_of_its_own():
     frame = run(["strong-view"], quick=True, progress=False)
     (row,) = frame.to_dict("records")
     assert row["job"] == "strong view" and row["target"] == "≥ 5" and row["note"] == "28 patches"
-    assert row["ratio"] == pytest.approx(row["reference"] / row["ours"]) and row["met"] in ("yes", "no")
+    assert min(row["reference"], row["ours"], row["ratio"]) > 0 and row["met"] == ("yes" if row["ratio"] >= 5 else "no")
 
 
 def test_an_unknown_job_is_an_error():

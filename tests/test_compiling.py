@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fmuc import compiling, kernels, uncertainty
+from fmuc import activations, compiling, uncertainty
 from fmuc.config import Network, Run
 from fmuc.experiments import FMUC, NSYNTH_SMALL
 from fmuc.model import CNN420
@@ -20,7 +20,7 @@ RUN = Run("nsynth", "FMUC", 0, NSYNTH_SMALL, labelled_share=0.5, selection=FMUC)
 @pytest.fixture
 def net(monkeypatch) -> CNN420:
     """As on a GPU: without the kernels of the CPU, which a compiler cannot look into."""
-    monkeypatch.setattr(kernels, "usable", lambda *_: False)
+    monkeypatch.setattr(activations, "usable", lambda *_: False)
     torch.manual_seed(0)
     return CNN420(3, Network(widths=(4, 8), blocks=(1, 1), stem=(3, 2)))
 

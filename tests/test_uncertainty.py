@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fmuc import kernels, uncertainty
+from fmuc import activations, uncertainty
 from fmuc.config import Network, Selection
 from fmuc.model import CNN420
 from fmuc.selection import pseudo_label
@@ -245,7 +245,7 @@ def test_passes_that_agree_are_aleatoric_alone_and_more_so_at_a_higher_temperatu
 @pytest.mark.parametrize("passes", [0, 3])
 def test_variances_are_those_of_what_the_norms_get(net, x, passes, monkeypatch):
     seen = []
-    monkeypatch.setattr(kernels, "usable", lambda *_: False)  # so that every BatchNorm is called as a module
+    monkeypatch.setattr(activations, "usable", lambda *_: False)  # so that every BatchNorm is called as a module
     names = [name for name, m in net.named_modules() if isinstance(m, nn.BatchNorm2d)]
     for name in names:
         net.get_submodule(name).register_forward_pre_hook(lambda _, args, name=name: seen.append((name, args[0])))

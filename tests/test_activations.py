@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fmuc import kernels, random_bits
-from fmuc.kernels import relu_norm_dropout, usable
+from fmuc import activations, kernels, random_bits
+from fmuc.activations import relu_norm_dropout, usable
 
 SHAPES = [(5, 4, 6, 3), (7, 5, 3, 3), (33, 3, 1, 1), (2, 1, 9, 7), (9, 130, 2, 2), (3, 1030, 2, 1), (64, 8, 32, 17)]
 P = 0.3
@@ -87,7 +87,7 @@ def test_sums_over_many_tiles_are_exact_to_float32():
 def test_rounding_to_bfloat16_is_pytorchs():
     values = torch.cat([torch.randn(4096) * 10.0 ** torch.randint(-30, 30, (4096,)), torch.tensor([0.0, torch.inf])])
     values = values.abs().view(-1, 2, 1, 1)
-    flat, rounded = kernels._flat(values), np.zeros(values.numel(), np.uint16)
+    flat, rounded = activations._flat(values), np.zeros(values.numel(), np.uint16)
 
     @kernels.njit
     def store(x, y):
@@ -95,7 +95,7 @@ def test_rounding_to_bfloat16_is_pytorchs():
             kernels._store(y, k, x[k])
 
     store(flat, rounded)
-    assert np.array_equal(rounded, kernels._flat(values.bfloat16()))
+    assert np.array_equal(rounded, activations._flat(values.bfloat16()))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -157,7 +157,7 @@ def test_two_calls_differ_and_a_seed_repeats_them():
 
 
 def test_without_dropout_no_random_number_is_drawn(monkeypatch):
-    monkeypatch.setattr(kernels, "draw_seed", None)
+    monkeypatch.setattr(activations, "draw_seed", None)
     norm = nn.BatchNorm2d(3)
     relu_norm_dropout(random((4, 3, 8, 8)), norm, nn.Dropout(0.5).eval())
     relu_norm_dropout(random((4, 3, 8, 8)), norm, nn.Dropout(0.0))
