@@ -27,12 +27,10 @@ from tqdm import tqdm
 
 from fmuc import figure_files, paths, schedule
 from fmuc.bench_jobs import (
-    Row,
     feature_processes,
     figures,
     fm_step,
     fmuc_step,
-    last_line,
     log_mel,
     memory,
     memory_map,
@@ -41,6 +39,7 @@ from fmuc.bench_jobs import (
     parallel_runs,
     strong_view,
 )
+from fmuc.bench_timing import Row, last_line
 from fmuc.errors import FmucError
 
 

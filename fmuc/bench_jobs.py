@@ -9,12 +9,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from threading import Barrier
-from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -22,6 +19,17 @@ import torch
 
 from fmuc import calibration, experiments, features, footprint, forecast, paths, runs, schedule, textbook, train
 from fmuc.augment import augment
+from fmuc.bench_timing import (
+    Row,
+    ceiling,
+    faster,
+    in_a_process,
+    last_line,
+    peak_bytes,
+    seconds_of_a_call,
+    take_turns,
+    two_at_a_time,
+)
 from fmuc.config import Features, Run
 from fmuc.datasets import Clip, Dataset, read_audio
 from fmuc.errors import FmucError
@@ -31,61 +39,6 @@ CPU = torch.device("cpu")
 LONGEST = {False: 30.0, True: 2.0}  # seconds that one step of the textbook's may take, by ``quick``
 TOLERANCE = 1e-4  # of log-Mel values against librosa's
 CLASSES = 11
-
-
-class Row(NamedTuple):
-    """One line of the table. ``ratio`` is compared with ``target``: at least, or ``at_most``; NaN: no target."""
-
-    job: str
-    reference: float
-    ours: float
-    unit: str
-    ratio: float
-    target: float = float("nan")
-    at_most: bool = False
-    note: str = ""
-    failed: bool = False
-
-    @property
-    def met(self) -> str:
-        if np.isnan(self.target):
-            return "failed" if self.failed else "–"
-        return "yes" if (self.ratio <= self.target if self.at_most else self.ratio >= self.target) else "no"
-
-    @property
-    def aim(self) -> str:
-        return "–" if np.isnan(self.target) else f"{'≤' if self.at_most else '≥'} {self.target:g}"
-
-
-def faster(job: str, seconds: Sequence[float] | np.ndarray, target: float, note: str = "") -> Row:
-    """The row of a job from the seconds of the textbook and of ours, in one round or in several (rounds, 2).
-
-    The ratio is the median of the rounds' own ratios: what else the machine does meets both sides of a round.
-    """
-    rounds = np.atleast_2d(seconds)
-    reference, ours = np.median(rounds, axis=0)
-    ratio = float(np.median(rounds[:, 0] / rounds[:, 1]))
-    return Row(job, float(reference), float(ours), "s", ratio, target, note=note)
-
-
-def take_turns(functions: Sequence[Callable[[], object]], repeats: int, shortest: float = 0.2) -> np.ndarray:
-    """Seconds of a call of each function, one after the other in each of ``repeats`` rounds: (rounds, functions).
-
-    The first call of each is not counted; calls that take less than ``shortest`` seconds are timed several at once.
-    """
-    calls = []
-    for function in functions:
-        function()
-        calls.append(max(1, round(shortest / max(_seconds(function, 1), 1e-6))))
-    return np.array([[_seconds(function, n) for function, n in zip(functions, calls, strict=True)]
-                     for _ in range(repeats)])
-
-
-def _seconds(function: Callable[[], object], calls: int) -> float:
-    started = time.perf_counter()
-    for _ in range(calls):
-        function()
-    return (time.perf_counter() - started) / calls
 
 
 # Training steps
@@ -151,7 +104,7 @@ def _affordable(run: Run, cache: features.FeatureCache, quick: bool) -> tuple[Ru
     eighth = _smaller(run, 8)
     probe = textbook_step(eighth, cache)
     probe()
-    eight = 8 * _seconds(probe, 1) > LONGEST[quick]
+    eight = 8 * seconds_of_a_call(probe, 1) > LONGEST[quick]
     run = eighth if eight else run
     batch = f"{run.training.labelled_batch} + {run.training.unlabelled_batch} patches"
     return run, f"an eighth of the batch: {batch}" if eight else batch
@@ -206,17 +159,6 @@ def strong_view(quick: bool) -> list[Row]:
 # Memory
 
 
-def peak_bytes() -> int:
-    """Largest resident memory of this process so far."""
-    status = Path("/proc/self/status")
-    if status.exists():  # ru_maxrss would count the parent's memory at the start of this process
-        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
 def _peak_of_a_step(make: Callable[[Run, features.FeatureCache], Callable], passes: int, shrink: int) -> int:
     run = _smaller(experiments.make_run("paper", "nsynth", "FMUC"), shrink)
     run = replace(run, selection=replace(run.selection, passes=passes))
@@ -232,12 +174,6 @@ def memory(quick: bool) -> list[Row]:
         growth.append(many / few)
     note = f"ours {many / 2**20:.0f} MB at N = 50; the textbook's, and ours if quick, at an eighth of the batch"
     return [Row("peak memory of the FMUC step, N = 50 to N = 5", *growth, "times", growth[1], 1.05, True, note)]
-
-
-def in_a_process(function: Callable, *arguments: object) -> object:
-    """The result of a function in a fresh process with this one's environment."""
-    with ProcessPoolExecutor(1, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        return pool.submit(function, *arguments).result()
 
 
 # Features and patches
@@ -292,7 +228,8 @@ def feature_processes(quick: bool) -> list[Row]:
         seconds = [[_seconds_of_a_thousand(chunks, span) for chunks in both] for _ in range(rounds)]
         for chunks in both:
             chunks.close()
-    return [faster("log-Mel, two processes against one", seconds, 1.8, "seconds of 1,000 clips of 4 s after start-up")]
+    return [faster("log-Mel, two processes against one", seconds, 1.8,
+                   f"seconds of 1,000 clips of 4 s after start-up; {ceiling(rounds)}")]
 
 
 def _seconds_of_a_thousand(chunks: Iterator[features.Chunk], span: float) -> float:
@@ -369,16 +306,10 @@ def forget(file: Path) -> None:
 
 def parallel_runs(quick: bool) -> list[Row]:
     """Two single-threaded runs of mini at a time against one after the other."""
-    rounds, steps, context = (1, 20, get_context("spawn")) if quick else (5, 60, get_context("spawn"))
-    with (ProcessPoolExecutor(2, context, initializer=torch.set_num_threads, initargs=(1,)) as pool,
-          context.Manager() as manager):
-        ready, seconds = manager.Barrier(2), []
-        for _ in range(rounds):
-            together = max(pool.map(_many_steps, [steps] * 2, [ready] * 2))
-            alone = pool.submit(_many_steps, steps, None).result()
-            seconds.append((2 * alone, together))
+    rounds, steps = (1, 20) if quick else (5, 60)
+    seconds = two_at_a_time(_many_steps, steps, rounds)
     return [faster("two runs at a time against one after the other, mini", seconds, 1.8,
-                   f"two runs of {steps} FM steps")]
+                   f"two runs of {steps} FM steps; {ceiling(rounds)}")]
 
 
 def _many_steps(steps: int, ready: Barrier | None) -> float:
@@ -389,7 +320,7 @@ def _many_steps(steps: int, ready: Barrier | None) -> float:
         step()
     if ready is not None:
         ready.wait()
-    return steps * _seconds(step, steps)
+    return steps * seconds_of_a_call(step, steps)
 
 
 def mini_profile(quick: bool) -> list[Row]:
@@ -420,10 +351,5 @@ def figures(quick: bool) -> list[Row]:
         if done.returncode:
             raise FmucError(f"make figures failed: {last_line(done.stderr)}")
 
-    seconds = _seconds(execute, 1)
+    seconds = seconds_of_a_call(execute, 1)
     return [Row("make figures", float("nan"), seconds, "s", seconds, 60, True, f"{os.cpu_count()} cores")]
-
-
-def last_line(text: str) -> str:
-    """What a process said last."""
-    return (text.strip().splitlines() or ["no message"])[-1]

@@ -32,8 +32,10 @@ class Convolution(nn.Conv2d):
 
 def _in_bfloat16(x: Tensor) -> bool:
     """Whether a convolution of ``x`` happens on the CPU and in bfloat16."""
+    if x.device.type != "cpu":
+        return False
     autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-    return x.device.type == "cpu" and (autocast or x.dtype == torch.bfloat16)
+    return autocast or x.dtype == torch.bfloat16
 
 
 def _extent(length: int, kernel: int, stride: int) -> int:

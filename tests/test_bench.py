@@ -15,7 +15,7 @@ import torch
 
 from fmuc import bench, bench_jobs, experiments, paths, train
 from fmuc.bench import JOBS, Job, ratio_bars, readable, run, table, write
-from fmuc.bench_jobs import Row, faster, take_turns
+from fmuc.bench_timing import Row, faster, peak_bytes, take_turns, two_at_a_time
 from fmuc.config import Features, Run
 from fmuc.errors import FmucError
 
@@ -171,9 +171,9 @@ def test_log_mel_far_from_librosas_is_an_error(tmp_path, monkeypatch):
 
 
 def test_the_peak_of_memory_includes_what_was_freed():
-    before = bench_jobs.peak_bytes()
+    before = peak_bytes()
     np.ones(before // 8 + 2**24)
-    assert bench_jobs.peak_bytes() >= before + 2**26
+    assert peak_bytes() >= before + 2**26
 
 
 def test_a_forgotten_file_keeps_its_content(tmp_path):
@@ -183,6 +183,15 @@ def test_a_forgotten_file_keeps_its_content(tmp_path):
 
 
 # Processes
+
+
+def test_two_at_a_time_is_once_in_each_process_and_twice_in_one():
+    rounds = two_at_a_time(_size_and_whether_alone, 7, 2)
+    assert rounds == [(14, 1007)] * 2
+
+
+def _size_and_whether_alone(size, ready):
+    return size if ready is None else size + 1000 * (ready.wait() >= 0)
 
 
 def test_every_job_has_the_same_environment_for_both_sides(monkeypatch):
