@@ -124,8 +124,8 @@ NETWORKS = st.builds(lambda stages, *others: Network(*zip(*stages, strict=True),
                      st.tuples(st.integers(1, 9), st.integers(1, 4)), st.booleans(), st.floats(0, 0.99))
 RUNS = st.builds(
     Run, st.sampled_from(["nsynth", "my-birds", "tut2017"]), st.sampled_from(["FM", "FMUC w. temp. 4", ""]),
-    st.integers(0, 2**32 - 1), st.builds(Features, *(st.integers(1, 2**15) for _ in range(2)), st.integers(1, 4),
-                                         *(st.integers(1, 200) for _ in range(2))),
+    st.integers(0, 2**32 - 1), st.builds(Features, st.integers(1, 2**15), st.integers(1, 2**14).map(lambda n: 2 * n),
+                                         st.integers(1, 4), *(st.integers(1, 200) for _ in range(2))),
     st.floats(0.001, 1), SELECTIONS | st.none(), st.just("part"), st.builds(Augmentation, VIEWS, VIEWS), NETWORKS,
     st.builds(Training, *(st.integers(1, 500) for _ in range(2)), st.floats(1e-6, 1.0),
               *(st.integers(1, 500) for _ in range(3)), st.integers(0, 500), st.integers(1, 50)))
