@@ -131,9 +131,10 @@ def fm_step(quick: bool) -> list[Row]:
 def fmuc_step(quick: bool) -> list[Row]:
     """FMUC at the paper's scale, and what uncertainty costs."""
     seconds, note = _steps("paper", "nsynth", "FMUC", quick)
-    against = faster("FMUC step against our FM step, paper", seconds[:, [2, 1]], 1.7, note)
+    _, ours, fm = np.median(seconds, axis=0).tolist()
+    ratio = float(np.median(seconds[:, 1] / seconds[:, 2]))
     return [faster("FMUC step, paper", seconds[:, :2], 3, note),
-            against._replace(ratio=float(np.median(seconds[:, 1] / seconds[:, 2])), at_most=True)]
+            Row("FMUC step against our FM step, paper", fm, ours, "s", ratio, 1.7, True, note)]
 
 
 def mini_steps(quick: bool) -> list[Row]:

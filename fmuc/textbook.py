@@ -81,7 +81,7 @@ def build(run: Run, classes: int) -> tuple[nn.Module, torch.optim.Optimizer]:
 
 
 def network(classes: int, config: Network) -> nn.Module:
-    """CNN420 of PyTorch's own operators; it takes the weights of ours."""
+    """CNN420 of PyTorch's own operators, which a ``Convolution`` is in float32; it takes the weights of ours."""
     net = CNN420(classes, config)
     for block in net.blocks:
         for unit in block.units:
