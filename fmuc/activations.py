@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from fmuc.kernels import activate, add_and_activate, gradient, gradient_sums, moments
+from fmuc.kernels import activate, add_and_activate, factors, gradients, learn_and_activate
 from fmuc.random_bits import draw_seed
 
 NO_SEED = np.zeros(2, np.uint32)  # of a call that drops nothing
@@ -19,18 +19,22 @@ NO_SEED = np.zeros(2, np.uint32)  # of a call that drops nothing
 
 def _flat(x: Tensor) -> np.ndarray:
     """(B, C, H, W) -> its values in the order channels last, (B H W C,); bfloat16 as its bits."""
-    flat = x.detach().permute(0, 2, 3, 1).contiguous().view(-1)
-    return (flat.view(torch.uint16) if flat.dtype == torch.bfloat16 else flat).numpy()
-
-
-def _double(x: Tensor) -> np.ndarray:
-    return x.detach().numpy().astype(np.float64)
+    x = x.detach().permute(0, 2, 3, 1).contiguous()
+    return (x.view(torch.uint16) if x.dtype == torch.bfloat16 else x).numpy().reshape(-1)
 
 
 def _empty(x: Tensor, times: int = 1) -> Tensor:
     """Uninitialised, of the shape of ``x`` or of ``times`` as many examples, channels last."""
     batch, channels, height, width = x.shape
     return torch.empty(times * batch, height, width, channels, dtype=x.dtype).permute(0, 3, 1, 2)
+
+
+def _affine(norm: nn.BatchNorm2d) -> tuple[np.ndarray, np.ndarray]:
+    return norm.weight.detach().numpy(), norm.bias.detach().numpy()
+
+
+def _running(norm: nn.BatchNorm2d) -> tuple[np.ndarray, np.ndarray]:
+    return norm.running_mean.numpy(), norm.running_var.numpy()
 
 
 def usable(x: Tensor, norm: nn.BatchNorm2d) -> bool:
@@ -43,58 +47,30 @@ def usable(x: Tensor, norm: nn.BatchNorm2d) -> bool:
 class _ReluNormDropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d, dropped: int) -> Tensor:
-        flat, y = _flat(x), _empty(x)
-        count = x.numel() // x.shape[1]  # of values per channel
+        y, mask = _empty(x), (dropped, draw_seed() if dropped else NO_SEED)
+        affine, running = _affine(norm), _running(norm)
         if norm.training:
-            mean, squares = moments(flat, x.shape[1]) / count
-            with np.errstate(invalid="ignore"):  # inf - inf; the loss will tell
-                variance = np.maximum(squares - mean**2, 0.0)
-            _update(norm, mean, variance * count / (count - 1))
+            norm.num_batches_tracked.add_(1)
+            ctx.statistics = learn_and_activate(_flat(x), _flat(y), *affine, *running, norm.momentum, norm.eps, *mask)
         else:
-            mean, variance = _double(norm.running_mean), _double(norm.running_var)
-        seed = draw_seed() if dropped else NO_SEED
-        activate(flat, _flat(y), *_coefficients(norm, mean, variance, dropped), dropped, seed)
+            activate(_flat(x), _flat(y), *factors(*affine, *running, norm.eps, dropped), *mask)
         ctx.save_for_backward(x, weight)
-        ctx.moments, ctx.eps, ctx.mask = (mean, variance), norm.eps, (dropped, seed)
+        ctx.eps, ctx.mask = norm.eps, mask
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple:
-        """BatchNorm's gradient (Ioffe and Szegedy 2015, §3), through the ReLU before and the dropout after it."""
         x, weight = ctx.saved_tensors
-        (mean, variance), (dropped, seed) = ctx.moments, ctx.mask
-        flat, g, out = _flat(x), _flat(grad), _empty(x)
-        count, survivors = x.numel() // x.shape[1], 65536 / (65536 - dropped)
-        inverse = 1 / np.sqrt(variance + ctx.eps)
-        sums, products = gradient_sums(flat, g, x.shape[1], dropped, seed) * survivors
-        of_weight = (products - mean * sums) * inverse
-        scale = _double(weight) * inverse
-        of_x = -scale * of_weight * inverse / count
-        constant = -scale * sums / count - of_x * mean
-        coefficients = (values.astype("f4") for values in (scale * survivors, of_x, constant))
-        gradient(flat, g, _flat(out), *coefficients, dropped, seed)
-        return out, *(torch.from_numpy(values.astype(np.float32)) for values in (of_weight, sums)), None, None
+        out = _empty(x)
+        of_weight, of_bias = torch.from_numpy(gradients(
+            _flat(x), _flat(grad), _flat(out), weight.detach().numpy(), ctx.statistics, ctx.eps, *ctx.mask))
+        return out, of_weight, of_bias, None, None
 
 
-def _update(norm: nn.BatchNorm2d, mean: np.ndarray, variance: np.ndarray) -> None:
-    """Running statistics of one more batch; ``variance`` is the unbiased one, as in PyTorch."""
-    with torch.no_grad():
-        norm.num_batches_tracked += 1
-        for running, new in ((norm.running_mean, mean), (norm.running_var, variance)):
-            running.lerp_(torch.from_numpy(new.astype(np.float32)), norm.momentum)
-
-
-def _coefficients(norm: nn.BatchNorm2d, mean: np.ndarray, variance: np.ndarray, dropped: int) -> tuple:
-    """What a positive value is multiplied by and what is added, dropout's factor included: two times (C,) float32."""
-    scale, survivors = _double(norm.weight) / np.sqrt(variance + norm.eps), 65536 / (65536 - dropped)
-    shift = _double(norm.bias) - mean * scale
-    return (scale * survivors).astype(np.float32), (shift * survivors).astype(np.float32)
-
-
-def _dropped(dropout: nn.Dropout) -> int:
+def _quantised(probability: float) -> int:
     """How many of 65,536 random values drop an element."""
-    return min(round(dropout.p * 65536), 65535) if dropout.training else 0
+    return min(round(probability * 65536), 65535)
 
 
 def relu_norm_dropout(x: Tensor, norm: nn.BatchNorm2d, dropout: nn.Dropout) -> Tensor:
@@ -102,31 +78,32 @@ def relu_norm_dropout(x: Tensor, norm: nn.BatchNorm2d, dropout: nn.Dropout) -> T
 
     Updates the running statistics as ``norm`` would. Draws its mask from torch's global generator.
     """
-    return _ReluNormDropout.apply(x, norm.weight, norm.bias, norm, _dropped(dropout))
+    dropped = _quantised(dropout.p) if dropout.training else 0
+    return _ReluNormDropout.apply(x, norm.weight, norm.bias, norm, dropped)
 
 
 class FrozenActivation:
-    """dropout(norm(relu(x))) without gradient, for modules that stay as they are now, ``norm`` in evaluation mode.
+    """dropout(norm(relu(x))) without gradient, of modules as they are now: ``norm`` as in evaluation mode.
 
-    Of the same bits as :func:`relu_norm_dropout` after the same draws, without what each of its calls works out anew.
+    ``probability``: of dropout, 0 for none. Of the same bits as :func:`relu_norm_dropout` after the same draws, without
+    what each of its calls works out anew.
     """
 
-    def __init__(self, norm: nn.BatchNorm2d, dropout: nn.Dropout) -> None:
-        self.dropped = _dropped(dropout)
-        mean, variance = _double(norm.running_mean), _double(norm.running_var)
-        self.coefficients = _coefficients(norm, mean, variance, self.dropped)
+    def __init__(self, norm: nn.BatchNorm2d, probability: float) -> None:
+        self.dropped = _quantised(probability)
+        self.factors = factors(*_affine(norm), *_running(norm), norm.eps, self.dropped)
 
     def __call__(self, x: Tensor, times: int = 1) -> Tensor:
         """(B, C, H, W) -> (times B, C, H, W), channels last: the batch several times, each with a mask of its own."""
         y = _empty(x, times)
-        activate(_flat(x), _flat(y), *self.coefficients, self.dropped, self._seed())
+        activate(_flat(x), _flat(y), *self.factors, self.dropped, self._seed())
         return y
 
     def of_sum(self, x: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:
         """x + branch and the activation of that, each (B, C, H, W); x may stand for a batch of its copies."""
         total, y = _empty(branch), _empty(branch)
         flat = (_flat(values) for values in (x, branch, total, y))
-        add_and_activate(*flat, *self.coefficients, self.dropped, self._seed())
+        add_and_activate(*flat, *self.factors, self.dropped, self._seed())
         return total, y
 
     def _seed(self) -> np.ndarray:

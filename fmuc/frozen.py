@@ -18,14 +18,16 @@ from fmuc.model import CNN420, Block
 POSITIONS = 4  # of an output map, at most, for a product of columns: without a gradient that pays for 2 x 2 alone
 
 
-def usable(net: CNN420, x: Tensor, batch_norm: str) -> bool:
-    """Whether :class:`FrozenNet` may stand for ``net.after_stem``, the net being in evaluation mode.
+def usable(net: CNN420, x: Tensor, batch_norm: str, dropout: bool) -> bool:
+    """Whether :class:`FrozenNet` may stand for ``net.after_stem`` in evaluation mode, or with ``dropout`` alone on.
 
     Not where somebody watches a module with hooks, or has replaced the method (``fmuc.compiling``).
     """
-    changed = "after_stem" in vars(net) or any(m._forward_hooks or m._forward_pre_hooks for m in net.blocks.modules())
+    watched = any(m._forward_hooks or m._forward_pre_hooks for m in (*net.blocks.modules(), net.norm))
     plain = net.stem.weight.dtype == torch.float32 and _computing_type(net.stem) in (torch.float32, torch.bfloat16)
-    return x.device.type == "cpu" and batch_norm == "running" and plain and not changed
+    drops = not dropout or any(activation.dropout.p for block in net.blocks for activation, _ in block.units)
+    unchanged = "after_stem" not in vars(net) and not watched
+    return x.device.type == "cpu" and batch_norm == "running" and plain and drops and unchanged
 
 
 def _computing_type(convolution: nn.Conv2d) -> torch.dtype:
@@ -34,10 +36,11 @@ def _computing_type(convolution: nn.Conv2d) -> torch.dtype:
 
 
 class FrozenNet:
-    """What ``net.after_stem`` computes, with weights, statistics and modes as they are now."""
+    """What ``net.after_stem`` computes in evaluation mode, or with dropout alone on: of the weights of this moment."""
 
-    def __init__(self, net: CNN420) -> None:
-        self.net, self.blocks = net, [_FrozenBlock(block) for block in net.blocks]
+    def __init__(self, net: CNN420, *, dropout: bool) -> None:
+        self.norm, self.head = net.norm, net.head
+        self.blocks = [_FrozenBlock(block, dropout) for block in net.blocks]
 
     def __call__(self, x: Tensor, passes: int) -> Tensor:
         """Output of the stem (B, widths[0], F', T') -> logits of ``passes`` passes, one after the other: (N B, C)."""
@@ -48,13 +51,17 @@ class FrozenNet:
             x, branch = block(x, branch, passes)
         if len(x) < len(branch):  # of a net of one block
             x = x.repeat(passes, 1, 1, 1).contiguous(memory_format=torch.channels_last)
-        return self.net.classify(x + branch)
+        x = x + branch
+        if isinstance(self.norm, nn.BatchNorm2d):
+            running, learnt = (self.norm.running_mean, self.norm.running_var), (self.norm.weight, self.norm.bias)
+            x = functional.batch_norm(x, *running, *learnt, training=False, eps=self.norm.eps)
+        return self.head(x.mean(dim=(2, 3)))
 
 
 class _FrozenBlock:
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: Block, dropout: bool) -> None:
         (first, one), (second, two) = block.units
-        self.first, self.second = (FrozenActivation(a.norm, a.dropout) for a in (first, second))
+        self.first, self.second = (FrozenActivation(a.norm, a.dropout.p * dropout) for a in (first, second))
         self.one, self.two = _FrozenConvolution(one), _FrozenConvolution(two)
         plain = block.shortcut
         self.shortcut = _FrozenConvolution(plain) if isinstance(plain, Convolution) else plain

@@ -78,8 +78,7 @@ def weak_logits(net: nn.Module, x: Tensor, passes: int, batch_norm: str = "runni
     """
     fitting = max(1, PART["cpu" if x.device.type == "cpu" else "cuda"] // x[0].numel())
     size = len(x) if batch_norm == "batch" else fitting  # patches of a forward call
-    with prediction_mode(net, dropout=passes > 0, batch_norm=batch_norm):
-        stem, rest = _stem_and_rest(net, x, batch_norm)
+    with _stem_and_rest(net, x, passes > 0, batch_norm) as (stem, rest):
         parts = []
         for part in x.split(size):
             shared, groups = stem(part), _groups(max(1, passes), max(1, size // len(part)))
@@ -87,13 +86,19 @@ def weak_logits(net: nn.Module, x: Tensor, passes: int, batch_norm: str = "runni
         return torch.cat(parts, dim=1)  # of (N, part, C)
 
 
-def _stem_and_rest(net: nn.Module, x: Tensor, batch_norm: str) -> tuple[nn.Module, Callable[[Tensor, int], Tensor]]:
+@contextmanager
+def _stem_and_rest(
+    net: nn.Module, x: Tensor, dropout: bool, batch_norm: str
+) -> Iterator[tuple[nn.Module, Callable[[Tensor, int], Tensor]]]:
     """What is the same in all passes, and a function of its output (B, ...) and a number of passes: (N B, C)."""
-    if not isinstance(net, CNN420):
-        return nn.Identity(), lambda x, passes: net(torch.cat([x] * passes))
-    if frozen.usable(net, x, batch_norm):
-        return net.stem, frozen.FrozenNet(net)
-    return net.stem, lambda x, passes: net.after_stem(torch.cat([x] * passes))
+    if isinstance(net, CNN420) and frozen.usable(net, x, batch_norm, dropout):
+        yield net.stem, frozen.FrozenNet(net, dropout=dropout)
+        return
+    with prediction_mode(net, dropout=dropout, batch_norm=batch_norm):
+        if isinstance(net, CNN420):
+            yield net.stem, lambda x, passes: net.after_stem(torch.cat([x] * passes))
+        else:
+            yield nn.Identity(), lambda x, passes: net(torch.cat([x] * passes))
 
 
 def _groups(passes: int, most: int) -> list[int]:

@@ -80,7 +80,7 @@ def test_who_watches_a_module_sees_it_called(register):
     logits(net, x, 5, True)
     handle.remove()
     assert called
-    assert frozen.usable(net, x, "running") and not frozen.usable(net, x, "batch")
+    assert frozen.usable(net, x, "running", True) and not frozen.usable(net, x, "batch", True)
 
 
 def test_training_uses_the_modules(monkeypatch):
