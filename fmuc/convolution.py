@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional, grad
+from torch.nn import functional
 
 POSITIONS = 16  # of an output map, at most, for columns: 4 x 4
 
@@ -69,6 +69,14 @@ def by_columns(x: Tensor, seen: Tensor, matrix: Tensor, kernel: int, stride: int
     return (seen @ matrix.t()).view(*places, len(matrix)).permute(0, 3, 1, 2)
 
 
+def _gradient(of: str, gradient: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """PyTorch's gradient ``of`` "x" or "weight"; ``torch.nn.grad`` would hand over another layout, to be copied."""
+    padding, wanted = weight.shape[2] // 2, [of == "x", of == "weight", False]
+    found = torch.ops.aten.convolution_backward(gradient, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False,
+                                                [0, 0], 1, wanted)
+    return found[wanted.index(True)]
+
+
 class _Columns(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, stride: int) -> Tensor:
@@ -88,25 +96,27 @@ class _Columns(torch.autograd.Function):
         if not ctx.needs_input_grad[0]:
             of_x = None
         elif kernel == 1:  # each place sees one place
-            of_x = gradient.new_zeros(ctx.shape).contiguous(memory_format=torch.channels_last)
+            of_x = torch.empty(ctx.shape, dtype=low.dtype, memory_format=torch.channels_last).zero_()
             seen_places = of_x[:, :, :: ctx.stride, :: ctx.stride].permute(0, 2, 3, 1)
             seen_places.copy_((flat @ as_matrix(low)).view(seen_places.shape))
         else:
-            of_x = grad.conv2d_input(ctx.shape, low, gradient, ctx.stride, kernel // 2)
+            x = torch.empty(ctx.shape, dtype=low.dtype, memory_format=torch.channels_last)  # its values do not matter
+            of_x = _gradient("x", gradient, x, low, ctx.stride)
         return of_x, of_weight.float(), None
 
 
 class _OneChannel(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, stride: int) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.stride = stride
-        return functional.conv2d(x.bfloat16(), weight.bfloat16(), stride=stride, padding=weight.shape[2] // 2)
+        low = x.bfloat16()
+        ctx.save_for_backward(low, weight)
+        ctx.stride, ctx.dtype = stride, x.dtype
+        return functional.conv2d(low, weight.bfloat16(), stride=stride, padding=weight.shape[2] // 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple:
-        x, weight = ctx.saved_tensors
-        gradient, where = gradient.float(), {"stride": ctx.stride, "padding": weight.shape[2] // 2}
-        of_x = grad.conv2d_input(x.shape, weight, gradient, **where) if ctx.needs_input_grad[0] else None
-        return of_x, grad.conv2d_weight(x.float(), weight.shape, gradient, **where), None
+        low, weight = ctx.saved_tensors
+        arguments = gradient.float(), low.float(), weight, ctx.stride
+        of_x = _gradient("x", *arguments).to(ctx.dtype) if ctx.needs_input_grad[0] else None
+        return of_x, _gradient("weight", *arguments), None
