@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # else each process has a thread per core, and they wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when PyTorch is imported
 
 import numpy as np
 import pytest
