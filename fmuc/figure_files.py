@@ -55,6 +55,7 @@ def save_figure(fig: Figure, name: str, profile: str, *, dataset: str = "", reco
         buffer = io.BytesIO()
         fig.savefig(buffer, format=kind, metadata=metadata)
         contents[f"{name}.{kind}"] = buffer.getvalue()
+        fig.set_layout_engine("none")  # it is laid out now: not again for another format and for the notebook
     _require_readable(fig, name)  # now that ticks have their texts
     if data is not None:
         contents[f"{name}.csv"] = csv_bytes(pd.DataFrame(data))

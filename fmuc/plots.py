@@ -145,11 +145,13 @@ def confusion_heatmap(ax: Axes, shares: np.ndarray, classes: Sequence[str]) -> A
     ax.set_facecolor("#D9D9D9")
     ax.grid(False)
     numbers = _numbers(percent, decimals) if size >= SMALLEST else False
+    ax.figure.set_visible(False)  # seaborn draws the whole figure, to see whether names overlap that are turned below
     sns.heatmap(percent, ax=ax, mask=np.isnan(percent), annot=numbers, fmt="", vmin=0, vmax=100, cmap="Blues",
                 square=True, linewidths=0.4, linecolor="white", xticklabels=names,
                 yticklabels=names if first else False, cbar=last,
                 cbar_kws={"label": "share of the true class (%)", "shrink": 0.75, "pad": 0.02} if last else None,
                 annot_kws={"fontsize": min(7, size)})
+    ax.figure.set_visible(True)
     ax.set(xlabel="pseudo-label", ylabel="true class" if first else "")
     ax.tick_params(length=0, labelsize=min(6.5, max(SMALLEST, 0.8 * cell)))
     places = np.arange(0, len(names), every)
