@@ -20,7 +20,8 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 
 NAME = "fmuc-preloaded"  # of the entry point in pyproject.toml
-MODULES = ("ipykernel.kernelapp", "matplotlib.pyplot", "fmuc.plots", "fmuc.tables", "fmuc.train")
+MODULES = ("ipykernel.kernelapp", "matplotlib.pyplot", "fmuc.plots", "fmuc.tables", "fmuc.train",
+           "torch._dynamo")  # which Adam asks for
 _LAUNCHER = "ipykernel_launcher"
 
 
