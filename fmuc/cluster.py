@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from distributed import Client
 
 _TIMEOUT = 10  # seconds for a scheduler to answer in
+# Dask's own watching: samples of its threads' stacks, ticks of its loops, every 10 and 20 ms, on the cores that train
+_SELDOM = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s"}
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,12 @@ def share(jobs: int) -> float:
 @contextmanager
 def local(workers: int, device: str, gpus: Sequence[str] = ()) -> Iterator[Pool]:
     """``workers`` jobs at a time on this machine, spread over its ``gpus`` if these are given."""
+    import dask
     from distributed import Client, LocalCluster
 
     per_gpu = math.ceil(workers / max(len(gpus), 1))
     resources, threads = ({"GPU": share(per_gpu)}, per_gpu) if gpus else ({"core": 1}, workers)
-    with (_quiet(),
+    with (_quiet(), dask.config.set(_SELDOM),
           LocalCluster(n_workers=len(gpus) or 1, threads_per_worker=threads, processes=False, memory_limit=0,
                        resources={"GPU": 1} if gpus else {"core": workers},
                        dashboard_address="127.0.0.1:0" if find_spec("bokeh") else None) as cluster,

@@ -61,8 +61,8 @@ SCENES_SMALL = Features(sample_rate=22_050, window=1024, hop=1710, mel_bands=32,
 # D12: what mini changes so that a laptop sees the paper's regime within minutes. The same for every row.
 _MINI_NETWORK = Network(widths=(32, 64, 128), blocks=(1, 1, 1), stem=(7, 4))
 _MINI_VIEWS = Augmentation(View(shift_time=0.05), View(shift_time=0.1, shift_mel=0.03, noise=0.2, sharpen=0.5))
-_MINI_TRAINING = Training(labelled_batch=16, unlabelled_batch=112, iterations_per_epoch=60, epochs=20,
-                          supervised_batch=32, warm_start=2000, evaluate_every=2)
+_MINI_TRAINING = Training(labelled_batch=16, unlabelled_batch=112, iterations_per_epoch=48, epochs=20,
+                          supervised_batch=32, warm_start=4000, evaluate_every=2)
 _SMOKE_NETWORK = replace(_MINI_NETWORK, widths=(8, 16, 32))
 _SMOKE_TRAINING = Training(labelled_batch=4, unlabelled_batch=28, iterations_per_epoch=3, epochs=4,
                            supervised_batch=16, warm_start=100, evaluate_every=2)
