@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from scipy import signal
+import scipy  # its parts are imported when they are asked for: "signal" takes a second
 
 from fmuc.errors import FmucError
 from fmuc.soundfonts import REMEDY, Preset, base_sounds, read_presets
@@ -174,12 +174,12 @@ def apply_variation(notes: np.ndarray, variation: Variation, rng: np.random.Gene
     dry = notes * np.minimum(time / variation.attack_s, 1) * np.exp(-time / variation.decay_s)
     low = _filtered(dry, 1, variation.shelf_hz)
     toned = _filtered(low + 10 ** (variation.shelf_db / 20) * (dry - low), 2, variation.lowpass_hz)
-    wet = signal.fftconvolve(toned, _room(variation, rng)[None], axes=1)[:, :notes.shape[1]]
+    wet = scipy.signal.fftconvolve(toned, _room(variation, rng)[None], axes=1)[:, :notes.shape[1]]
     return _filtered(wet, 1, 15, "highpass")  # some presets carry a constant offset
 
 
 def _filtered(notes: np.ndarray, order: int, hz: float, kind: str = "lowpass") -> np.ndarray:
-    return signal.sosfilt(signal.butter(order, hz, kind, fs=SAMPLE_RATE, output="sos"), notes)
+    return scipy.signal.sosfilt(scipy.signal.butter(order, hz, kind, fs=SAMPLE_RATE, output="sos"), notes)
 
 
 def _room(variation: Variation, rng: np.random.Generator) -> np.ndarray:
@@ -200,7 +200,7 @@ def synthesise(font: Path, program: int, notes: Sequence[tuple[int, int]], varia
         synth.program_select(channel, handle, 0, program)
         synth.set_tuning(channel, tuning / 100)
     played = np.stack([_play(synth, len(cents), *note) for note in notes])
-    return signal.resample_poly(played, 1, OVERSAMPLING, axis=1)
+    return scipy.signal.resample_poly(played, 1, OVERSAMPLING, axis=1)
 
 
 @lru_cache(maxsize=8)

@@ -6,17 +6,22 @@ import ast
 import json
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
-import nbformat
-from nbformat import NotebookNode
+# jsonschema, which validates notebooks, would import this to check IRIs, and no notebook has one: building its grammars
+# takes two seconds of every process (python-jsonschema/jsonschema#1428). It does without what is not there.
+sys.modules.setdefault("rfc3987_syntax", None)
 
-from fmuc import paths
-from fmuc.errors import FmucError
+import nbformat  # noqa: E402
+from nbformat import NotebookNode  # noqa: E402
+
+from fmuc import paths  # noqa: E402
+from fmuc.errors import FmucError  # noqa: E402
 
 LARGEST = 1_000_000  # bytes of a committed notebook
 SMALL = 1_000_000  # bytes; larger files beside a record (checkpoints) count by name and size only
@@ -174,7 +179,8 @@ def _clean(outputs: list[NotebookNode], count: int | None) -> list[NotebookNode]
             if isinstance(value, str) and (mime.startswith("text/") or mime == "image/svg+xml"):
                 output.data[mime] = _without_paths(value)
         if "metadata" in output:
-            output.metadata = NotebookNode()
+            picture = output.metadata.get("image/png", {})
+            output.metadata = nbformat.from_dict({"image/png": picture} if "alt" in picture else {})
         kept.append(output)
     return kept
 

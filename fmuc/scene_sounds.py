@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from scipy import fft, signal
+import scipy  # its parts are imported when they are asked for: "signal" takes a second
 
 RATE = 44_100
 Curve = Sequence[tuple[float, float]]
@@ -30,13 +30,13 @@ def noise(rng: np.random.Generator, n: int, curve: Curve, width: float = 0.5) ->
     spectrum = rng.standard_normal((2, 2 * len(gain)), dtype=np.float32).view(np.complex64)
     spectrum *= gain.astype(np.float32)
     spectrum[:, 0] = 0
-    middle, side = fft.irfft(spectrum, n)
+    middle, side = scipy.fft.irfft(spectrum, n)
     return unit_rms(np.stack([middle + width * side, middle - width * side]))
 
 
 @lru_cache(maxsize=2)
 def _log_hz(n: int) -> np.ndarray:
-    return np.log(np.maximum(fft.rfftfreq(n, 1 / RATE), 1))
+    return np.log(np.maximum(scipy.fft.rfftfreq(n, 1 / RATE), 1))
 
 
 @lru_cache(maxsize=2)
@@ -71,7 +71,7 @@ def tone(rng: np.random.Generator, hz: np.ndarray, harmonics: np.ndarray) -> np.
     spectrum = np.zeros(_TABLE // 2 + 1, np.complex64)
     amplitudes = harmonics[:_TABLE // 2 - 1]
     spectrum[1:1 + len(amplitudes)] = amplitudes * np.exp(2j * np.pi * rng.random(len(amplitudes)))
-    period = unit_rms(fft.irfft(spectrum, _TABLE))
+    period = unit_rms(scipy.fft.irfft(spectrum, _TABLE))
     phase = np.cumsum(hz, dtype=np.float64) * (_TABLE / RATE)
     return period[phase.astype(np.int64) % _TABLE]
 
@@ -95,12 +95,12 @@ def struck(rng: np.random.Generator, low_hz: float, high_hz: float, modes: int, 
 def burst(rng: np.random.Generator, low_hz: float, high_hz: float, seconds: float, attack: float = 0.1) -> np.ndarray:
     """Noise in a band that rises for a share ``attack`` of ``seconds`` and dies away, peak 1: (L,)."""
     length = max(64, int(seconds * RATE))
-    spectrum = fft.rfft(rng.standard_normal(length, dtype=np.float32))
-    hz = fft.rfftfreq(length, 1 / RATE)
+    spectrum = scipy.fft.rfft(rng.standard_normal(length, dtype=np.float32))
+    hz = scipy.fft.rfftfreq(length, 1 / RATE)
     band = 1 / np.sqrt(1 + (low_hz / np.maximum(hz, 1)) ** 4) / np.sqrt(1 + (hz / high_hz) ** 4)
     time = np.arange(length) / length
     shape = np.minimum(time / attack, 1) * np.exp(-4 * np.maximum(time - attack, 0)) * (1 - time)
-    return _unit_peak(fft.irfft(spectrum * band, length) * shape)
+    return _unit_peak(scipy.fft.irfft(spectrum * band, length) * shape)
 
 
 def syllable(rng: np.random.Generator, pitch: float, size: float) -> np.ndarray:
@@ -173,18 +173,19 @@ def in_room(rng: np.random.Generator, sound: np.ndarray, seconds: float, db: flo
     """``sound`` (2, n) with a room's reverberation (time to -60 dB) at ``db`` against the direct sound: (2, n)."""
     delay = np.arange(int(seconds * RATE)) / RATE
     tail = rng.standard_normal((2, len(delay))) * 10 ** (-3 * delay / seconds)
-    tail = signal.lfilter([1], [1, -rng.uniform(0.5, 0.85)], tail)  # walls and air swallow the treble
+    tail = scipy.signal.lfilter([1], [1, -rng.uniform(0.5, 0.85)], tail)  # walls and air swallow the treble
     tail *= 10 ** (db / 20) / np.linalg.norm(tail, axis=1, keepdims=True)
     tail[:, 0] += 1
-    return signal.oaconvolve(sound, tail.astype(np.float32), axes=1)[:, :sound.shape[1]]
+    return scipy.signal.oaconvolve(sound, tail.astype(np.float32), axes=1)[:, :sound.shape[1]]
 
 
 def through_microphone(rng: np.random.Generator, sound: np.ndarray, db: float) -> np.ndarray:
     """``sound`` (2, n) coloured by ±``db`` per octave band, a bass roll-off and the recorder's own noise: (2, n)."""
     octaves = 31.5 * 2.0 ** np.arange(10)  # 31.5 Hz to 16 kHz
-    levels = signal.lfilter([1], [1, -0.5], rng.uniform(-db, db, len(octaves))) - rng.uniform(0, 12) * (octaves < 60)
+    levels = scipy.signal.lfilter([1], [1, -0.5], rng.uniform(-db, db, len(octaves)))
+    levels -= rng.uniform(0, 12) * (octaves < 60)
     hz = np.array([0, *octaves, RATE / 2])
     gains = 10 ** (np.array([levels[0] - 12, *levels, levels[-1] - 20]) / 20)
-    response = signal.firwin2(1025, hz, gains, fs=RATE).astype(np.float32)
+    response = scipy.signal.firwin2(1025, hz, gains, fs=RATE).astype(np.float32)
     hiss = rng.standard_normal(sound.shape, dtype=np.float32) * np.float32(10 ** (rng.uniform(-75, -55) / 20))
-    return signal.oaconvolve(sound, response[None], mode="same", axes=1) + hiss * np.float32(np.abs(sound).max())
+    return scipy.signal.oaconvolve(sound, response[None], mode="same", axes=1) + hiss * np.float32(np.abs(sound).max())
