@@ -28,10 +28,12 @@ def explore(draw: Callable[..., Figure], **controls: object) -> None:
     figure. What ``draw`` says by an :class:`FmucError` later on stands under the sliders.
     """
     widgets = _widgets(draw, controls)
-    first = _png(draw, widgets)
     if _attended():
-        display(_panel(draw, widgets, first))
+        display(_panel(draw, widgets, _png(draw, widgets)))
     else:
+        figure = _drawn(draw, widgets)
+        figure.draw_without_rendering()
+        plt.close(figure)
         words = [_words(name) for name in widgets]
         listed = " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
         print(f"Run this cell in JupyterLab to move {listed}.")
@@ -98,12 +100,16 @@ def _panel(draw: Callable[..., Figure], widgets: Mapping[str, Widget], first: by
     return ipywidgets.VBox([rows, message, picture])
 
 
-def _png(draw: Callable[..., Figure], widgets: Mapping[str, Widget]) -> bytes:
+def _drawn(draw: Callable[..., Figure], widgets: Mapping[str, Widget]) -> Figure:
     figure = draw(**{name: widget.value for name, widget in widgets.items()})
     if not isinstance(figure, Figure):
         raise FmucError(f"{getattr(draw, '__name__', 'the function')} must return the figure that it draws, "
                         f"not {type(figure).__name__}")
-    buffer = io.BytesIO()
+    return figure
+
+
+def _png(draw: Callable[..., Figure], widgets: Mapping[str, Widget]) -> bytes:
+    figure, buffer = _drawn(draw, widgets), io.BytesIO()
     figure.savefig(buffer, format="png", dpi=figure.dpi)
     plt.close(figure)  # else Jupyter shows it a second time
     return buffer.getvalue()

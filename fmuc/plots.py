@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -136,6 +135,8 @@ def confusion_heatmap(ax: Axes, shares: np.ndarray, classes: Sequence[str]) -> A
     class without any kept pseudo-label (NaN) is grey. In a row of panels the first has the names of the true classes,
     the last the colour bar.
     """
+    import seaborn as sns  # only here: with SciPy's statistics it takes a second, and no other figure asks for it
+
     percent = 100 * np.asarray(shares, dtype=float)
     names, place = [class_label(name) for name in classes], ax.get_subplotspec()
     first, last = (place is None or place.is_first_col()), (place is None or place.is_last_col())
@@ -146,12 +147,14 @@ def confusion_heatmap(ax: Axes, shares: np.ndarray, classes: Sequence[str]) -> A
     ax.grid(False)
     numbers = _numbers(percent, decimals) if size >= SMALLEST else False
     ax.figure.set_visible(False)  # seaborn draws the whole figure, to see whether names overlap that are turned below
-    sns.heatmap(percent, ax=ax, mask=np.isnan(percent), annot=numbers, fmt="", vmin=0, vmax=100, cmap="Blues",
-                square=True, linewidths=0.4, linecolor="white", xticklabels=names,
-                yticklabels=names if first else False, cbar=last,
-                cbar_kws={"label": "share of the true class (%)", "shrink": 0.75, "pad": 0.02} if last else None,
-                annot_kws={"fontsize": min(7, size)})
-    ax.figure.set_visible(True)
+    try:
+        sns.heatmap(percent, ax=ax, mask=np.isnan(percent), annot=numbers, fmt="", vmin=0, vmax=100, cmap="Blues",
+                    square=True, linewidths=0.4, linecolor="white", xticklabels=names,
+                    yticklabels=names if first else False, cbar=last,
+                    cbar_kws={"label": "share of the true class (%)", "shrink": 0.75, "pad": 0.02} if last else None,
+                    annot_kws={"fontsize": min(7, size)})
+    finally:
+        ax.figure.set_visible(True)
     ax.set(xlabel="pseudo-label", ylabel="true class" if first else "")
     ax.tick_params(length=0, labelsize=min(6.5, max(SMALLEST, 0.8 * cell)))
     places = np.arange(0, len(names), every)

@@ -17,7 +17,6 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import PIL.Image  # comes with matplotlib
 import soundfile
 import torch
 from IPython.display import HTML, Image, Markdown
@@ -26,7 +25,7 @@ from packaging.requirements import Requirement  # comes with matplotlib
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from fmuc import datasets, experiments, features, paths, runs
+from fmuc import datasets, experiments, features, figure_files, paths, runs
 from fmuc.datasets import Dataset
 from fmuc.errors import FmucError
 from fmuc.experiments import Preset
@@ -131,14 +130,10 @@ def players(sounds: Mapping[str, np.ndarray], sample_rate: int) -> HTML:
 
 
 def show(fig: Figure) -> Image:
-    """The figure as a PNG of 256 colours: a third of the bytes in a notebook where noisy spectrograms fill it."""
-    full, small = io.BytesIO(), io.BytesIO()
-    fig.savefig(full, format="png", dpi=fig.dpi)
+    """A figure that is not saved, as :func:`fmuc.figure_files.png` makes it of the screen's resolution; closes it."""
+    picture = figure_files.png(fig, fig.dpi)
     plt.close(fig)
-    picture = PIL.Image.open(full).convert("RGB")
-    palette = picture.quantize(256, PIL.Image.Quantize.MAXCOVERAGE, dither=PIL.Image.Dither.NONE)
-    palette.save(small, "PNG", optimize=True)
-    return Image(small.getvalue(), width=picture.width)
+    return Image(picture, width=round(fig.bbox.width))
 
 
 def toy_points(per_class: int, rng: Generator, spread: float = 0.45) -> tuple[Tensor, Tensor]:
@@ -159,7 +154,7 @@ def train_toy(points: Tensor, labels: Tensor, *, dropout: float = 0.1, steps: in
         torch.manual_seed(seed)
         net = nn.Sequential(nn.Flatten(), nn.Linear(2, 64), nn.ReLU(), nn.Dropout(dropout),
                             nn.Linear(64, 64), nn.ReLU(), nn.Dropout(dropout), nn.Linear(64, int(labels.max()) + 1))
-        optimiser = torch.optim.Adam(net.parameters(), lr=0.01)
+        optimiser = torch.optim.Adam(net.parameters(), lr=0.01, fused=True)
         for _ in range(steps):
             loss = functional.cross_entropy(net(as_input(points)), labels)
             optimiser.zero_grad()
