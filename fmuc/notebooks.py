@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -34,7 +34,7 @@ class Job:
     """One notebook, where its executed copy goes, and the values of all its parameters.
 
     ``fingerprint`` changes whenever the outputs may, ``records`` with the run records that they are made from;
-    ``parameters_cell`` is a position in the notebook, from 0; ``cells`` of code are a guess at how long it takes.
+    ``parameters_cell`` is a position in the notebook, from 0; ``seconds`` are what it took last time, or a guess.
     """
 
     notebook: Path
@@ -43,7 +43,7 @@ class Job:
     fingerprint: str
     records: str
     parameters_cell: int
-    cells: int
+    seconds: float
 
     @property
     def name(self) -> str:
@@ -147,7 +147,14 @@ def _job(path: Path, given: Mapping[str, object], code: str, in_place: bool) -> 
     fingerprint = sha256(json.dumps([cells, values, code, data], sort_keys=True, default=repr).encode()).hexdigest()
     output = paths.figures_dir(values["profile"], values["dataset"]) / "notebooks" / path.name
     return Job(path, output, values, fingerprint, data, notebook_files.parameters_cell(notebook, path.name),
-               sum(cell.cell_type == "code" for cell in notebook.cells))
+               _expected_seconds(notebook, output))
+
+
+def _expected_seconds(notebook: notebook_files.NotebookNode, executed: Path) -> float:
+    """What the ``executed`` copy of a notebook says that it took, else a third of a second for each cell of code."""
+    with suppress(OSError, LookupError, TypeError, ValueError):
+        return float(json.loads(executed.read_text(encoding="utf-8"))["metadata"]["papermill"]["duration"])
+    return sum(cell.cell_type == "code" for cell in notebook.cells) / 3
 
 
 def _batch(jobs: list[Job], force: bool, workers: int, progress: bool) -> dict[str, Outcome]:
@@ -157,7 +164,7 @@ def _batch(jobs: list[Job], force: bool, workers: int, progress: bool) -> dict[s
     outcomes = {job.name: Outcome(job.name, "up to date" if job.name in fresh else "not run", 0.0,
                                   paths.relative(job.output)) for job in jobs}
     stale = [job for job in jobs if job.name not in fresh]
-    queue = deque(sorted(stale, key=lambda job: -job.cells))  # the longest first: no long one is left alone at the end
+    queue = deque(sorted(stale, key=lambda job: -job.seconds))  # no long one is left alone at the end
     with (tqdm(total=len(jobs), initial=len(fresh), desc="notebooks", disable=not progress) as bar,
           closing(_run_all(queue, workers)) as finished):
         for outcome in finished:
@@ -227,6 +234,7 @@ def _run(job: Job) -> Outcome:
     try:
         papermill.execute_notebook(job.notebook, partial, job.parameters, kernel_name="python3",
                                    language="python", cwd=job.notebook.parent, progress_bar=False,
+                                   request_save_on_cell_execute=False,  # else twice a cell, while the kernel waits
                                    extra_arguments=["--log-level=ERROR"])  # no notice per kernel about its sockets
     except papermill.PapermillExecutionError as failure:
         injected = failure.cell_index > job.parameters_cell  # papermill's own cell follows the parameters
