@@ -16,7 +16,7 @@ import pandas as pd
 import soundfile
 import soxr  # comes with librosa
 import torch
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 from fmuc.augment import augment
 from fmuc.datasets import Dataset
@@ -41,7 +41,7 @@ class Recorder(NamedTuple):
 
 
 RECORDERS = (Recorder(".wav", 44_100, 2, "PCM_16"), Recorder(".wav", 48_000, 1, "PCM_24"),
-             Recorder(".flac", 24_000, 1, "PCM_16"), Recorder(".ogg", 32_000, 2, "VORBIS"))
+             Recorder(".flac", 24_000, 1, "PCM_16"), Recorder(".ogg", 32_000, 1, "VORBIS"))
 
 
 def _phrase(*parts: np.ndarray | float) -> np.ndarray:
@@ -105,7 +105,7 @@ def make(folder: Path, seed: int, *, recordings: int = 14, unlabelled: int = 90,
 
     Each species has a folder with ``recordings`` of it, in turn a sub-folder of three parts and a single file. Of the
     ``unlabelled`` files, which are recordings of their own, ``strangers`` have a species without a folder. Each
-    recording has one of ``RECORDERS``; a file is 1.2 to 6 s long. The same seed makes the same sounds.
+    recording has one of ``RECORDERS``; a file is 1.2 to 4 s long. The same seed makes the same sounds.
     """
     rng, truth = np.random.default_rng(seed), {}
     for species in SPECIES:
@@ -122,7 +122,7 @@ def make(folder: Path, seed: int, *, recordings: int = 14, unlabelled: int = 90,
 def _record(name: Path, species: str, parts: int, rng: Rng) -> Path:
     """Write one recording: a file of this name, or a folder of several; the (last) file comes back."""
     recorder = RECORDERS[rng.integers(len(RECORDERS))]
-    lengths = rng.integers(12, 61, parts) * (RATE // 10)  # tenths of a second: whole samples at each of the rates
+    lengths = rng.integers(12, 41, parts) * (RATE // 10)  # tenths of a second: whole samples at each of the rates
     sound = sing(species, int(lengths.sum()), rng)
     (name if parts > 1 else name.parent).mkdir(parents=True, exist_ok=True)
     for number, part in enumerate(np.split(sound, np.cumsum(lengths)[:-1], axis=1), 1):
@@ -211,6 +211,6 @@ def interval(share: float, trials: int) -> tuple[float, float]:
     if not trials:
         return float("nan"), float("nan")
     right, wrong = share * trials, (1 - share) * trials
-    low = beta.ppf(0.025, right, wrong + 1) if right else 0.0
-    high = beta.ppf(0.975, right + 1, wrong) if wrong else 1.0
+    low = betaincinv(right, wrong + 1, 0.025) if right else 0.0
+    high = betaincinv(right + 1, wrong, 0.975) if wrong else 1.0
     return float(low), float(high)

@@ -136,7 +136,8 @@ def plane_map(ax: Axes, values: Tensor, extent: float, points: Tensor, classes: 
               ) -> AxesImage:
     """Values (side²,) over the toy's plane (see :func:`fmuc.teaching.plane`), with its points (n, 2) by class."""
     side = round(len(values) ** 0.5)
-    image = ax.imshow(values.reshape(side, side), origin="lower", extent=(-extent, extent) * 2, vmin=0, vmax=limit)
+    image = ax.imshow(values.reshape(side, side), origin="lower", extent=(-extent, extent) * 2, vmin=0, vmax=limit,
+                      interpolation="bilinear")
     ax.scatter(*points.T, s=1.6, c=[CLOUDS[c] for c in classes], linewidths=0)
     ax.set(title=title, xlabel="first coordinate", ylabel="second coordinate", xlim=(-extent, extent),
            ylim=(-extent, extent))

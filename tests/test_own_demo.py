@@ -46,7 +46,7 @@ def test_files_differ_in_format_but_not_within_a_recording(made):
     found = {file: (file.suffix, info.samplerate, info.channels, info.subtype) for file, info in infos.items()}
     assert set(found.values()) == set(own_demo.RECORDERS)
     assert all(len({found[file] for file in sounds(path)}) == 1 for path in made[0].glob("*/rec*") if path.is_dir())
-    assert all(1.2 <= info.frames / info.samplerate <= 6 for info in infos.values())
+    assert all(1.2 <= info.frames / info.samplerate <= 4 for info in infos.values())
     for file in infos:
         peak = np.abs(soundfile.read(file)[0]).max()
         assert 0.005 < peak < 1, file
