@@ -72,11 +72,7 @@ class CNN420(nn.Module):
 
     def after_stem(self, x: Tensor) -> Tensor:
         """Output of the stem (B, widths[0], F', T') -> logits (B, C). All of dropout is in here."""
-        return self.classify(self.blocks(x))
-
-    def classify(self, x: Tensor) -> Tensor:
-        """Output of the blocks (B, widths[-1], F'', T'') -> logits (B, C)."""
-        return self.head(self.norm(x).mean(dim=(2, 3)))
+        return self.head(self.norm(self.blocks(x)).mean(dim=(2, 3)))
 
 
 def parameter_count(net: nn.Module) -> int:

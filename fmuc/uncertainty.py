@@ -14,8 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fmuc import frozen
 from fmuc.model import CNN420, Activation
 
-# Input values of a forward call: on a CPU what its caches hold, on a GPU what keeps it busy
-PART = {"cpu": 2**19, "cuda": 2**23}
+# Input values of a forward call: on a CPU so many that its overhead does not count, on a GPU what keeps it busy
+PART = {"cpu": 2**20, "cuda": 2**23}
 
 
 class PassStatistics(NamedTuple):
@@ -72,9 +72,9 @@ def prediction_mode(net: nn.Module, *, dropout: bool, batch_norm: str = "running
 def weak_logits(net: nn.Module, x: Tensor, passes: int, batch_norm: str = "running") -> Tensor:
     """Logits of N passes over the same batch: (B, 1, F, T) -> (N, B, C).
 
-    ``passes`` = 0 is one pass with dropout off (FixMatch, D9). Patches go through the net in parts that fit the cache,
-    several passes at a time where they are small, so that memory does not grow with N; what comes before the first
-    dropout is computed once.
+    ``passes`` = 0 is one pass with dropout off (FixMatch, D9). Patches go through the net in parts, several passes at a
+    time where they are small, so that memory does not grow with N; what comes before the first dropout is computed
+    once.
     """
     fitting = max(1, PART["cpu" if x.device.type == "cpu" else "cuda"] // x[0].numel())
     size = len(x) if batch_norm == "batch" else fitting  # patches of a forward call
