@@ -32,7 +32,7 @@ from fmuc.feature_cache import FeatureCache, checksums, made_from, open_cache
 from fmuc.random_bits import SIMD
 from fmuc.spectrogram import cut_patches, log_mel
 
-_CHUNK = 64  # clips per task; fixed, so that the statistics do not depend on the number of workers
+_CHUNK = 256  # clips of a task, at most: handing one over takes this process a millisecond
 _MIN_STD = 1e-5  # a band that never changes must not be divided by zero
 
 
@@ -123,9 +123,13 @@ def _add_sums(patches, sums):
 
 
 def chunks(dataset: Dataset, features: Features, workers: int) -> Iterator[Chunk]:
-    """Chunks in the order of the clips, from ``workers`` processes, few of them in memory at a time."""
+    """Chunks in the order of the clips, from ``workers`` processes, few of them in memory at a time.
+
+    Their size does not depend on ``workers``, and so neither do the statistics of the bands.
+    """
     files = [(clip.path, clip.split == "train") for clip in dataset.clips]
-    tasks = [files[i : i + _CHUNK] for i in range(0, len(files), _CHUNK)]
+    size = min(_CHUNK, max(16, len(files) // 32))  # of a small data set there is some for every process, too
+    tasks = [files[i : i + size] for i in range(0, len(files), size)]
     if min(workers, len(tasks)) == 1:
         yield from (_extract_chunk(task, features) for task in tasks)
         return
