@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import base64
 import json
 import os
 import re
@@ -132,6 +133,18 @@ def records_digest(folder: Path) -> str:
     return digest(sorted(files), folder)
 
 
+def saved_pictures(notebook: NotebookNode) -> list[tuple[str, bytes]]:
+    """Words and PNG of each picture that the notebook shows as ``figure_files.save_figure`` has written it."""
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    pictures = [(_words(output), output.get("data", {}).get("image/png")) for output in outputs]
+    return [(alt, base64.b64decode(png)) for alt, png in pictures if alt and png]
+
+
+def _words(output: NotebookNode) -> str:
+    """What a picture is to those who cannot see it; "" if it was not saved as a file."""
+    return output.get("metadata", {}).get("image/png", {}).get("alt", "")
+
+
 def outputs_digest(notebook: NotebookNode) -> str:
     """First 12 hex digits of the SHA-256 of the code cells and what they show."""
     cells = [(cell.source, cell.outputs) for cell in notebook.cells if cell.cell_type == "code"]
@@ -143,8 +156,9 @@ def store(notebook: Path, executed: Path, records: str = "") -> None:
 
     Its metadata tell what they rest on: the digest of the ``records`` that were read, and that of code and outputs.
 
-    Left out is what differs between machines and times: papermill's and the kernel's metadata, progress bars, widgets,
-    absolute paths. Raises :class:`FmucError` if the cells differ or the file would be larger than :data:`LARGEST`.
+    Left out is what differs between machines and times: papermill's and the kernel's metadata (size and words of saved
+    figures stay), progress bars, widgets, absolute paths. Raises :class:`FmucError` if the cells differ or the file
+    would be larger than :data:`LARGEST`.
     """
     result = read(notebook)
     ran = [cell for cell in read(executed).cells if "injected-parameters" not in cell.metadata.get("tags", ())]
@@ -179,8 +193,8 @@ def _clean(outputs: list[NotebookNode], count: int | None) -> list[NotebookNode]
             if isinstance(value, str) and (mime.startswith("text/") or mime == "image/svg+xml"):
                 output.data[mime] = _without_paths(value)
         if "metadata" in output:
-            picture = output.metadata.get("image/png", {})
-            output.metadata = nbformat.from_dict({"image/png": picture} if "alt" in picture else {})
+            shown = {"image/png": output.metadata["image/png"]} if _words(output) else {}
+            output.metadata = nbformat.from_dict(shown)
         kept.append(output)
     return kept
 

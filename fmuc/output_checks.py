@@ -99,9 +99,10 @@ def _runs_of(row: dict, digests: dict[str, str]) -> list[str]:
         [f"was made from another record of {other[0]} than the one there ({len(other)} such)"] if other else [])
 
 
-def notebooks(records: Path) -> Group:
-    """The committed notebooks show what they showed when they were executed, and from these records."""
+def notebooks(records: Path, figures: Path) -> Group:
+    """The committed notebooks show what they showed when they were executed, from these records, and these figures."""
     group, now = Group("notebooks"), notebook_files.records_digest(records)
+    pictures = {path.read_bytes() for path in figures.glob("*.png")}
     for path in notebook_files.find(folder=paths.NOTEBOOKS):
         where = paths.relative(path)
         try:
@@ -115,6 +116,11 @@ def notebooks(records: Path) -> Group:
             problems.append(f"{where}: was executed with other records: {_AGAIN}")
         if sealed.get("outputs") != notebook_files.outputs_digest(notebook):
             problems.append(f"{where}: its code or outputs are not as they were when it was executed: {_AGAIN}")
+        try:
+            problems += [f"{where}: its picture {alt[:60]!r} is no file in {paths.relative(figures)}: {_AGAIN}"
+                         for alt, picture in notebook_files.saved_pictures(notebook) if picture not in pictures]
+        except (AttributeError, TypeError, ValueError) as error:
+            problems.append(f"{where}: a picture in it cannot be read ({error}): {_AGAIN}")
         group.check(problems)
     return group
 

@@ -38,7 +38,8 @@ def verify(profile: str, source: str = "shipped", dataset: str | None = None) ->
     else:
         groups.append(Group("figures", notes=[f"not checked: no {paths.relative(figures)}"]))
     if (profile, source) == COMMITTED and not dataset:
-        groups += [output_checks.notebooks(folder), output_checks.readme(profile, len(records) == len(planned))]
+        groups += [output_checks.notebooks(folder, figures),
+                   output_checks.readme(profile, len(records) == len(planned))]
     if source == "runs":
         groups.append(_beside_shipped(records, profile))
     return Report(profile, source, tuple(groups))

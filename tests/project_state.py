@@ -3,6 +3,7 @@ trained: the records' numbers are drawn, but agree with each other as those of a
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,7 +143,10 @@ def write_notebooks() -> None:
                  new_code_cell("show()", execution_count=2)]
         path, executed = paths.NOTEBOOKS / f"{name}.ipynb", paths.NOTEBOOKS / "executed"
         nbformat.write(new_notebook(cells=cells), path)
-        cells[2].outputs = [new_output("stream", name="stdout", text="FMUC keeps 74.3 %\n")]
+        picture = base64.b64encode((paths.figures_dir("mini") / "fig2a_quality.png").read_bytes()).decode()
+        words = {"image/png": {"alt": "Curves"}}
+        cells[2].outputs = [new_output("stream", name="stdout", text="FMUC keeps 74.3 %\n"),
+                            new_output("display_data", {"image/png": picture}, metadata=words)]
         nbformat.write(new_notebook(cells=cells), executed)
         notebook_files.store(path, executed, notebook_files.records_digest(paths.SHIPPED_RECORDS / "mini"))
         executed.unlink()

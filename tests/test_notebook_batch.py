@@ -252,6 +252,21 @@ def test_the_longest_begins_first_and_the_summary_keeps_the_order(folder):
     summary = run(folder)
     assert [outcome.name[:2] for outcome in summary.outcomes] == ["00", "01", "02"]
     assert (folder / "order").read_text() == "1 2 0 "
+    (folder / "order").unlink()
+    copy = folder.parent / "figures" / "smoke" / "notebooks" / "02_notebook.ipynb"
+    content = json.loads(copy.read_text(encoding="utf-8"))
+    content["metadata"]["papermill"]["duration"] = 100.0  # what it took counts for more than its cells
+    copy.write_text(json.dumps(content), encoding="utf-8")
+    (folder.parent / "figures" / "smoke" / "notebooks" / "01_notebook.ipynb").write_text("no notebook")
+    run(folder, force=True)
+    assert (folder / "order").read_text() == "2 1 0 "
+
+
+def test_imports_that_take_seconds_are_left_to_those_who_need_them():
+    asked = "fmuc.notebooks, papermill, matplotlib.pyplot, fmuc.plots, fmuc.tables, fmuc.train, fmuc.exercise_checks"
+    code = f"import sys, {asked}\nprint(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"lark", "seaborn", "scipy.signal", "scipy.stats", "sklearn", "librosa.core"} & {*loaded}
 
 
 def test_a_notebook_that_failed_is_never_up_to_date(folder):
@@ -422,6 +437,15 @@ def test_widgets_are_left_out(folder):
     picture = new_output("display_data", {"image/png": "aGVsbG8=", "text/plain": "<Figure>"})
     stored = store(folder, [widget, picture])
     assert [list(output.data) for output in stored.cells[2].outputs] == [["image/png", "text/plain"]]
+
+
+def test_a_saved_figure_keeps_its_size_and_its_words(folder):
+    shown = {"image/png": {"alt": "Quality rises.", "width": 859}}
+    saved, other = (new_output("display_data", {"image/png": "aGVsbG8="}, metadata=metadata)
+                    for metadata in ({**shown, "needs_background": "light"}, {"image/png": {"width": 859}}))
+    stored = store(folder, [saved, other])
+    assert [output.metadata for output in stored.cells[2].outputs] == [shown, {}]
+    assert notebook_files.saved_pictures(stored) == [("Quality rises.", b"hello")]
 
 
 def test_too_large_notebook_is_refused_and_left_alone(folder):

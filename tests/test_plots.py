@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +20,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from synthetic_records import CLASSES, SCENES, synthetic_plan, synthetic_record, without_truth
 
-from fmuc import diagrams, experiments, paths, plots, point_labels, tables
+from fmuc import diagrams, experiments, figure_files, paths, plots, point_labels, tables
 from fmuc.errors import FmucError
 
 NAME = "nsynth-gm"
@@ -351,6 +353,47 @@ def test_saved_figure_is_complete_and_byte_stable(records, own_folder):
     data = pd.read_csv(own_folder / "fig2a_quality.csv")
     assert np.allclose(data["quality"], tables.history_table(records, NAME, ("FM", "FMUC"))["quality"], rtol=1e-5)
     assert plt.imread(own_folder / "fig2a_quality.png").shape[1] == 700  # 3.5 inches at 200 dpi
+
+
+def test_png_has_few_colours_and_the_eye_cannot_tell():
+    fig, ax = plots.figure()
+    ax.imshow(np.random.default_rng(0).random((20, 30)), cmap="magma")
+    reduced, drawn = io.BytesIO(figure_files.png(fig, 200)), io.BytesIO()
+    fig.savefig(drawn, format="png", dpi=200)  # in the same layout
+    every, few = PIL.Image.open(drawn), PIL.Image.open(reduced)
+    assert few.mode == "P" and every.size == few.size
+    apart = np.abs(np.asarray(every.convert("RGB"), float) - np.asarray(few.convert("RGB"), float))
+    assert apart.mean() < 2 and apart.max() < 40  # of 255
+
+
+def test_a_notebook_shows_the_file_and_nothing_else(own_folder, monkeypatch):
+    shown = []
+    monkeypatch.setattr(figure_files, "get_ipython", object)
+    monkeypatch.setattr(figure_files, "display", shown.append)
+    fig, ax = plots.figure("double", columns=1)
+    ax.plot([0, 1])
+    plots.save_figure(fig, "line", "mini", alt="A line that rises.")
+    (picture,) = shown
+    data, metadata = picture._repr_mimebundle_()
+    assert base64.b64decode(data["image/png"]) == (own_folder / "line.png").read_bytes()
+    assert metadata["image/png"] == {"width": round(7.16 * 120), "alt": "A line that rises."}
+    assert not plt.fignum_exists(fig.number)  # else Jupyter would draw it a second time
+
+
+def test_png_and_svg_have_one_layout(own_folder):
+    fig, ax = plots.figure()
+    ax.set_ylabel("a label that takes room\nand a second line")
+    plots.save_figure(fig, "line", "mini", alt="An empty panel with a label.")
+    left, bottom, right, top = ax.get_position().extents
+    root = ElementTree.parse(own_folder / "line.svg").getroot()
+    width, height = (float(root.get(side).removesuffix("pt")) for side in ("width", "height"))
+    panel = root.find(".//{http://www.w3.org/2000/svg}g[@id='patch_2']/{http://www.w3.org/2000/svg}path").get("d")
+    corner = np.array(re.findall(r"[ML] ([\d.]+) ([\d.]+)", panel), float)
+    assert corner.min(axis=0) == pytest.approx([left * width, (1 - top) * height], abs=0.01)
+    assert corner.max(axis=0) == pytest.approx([right * width, (1 - bottom) * height], abs=0.01)
+    dark = np.asarray(PIL.Image.open(own_folder / "line.png").convert("L")) < 100
+    axis = round(left * dark.shape[1])
+    assert dark[dark.shape[0] // 2, axis - 1 : axis + 2].any()
 
 
 def test_saved_table(records, own_folder):

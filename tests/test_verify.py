@@ -164,6 +164,18 @@ def other_picture(project: Path) -> None:
     (project / "figures/mini/fig3_confusion.png").write_bytes(b"another picture")
 
 
+def drawn_again(project: Path) -> None:
+    """Also the checksum of the manifest is that of the new file."""
+    path, row = (project / f"figures/mini/{name}" for name in ("fig2a_quality.png", "manifest/fig2a_quality.json"))
+    before = sha256(path.read_bytes()).hexdigest()
+    path.write_bytes(b"other curves")
+    edit_text(row, before, sha256(path.read_bytes()).hexdigest())
+
+
+def picture_that_is_none(project: Path) -> None:
+    edit_text(project / "notebooks/01_second.ipynb", '"image/png": {', '"image/png": 7, "other": {')
+
+
 def missing_picture(project: Path) -> None:
     (project / "figures/mini/fig1.svg").unlink()
 
@@ -219,6 +231,8 @@ CORRUPTIONS: dict[Callable[[Path], None], str] = {
     stray_record: r"nsynth-gm_fmuc_s9_01234567: belongs to no run of the plan",
     edited_table: r"figures/mini/table1\.md, line \d+: has '.*\(n=3\).*', the records give '.*\(n=2\)",
     other_picture: r"figures/mini/fig3_confusion\.png: is not the file that was saved",
+    drawn_again: r"01_second\.ipynb: its picture 'Curves' is no file in .*figures/mini",
+    picture_that_is_none: r"01_second\.ipynb: a picture in it cannot be read",
     missing_picture: r"figures/mini/fig1\.svg: is missing",
     missing_row: r"figures/mini/table2\.csv: is in no row of the manifest",
     broken_row: r"manifest/fig1\.json: is no row of the manifest \(",
