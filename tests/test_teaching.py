@@ -63,7 +63,7 @@ def test_players_hold_the_whole_sound():
 
 def test_picture_of_256_colours_still_shows_the_figure():
     fig, ax = plt.subplots(figsize=(2, 1.5), dpi=100)
-    ax.imshow(np.random.default_rng(0).random((40, 60)), cmap="magma")
+    ax.imshow(np.random.default_rng(0).random((40, 60)), cmap="magma", interpolation="nearest")
     full = io.BytesIO()
     fig.savefig(full, format="png", dpi=100)
     shown = teaching.show(fig)
