@@ -61,6 +61,16 @@ def beside(low: pd.DataFrame, high: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["variant", "metric"])
 
 
+def expected_outside(seeds: int) -> float:
+    """Share of means that would not be ``within`` if either precision drew from the same normal distribution.
+
+    Simulated, for so many seeds that a deviation means something, at least 2.
+    """
+    one, two = np.random.default_rng(0).standard_normal((2, 200_000, seeds))
+    allowed = np.maximum(one.std(axis=1, ddof=1), two.std(axis=1, ddof=1))
+    return float((np.abs(one.mean(axis=1) - two.mean(axis=1)) > allowed).mean())
+
+
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
     """Mean ± std of either precision, difference, and whether it lies within the spread over the seeds."""
     shown = {name: [spread(*values) for values in zip(frame[name], frame[f"std_{name}"], strict=True)]
@@ -73,9 +83,11 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
 def write(frame: pd.DataFrame, dataset: str) -> list[Path]:
     """``figures/precision-<data set>.csv`` and ``.md``, each whole or not at all."""
     text = figure_files.markdown(readable(frame).reset_index().set_index("variant"))
-    kept = int(frame["within"].sum())
+    kept, seeds = int(frame["within"].sum()), int(frame["seeds"].max())
+    chance = (f" If the precision changed nothing, {expected_outside(seeds) * len(frame):.1f} of them would be expected "
+              "to differ by more (simulated)." if seeds > 1 else "")
     text = (f"{tables.title(dataset)}, in %: {kept} of {len(frame)} means in float32 differ from those in bfloat16 by "
-            f"at most the larger standard deviation over {frame['seeds'].max()} seeds.\n\n{text}\n")
+            f"at most the larger standard deviation over {seeds} seeds.{chance}\n\n{text}\n")
     files = [paths.FIGURES / f"precision-{dataset}.{kind}" for kind in ("csv", "md")]
     figure_files.write_file(files[0], frame.to_csv(float_format="%.4g", lineterminator="\n").encode())
     figure_files.write_file(files[1], text.encode())

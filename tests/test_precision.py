@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+import statistics
 from dataclasses import replace
 
 import pandas as pd
@@ -48,6 +50,17 @@ def test_the_comparison_is_written_with_its_verdict(trained, tmp_path, monkeypat
     text = markdown.read_text(encoding="utf-8")
     assert f"{frame['within'].sum()} of 8 means" in text and "42.0 ± 2.0" in text and "43.0 ± 2.0" in text
     assert "+1.0" in text and "| yes" in text and "| no" in text
+    assert "1.7 of them would be expected to differ by more" in text  # 8 times 21 %
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_so_many_means_would_be_outside_by_chance(seeds):
+    draw, outside = random.Random(1), 0
+    for _ in range(20_000):
+        one, two = ([draw.gauss(7, 3) for _ in range(seeds)] for _ in range(2))  # whatever mean and deviation
+        allowed = max(statistics.stdev(one), statistics.stdev(two))
+        outside += abs(statistics.mean(one) - statistics.mean(two)) > allowed
+    assert precision.expected_outside(seeds) == pytest.approx(outside / 20_000, abs=0.012)  # 3 standard errors
 
 
 def test_runs_that_were_not_in_bfloat16_and_failures_are_errors(trained, monkeypatch):
