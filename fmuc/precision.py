@@ -84,8 +84,8 @@ def write(frame: pd.DataFrame, dataset: str) -> list[Path]:
     """``figures/precision-<data set>.csv`` and ``.md``, each whole or not at all."""
     text = figure_files.markdown(readable(frame).reset_index().set_index("variant"))
     kept, seeds = int(frame["within"].sum()), int(frame["seeds"].max())
-    chance = (f" If the precision changed nothing, {expected_outside(seeds) * len(frame):.1f} of them would be expected "
-              "to differ by more (simulated)." if seeds > 1 else "")
+    chance = ("" if seeds < 2 else f" If the precision changed nothing, {expected_outside(seeds) * len(frame):.1f} of "
+              "them would be expected to differ by more (simulated).")
     text = (f"{tables.title(dataset)}, in %: {kept} of {len(frame)} means in float32 differ from those in bfloat16 by "
             f"at most the larger standard deviation over {seeds} seeds.{chance}\n\n{text}\n")
     files = [paths.FIGURES / f"precision-{dataset}.{kind}" for kind in ("csv", "md")]
