@@ -36,7 +36,6 @@ WIDTHS = {"column": 3.5, "double": 7.16}  # inches
 SMALLEST = 6  # points of text at these widths
 ROW = ("name", "kind", "profile", "alt", "datasets", "runs", "files")  # keys of a row of the manifest
 NOTICEABLE = 10  # of 255: by so much no colour of a PNG may differ; a colour map of many shades would show bands
-SHOWN = 120  # pixels an inch of a figure in a notebook: as many of the screen's as Matplotlib's own pictures have
 
 
 @styled
@@ -64,7 +63,7 @@ def save_figure(fig: Figure, name: str, profile: str, *, dataset: str = "", reco
     row = _save(name, profile, dataset, "figure", contents, records, alt)
     if get_ipython() is not None:
         plt.close(fig)
-        display(Image(picture, width=round(fig.get_figwidth() * SHOWN), alt=alt))
+        display(Image(picture, width=round(fig.get_figwidth() * plt.rcParams["figure.dpi"]), alt=alt))
     return row
 
 

@@ -34,7 +34,7 @@ class Job:
     """One notebook, where its executed copy goes, and the values of all its parameters.
 
     ``fingerprint`` changes whenever the outputs may, ``records`` with the run records that they are made from;
-    ``parameters_cell`` is a position in the notebook, from 0; ``seconds`` are what it took last time, or a guess.
+    ``parameters_cell`` is a position in the notebook, from 0; ``cells`` is the number of those with code.
     """
 
     notebook: Path
@@ -43,7 +43,7 @@ class Job:
     fingerprint: str
     records: str
     parameters_cell: int
-    seconds: float
+    cells: int
 
     @property
     def name(self) -> str:
@@ -147,14 +147,14 @@ def _job(path: Path, given: Mapping[str, object], code: str, in_place: bool) -> 
     fingerprint = sha256(json.dumps([cells, values, code, data], sort_keys=True, default=repr).encode()).hexdigest()
     output = paths.figures_dir(values["profile"], values["dataset"]) / "notebooks" / path.name
     return Job(path, output, values, fingerprint, data, notebook_files.parameters_cell(notebook, path.name),
-               _expected_seconds(notebook, output))
+               sum(cell.cell_type == "code" for cell in notebook.cells))
 
 
-def _expected_seconds(notebook: notebook_files.NotebookNode, executed: Path) -> float:
-    """What the ``executed`` copy of a notebook says that it took, else a third of a second for each cell of code."""
+def _expected_seconds(job: Job) -> float:
+    """What the executed copy of a notebook says that it took, else a third of a second for each cell of code."""
     with suppress(OSError, LookupError, TypeError, ValueError):
-        return float(json.loads(executed.read_text(encoding="utf-8"))["metadata"]["papermill"]["duration"])
-    return sum(cell.cell_type == "code" for cell in notebook.cells) / 3
+        return float(json.loads(job.output.read_text(encoding="utf-8"))["metadata"]["papermill"]["duration"])
+    return job.cells / 3
 
 
 def _batch(jobs: list[Job], force: bool, workers: int, progress: bool) -> dict[str, Outcome]:
@@ -164,7 +164,7 @@ def _batch(jobs: list[Job], force: bool, workers: int, progress: bool) -> dict[s
     outcomes = {job.name: Outcome(job.name, "up to date" if job.name in fresh else "not run", 0.0,
                                   paths.relative(job.output)) for job in jobs}
     stale = [job for job in jobs if job.name not in fresh]
-    queue = deque(sorted(stale, key=lambda job: -job.seconds))  # no long one is left alone at the end
+    queue = deque(sorted(stale, key=_expected_seconds, reverse=True))  # no long one is left alone at the end
     with (tqdm(total=len(jobs), initial=len(fresh), desc="notebooks", disable=not progress) as bar,
           closing(_run_all(queue, workers)) as finished):
         for outcome in finished:
