@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from fmuc.kernels import activate, add_and_activate, factors, gradients, learn_and_activate
+from fmuc.kernels import activate, add_and_activate, drop, factors, gradients, learn_and_activate
 from fmuc.random_bits import draw_seed
 
 NO_SEED = np.zeros(2, np.uint32)  # of a call that drops nothing
@@ -53,7 +53,7 @@ class _ReluNormDropout(torch.autograd.Function):
             norm.num_batches_tracked.add_(1)
             ctx.statistics = learn_and_activate(_flat(x), _flat(y), *affine, *running, norm.momentum, norm.eps, *mask)
         else:
-            activate(_flat(x), _flat(y), *factors(*affine, *running, norm.eps, dropped), *mask)
+            activate(_flat(y.copy_(x)), *factors(*affine, *running, norm.eps, dropped), *mask)
         ctx.save_for_backward(x, weight)
         ctx.eps, ctx.mask = norm.eps, mask
         return y
@@ -86,25 +86,42 @@ class FrozenActivation:
     """dropout(norm(relu(x))) without gradient, of modules as they are now: ``norm`` as in evaluation mode.
 
     ``probability``: of dropout, 0 for none. Of the same bits as :func:`relu_norm_dropout` after the same draws, without
-    what each of its calls works out anew.
+    what each of its calls works out anew, and in place: what overwrites its input moves a third less memory.
     """
 
     def __init__(self, norm: nn.BatchNorm2d, probability: float) -> None:
-        self.dropped = _quantised(probability)
+        self.channels, self.dropped = norm.num_features, _quantised(probability)
         self.factors = factors(*_affine(norm), *_running(norm), norm.eps, self.dropped)
 
-    def __call__(self, x: Tensor, times: int = 1) -> Tensor:
-        """(B, C, H, W) -> (times B, C, H, W), channels last: the batch several times, each with a mask of its own."""
-        y = _empty(x, times)
-        activate(_flat(x), _flat(y), *self.factors, self.dropped, self._seed())
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape, channels last; overwrites x if it is so, too."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        activate(_flat(x), *self.factors, self.dropped, self._seed())
+        return x
+
+    def without_mask(self, x: Tensor) -> Tensor:
+        """What is the same for all passes: (B, C, H, W), channels last; x stays as it is."""
+        y = x.clone(memory_format=torch.channels_last)
+        activate(_flat(y), *self.factors, 0, NO_SEED)
+        return y
+
+    def masked(self, values: Tensor, times: int) -> Tensor:
+        """The activation (times B, C, H, W) from that of :meth:`without_mask`, each copy with a mask of its own."""
+        if times == 1 and not self.dropped:
+            return values
+        y = _empty(values, times)
+        drop(_flat(values), _flat(y), self.channels, self.dropped, self._seed())
         return y
 
     def of_sum(self, x: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:
-        """x + branch and the activation of that, each (B, C, H, W); x may stand for a batch of its copies."""
-        total, y = _empty(branch), _empty(branch)
-        flat = (_flat(values) for values in (x, branch, total, y))
-        add_and_activate(*flat, *self.factors, self.dropped, self._seed())
-        return total, y
+        """x + branch and the activation of that, each (B, C, H, W); x may stand for a batch of its copies.
+
+        Overwrites ``branch`` with the sum if it is channels last.
+        """
+        branch = branch.contiguous(memory_format=torch.channels_last)
+        y = _empty(branch)
+        add_and_activate(_flat(x), _flat(branch), _flat(y), *self.factors, self.dropped, self._seed())
+        return branch, y
 
     def _seed(self) -> np.ndarray:
         return draw_seed() if self.dropped else NO_SEED

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from fmuc.activations import FrozenActivation
 from fmuc.convolution import Convolution, as_matrix, by_columns, columns, positions
+from fmuc.kernels import tile_length
 from fmuc.model import CNN420, Block
 
 POSITIONS = 4  # of an output map, at most, for a product of columns: without a gradient that pays for 2 x 2 alone
@@ -36,21 +37,27 @@ def _computing_type(convolution: nn.Conv2d) -> torch.dtype:
 
 
 class FrozenNet:
-    """What ``net.after_stem`` computes in evaluation mode, or with dropout alone on: of the weights of this moment."""
+    """What ``net`` computes in evaluation mode, or with ``dropout`` alone on: of the weights of this moment."""
 
     def __init__(self, net: CNN420, *, dropout: bool) -> None:
-        self.norm, self.head = net.norm, net.head
+        self.stem, self.norm, self.head = net.stem, net.norm, net.head
         self.blocks = [_FrozenBlock(block, dropout) for block in net.blocks]
 
-    def __call__(self, x: Tensor, passes: int) -> Tensor:
-        """Output of the stem (B, widths[0], F', T') -> logits of ``passes`` passes, one after the other: (N B, C)."""
-        if x.numel() % 2:  # two neighbours share random bits: copies would begin in between
-            x, passes = x.repeat(passes, 1, 1, 1), 1
-        branch = None
-        for block in self.blocks:
-            x, branch = block(x, branch, passes)
+    def shared(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Patches (B, 1, F, T) -> what is the same in all passes: the stem's output, and activated but for dropout."""
+        x = self.stem(x)
+        return x, self.blocks[0].first.without_mask(x)
+
+    def passes(self, shared: tuple[Tensor, Tensor], number: int) -> Tensor:
+        """Logits of ``number`` passes, one after the other: (N B, C)."""
+        x, values = shared
+        if values.numel() % tile_length(values.shape[1]):  # the next copy would begin within a tile of random bits
+            (x, values), number = (torch.cat([part] * number) for part in shared), 1
+        x, branch = self.blocks[0](x, self.blocks[0].first.masked(values, number))
+        for block in self.blocks[1:]:
+            x, branch = block(*block.first.of_sum(x, branch))
         if len(x) < len(branch):  # of a net of one block
-            x = x.repeat(passes, 1, 1, 1).contiguous(memory_format=torch.channels_last)
+            x = torch.cat([x] * number)
         x = x + branch
         if isinstance(self.norm, nn.BatchNorm2d):
             running, learnt = (self.norm.running_mean, self.norm.running_var), (self.norm.weight, self.norm.bias)
@@ -59,6 +66,8 @@ class FrozenNet:
 
 
 class _FrozenBlock:
+    """``first`` stands apart from the rest: it adds up the two terms of the block before."""
+
     def __init__(self, block: Block, dropout: bool) -> None:
         (first, one), (second, two) = block.units
         self.first, self.second = (FrozenActivation(a.norm, a.dropout.p * dropout) for a in (first, second))
@@ -66,12 +75,8 @@ class _FrozenBlock:
         plain = block.shortcut
         self.shortcut = _FrozenConvolution(plain) if isinstance(plain, Convolution) else plain
 
-    def __call__(self, x: Tensor, branch: Tensor | None, passes: int) -> tuple[Tensor, Tensor]:
-        """The two terms of the block's output, of the two terms of its input; the stem has one, and no pass yet.
-
-        Behind the stem, whose output all passes share, the first term may stand for all its copies.
-        """
-        x, h = (x, self.first(x, passes)) if branch is None else self.first.of_sum(x, branch)
+    def __call__(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """The block's input, which may stand for all its copies, and ``first`` of it -> the terms of the output."""
         return self.shortcut(x), self.two(self.second(self.one(h)))
 
 

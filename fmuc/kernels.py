@@ -1,9 +1,9 @@
 """ReLU, BatchNorm and dropout as one pass over memory: the loops, forward and backward, behind ``fmuc.activations``.
 
 Between two convolutions the plain operators walk eight times through the activations; on one core that took longer
-than the convolutions did. The kernels read bfloat16 or float32, compute in float32, and make dropout's mask from the
-position of each element (``random_bits``): 16 bits decide, so that a probability is quantised to k / 65536 (0.1 becomes
-0.1000061).
+than the convolutions did. The kernels read bfloat16 or float32 and compute in float32. Of dropout's mask 16 random bits
+decide, so that a probability is quantised to k / 65536 (0.1 becomes 0.1000061): in training those of each element's
+position, for the backward pass to make them again, in passes without a gradient the next ones (``random_bits``).
 
 They work on one core: training runs are single-threaded processes, one per core.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from fmuc.random_bits import SIMD, fill
+from fmuc.random_bits import SIMD, advance, fill, sequences
 
 _FLUSH = 64  # tiles after which float32 sums are added to float64 ones
 
@@ -56,13 +56,15 @@ def _store_typed(x, i, value):
 @njit(**SIMD)
 def _tile(values, length):
     tile = np.empty(length, np.float32)
-    for k in range(length):
-        tile[k] = values[k % len(values)]
+    for start in range(0, length, len(values)):
+        for c in range(len(values)):
+            tile[start + c] = values[c]
     return tile
 
 
 @njit(**SIMD)
-def _tile_length(channels):
+def tile_length(channels):
+    """Values that the kernels take at a time."""
     return channels * 2 * max(1, 512 // channels)  # even: two elements share a random number
 
 
@@ -76,15 +78,16 @@ def _add_moments(x, sums, squares):
 
 @njit(**SIMD)
 def _flush(tile, totals):
-    for k in range(len(tile)):
-        totals[k % len(totals)] += tile[k]
-        tile[k] = np.float32(0)
+    for start in range(0, len(tile), len(totals)):
+        for c in range(len(totals)):
+            totals[c] += tile[start + c]
+            tile[start + c] = np.float32(0)
 
 
 @njit(**SIMD)
 def moments(x, channels):
     """Sums of relu(x) and of its squares per channel, (2, C) float64; ``x`` flat, channels last."""
-    length = _tile_length(channels)
+    length = tile_length(channels)
     sums, squares, totals = np.zeros(length, np.float32), np.zeros(length, np.float32), np.zeros((2, channels))
     for tile in range(0, len(x) // length + 1):
         _add_moments(x[tile * length : (tile + 1) * length], sums, squares)
@@ -104,47 +107,70 @@ def _activate_tile(x, y, scale, shift, bits, dropped):
 
 
 @njit(**SIMD)
-def activate(x, y, scale, shift, dropped, seed):
-    """y = dropout(relu(x) * scale + shift), ``scale`` and ``shift`` (C,) with dropout's factor in them; x, y flat.
-
-    Where y is several times as long as x, each of its parts is made of the whole x with a mask of its own.
-    """
-    length = _tile_length(len(scale))
+def activate_repeatably(x, y, scale, shift, dropped, seed):
+    """:func:`activate` with a mask that is a function of the position: the backward pass makes it again."""
+    length = tile_length(len(scale))
     scale, shift, numbers = _tile(scale, length), _tile(shift, length), np.empty(length // 2, np.uint32)
-    for first in range(0, len(y), len(x)):
-        part = y[first : first + len(x)]
-        for start in range(0, len(x), length):
-            end = start + length
-            if dropped:
-                fill(numbers, (first + start) // 2, seed)
-            _activate_tile(x[start:end], part[start:end], scale, shift, numbers.view(np.uint16), np.uint16(dropped))
+    for start in range(0, len(x), length):
+        end = start + length
+        if dropped:
+            fill(numbers, start // 2, seed)
+        _activate_tile(x[start:end], y[start:end], scale, shift, numbers.view(np.uint16), np.uint16(dropped))
 
 
 @njit(**SIMD)
-def _add_and_activate_tile(x, branch, total, y, scale, shift, bits, dropped):
+def activate(x, scale, shift, dropped, seed):
+    """x becomes dropout(relu(x) * scale + shift), with dropout's factor in ``scale`` and ``shift``, (C,); x flat."""
+    length = tile_length(len(scale))
+    scale, shift, state = _tile(scale, length), _tile(shift, length), sequences(length // 2, seed)
+    for tile in range((len(x) + length - 1) // length):
+        part, bits = x[tile * length : (tile + 1) * length], advance(state, tile) if dropped else state[0]
+        _activate_tile(part, part, scale, shift, bits.view(np.uint16), np.uint16(dropped))
+
+
+@njit(**SIMD)
+def _drop_tile(x, y, bits, dropped):
     for k in range(len(x)):
-        _store(total, k, _load(x, k) + _load(branch, k))
+        value = x[k]
+        y[k] = value if bits[k] >= dropped else x.dtype.type(0)
+
+
+@njit(**SIMD)
+def drop(x, y, channels, dropped, seed):
+    """The mask of :func:`activate` on what it makes without one; y flat, as long as x or as several of its copies."""
+    length = tile_length(channels)
+    state, tile = sequences(length // 2, seed), 0
+    for first in range(0, len(y), len(x)):
+        part = y[first : first + len(x)]
+        for start in range(0, len(x), length):
+            _drop_tile(x[start : start + length], part[start : start + length],
+                       advance(state, tile).view(np.uint16), np.uint16(dropped))
+            tile += 1
+
+
+@njit(**SIMD)
+def _add_and_activate_tile(x, total, y, scale, shift, bits, dropped):
+    for k in range(len(x)):
+        _store(total, k, _load(x, k) + _load(total, k))
         value = max(_load(total, k), np.float32(0)) * scale[k] + shift[k]
         _store(y, k, value if bits[k] >= dropped else np.float32(0))
 
 
 @njit(**SIMD)
-def add_and_activate(x, branch, total, y, scale, shift, dropped, seed):
-    """total = x + branch, rounded to their type, and y as :func:`activate` makes it of that; all flat.
+def add_and_activate(x, total, y, scale, shift, dropped, seed):
+    """x is added to ``total``, rounded to their type, and y is what :func:`activate` makes of that; all flat.
 
-    Where they are several times as long as x, x is added to each of their parts.
+    Where ``total`` and y are several times as long as x, x is added to each of their parts.
     """
-    length = _tile_length(len(scale))
-    scale, shift, numbers = _tile(scale, length), _tile(shift, length), np.empty(length // 2, np.uint32)
+    length, tile = tile_length(len(scale)), 0
+    scale, shift, state = _tile(scale, length), _tile(shift, length), sequences(length // 2, seed)
     for first in range(0, len(y), len(x)):
-        last = first + len(x)
-        one, sums, part = branch[first:last], total[first:last], y[first:last]
+        sums, part = total[first : first + len(x)], y[first : first + len(x)]
         for start in range(0, len(x), length):
-            end = start + length
-            if dropped:
-                fill(numbers, (first + start) // 2, seed)
-            _add_and_activate_tile(x[start:end], one[start:end], sums[start:end], part[start:end], scale, shift,
-                                   numbers.view(np.uint16), np.uint16(dropped))
+            end, bits = start + length, advance(state, tile) if dropped else state[0]
+            _add_and_activate_tile(x[start:end], sums[start:end], part[start:end], scale, shift, bits.view(np.uint16),
+                                   np.uint16(dropped))
+            tile += 1
 
 
 @njit(**SIMD)
@@ -159,7 +185,7 @@ def _add_gradient_sums(x, g, bits, dropped, sums, products):
 @njit(**SIMD)
 def gradient_sums(x, g, channels, dropped, seed):
     """Per channel, (2, C) float64: sums of the kept gradient ``g`` and of its product with relu(x); x, g flat."""
-    length = _tile_length(channels)
+    length = tile_length(channels)
     sums, products, totals = np.zeros(length, np.float32), np.zeros(length, np.float32), np.zeros((2, channels))
     numbers = np.empty(length // 2, np.uint32)
     for tile in range(0, len(x) // length + 1):
@@ -188,7 +214,7 @@ def _gradient_tile(x, g, out, bits, dropped, of_g, of_x, constant):
 @njit(**SIMD)
 def gradient(x, g, out, of_g, of_x, constant, dropped, seed):
     """out = [x > 0] (of_g * kept g + of_x * x + constant), coefficients (C,); x, g, out flat."""
-    length = _tile_length(len(of_g))
+    length = tile_length(len(of_g))
     of_g, of_x, constant = _tile(of_g, length), _tile(of_x, length), _tile(constant, length)
     numbers = np.empty(length // 2, np.uint32)
     for start in range(0, len(x), length):
@@ -227,7 +253,7 @@ def learn_and_activate(x, y, weight, bias, running_mean, running_var, momentum, 
         running_mean[c] += momentum * (statistics[0, c] - running_mean[c])
         running_var[c] += momentum * (statistics[1, c] * count / (count - 1) - running_var[c])
     scale_and_shift = factors(weight, bias, statistics[0], statistics[1], eps, dropped)
-    activate(x, y, scale_and_shift[0], scale_and_shift[1], dropped, seed)
+    activate_repeatably(x, y, scale_and_shift[0], scale_and_shift[1], dropped, seed)
     return statistics
 
 

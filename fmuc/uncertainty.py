@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
@@ -89,10 +89,11 @@ def weak_logits(net: nn.Module, x: Tensor, passes: int, batch_norm: str = "runni
 @contextmanager
 def _stem_and_rest(
     net: nn.Module, x: Tensor, dropout: bool, batch_norm: str
-) -> Iterator[tuple[nn.Module, Callable[[Tensor, int], Tensor]]]:
-    """What is the same in all passes, and a function of its output (B, ...) and a number of passes: (N B, C)."""
+) -> Iterator[tuple[Callable[[Tensor], Any], Callable[[Any, int], Tensor]]]:
+    """What is the same in all passes, of (B, 1, F, T), and a function of that and a number of passes: (N B, C)."""
     if isinstance(net, CNN420) and frozen.usable(net, x, batch_norm, dropout):
-        yield net.stem, frozen.FrozenNet(net, dropout=dropout)
+        still = frozen.FrozenNet(net, dropout=dropout)
+        yield still.shared, still.passes
         return
     with prediction_mode(net, dropout=dropout, batch_norm=batch_norm):
         if isinstance(net, CNN420):

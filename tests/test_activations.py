@@ -30,12 +30,16 @@ def random(shape: tuple, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.randn(shape).to(dtype).contiguous(memory_format=torch.channels_last)
 
 
-def mask_of(x: torch.Tensor, p: float, seed: int) -> torch.Tensor:
+def mask_of(x: torch.Tensor, p: float, seed: int, training: bool = True) -> torch.Tensor:
     """The mask that a call after ``torch.manual_seed(seed)`` makes, as 0 and 1: of an input that is 1 everywhere."""
-    norm, dropout = nn.BatchNorm2d(x.shape[1]).eval(), nn.Dropout(p)
+    norm, dropout = nn.BatchNorm2d(x.shape[1]).train(training), nn.Dropout(p)
+    nn.init.ones_(norm.bias)
     torch.manual_seed(seed)
     with torch.no_grad():
         return (relu_norm_dropout(torch.ones_like(x), norm, dropout) != 0).double()
+
+
+in_both_modes = pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -114,9 +118,10 @@ def test_what_is_not_finite_is_not_hidden(value, dtype):
 # Masks
 
 
-def test_masks_drop_their_quantised_share_everywhere():
+@in_both_modes
+def test_masks_drop_their_quantised_share_everywhere(training):
     dropped = round(P * 65536) / 65536
-    kept = mask_of(torch.empty(64, 8, 32, 32), P, 0)
+    kept = mask_of(torch.empty(64, 8, 32, 32), P, 0, training)
     assert kept.mean().item() == pytest.approx(1 - dropped, abs=5 * (dropped * (1 - dropped) / kept.numel()) ** 0.5)
     for part in (kept.mean(dim=(0, 2, 3)), kept.mean(dim=(1, 2, 3)), kept.mean(dim=(0, 1)).flatten()):
         bound = 5 * (dropped * (1 - dropped) * len(part) / kept.numel()) ** 0.5
@@ -147,10 +152,12 @@ def test_survivors_keep_the_expectation():
     assert float(values[1]) * (1 - 6554 / 65536) == pytest.approx(5 / (1 + norm.eps) ** 0.5, rel=1e-6)
 
 
-def test_two_calls_differ_and_a_seed_repeats_them():
+@in_both_modes
+def test_two_calls_differ_and_a_seed_repeats_them(training):
     x = random((4, 3, 8, 8))
-    assert torch.equal(mask_of(x, P, 1), mask_of(x, P, 1)) and not torch.equal(mask_of(x, P, 1), mask_of(x, P, 2))
-    norm, dropout = nn.BatchNorm2d(3).eval(), nn.Dropout(P)
+    one, again, other = (mask_of(x, P, seed, training) for seed in (1, 1, 2))
+    assert torch.equal(one, again) and not torch.equal(one, other)
+    norm, dropout = nn.BatchNorm2d(3).train(training), nn.Dropout(P)
     with torch.no_grad():
         first, second = relu_norm_dropout(x, norm, dropout), relu_norm_dropout(x, norm, dropout)
     assert not torch.equal(first, second)
@@ -187,11 +194,11 @@ def test_the_operators_take_what_the_kernels_cannot():
 
 
 def test_bits_are_those_of_the_tile_at_its_place():
-    """Element i gets half of the random number i // 2: the mask does not depend on how the work is divided."""
+    """Element i gets half of the random number i // 2, in training: the backward pass can make the mask again."""
     count, seed = 5000, np.array([5, 7], np.uint32)
     numbers, ones, y = np.empty(count // 2, np.uint32), np.ones(count, np.float32), np.empty(count, np.float32)
     random_bits.fill(numbers, 0, seed)
     for channels in (1, 2, 5, 100):
         coefficient = np.ones(channels, np.float32)
-        kernels.activate(ones, y, coefficient, coefficient, 20_000, seed)
+        kernels.activate_repeatably(ones, y, coefficient, coefficient, 20_000, seed)
         assert np.array_equal(y == 0, numbers.view(np.uint16) < 20_000)
