@@ -210,7 +210,7 @@ def _log_mel_row(job: str, files: Sequence[Path], preset: Features, repeats: int
 
 def log_mel(quick: bool) -> list[Row]:
     """Sound file -> log-Mel spectrogram, decoding included."""
-    count, repeats = (4, 3) if quick else (32, 5)
+    count, repeats = (4, 3) if quick else (32, 15)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         files = write_clips(Path(folder), count, 4, 16_000, 1, "PCM_16")

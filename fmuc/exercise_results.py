@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import scipy  # its statistics, which take a second, are imported when they are asked for
+from scipy.special import ndtri, stdtrit  # quantiles; scipy.stats, which has them, too, takes a second to import
 
 from fmuc.exercise_judge import Exercise
 
@@ -97,7 +97,7 @@ def _interval(values: np.ndarray, quantile: float, ddof: int = 1, root: bool = T
 
 
 def _t(values: np.ndarray, level: float, freedom: int = -1) -> float:
-    return scipy.stats.t.ppf((1 + level) / 2, len(values) + freedom)
+    return stdtrit(len(values) + freedom, (1 + level) / 2)
 
 
 def _error(confidence: np.ndarray, right: np.ndarray, index: np.ndarray, weighted: bool = True, sign: bool = False,
@@ -134,13 +134,13 @@ ACCURACY = {
          (lambda p, of: p.argmax(1), "These are classes of patches; each file has one.")]),
     "t_interval": Exercise(
         [(_SEEDS, 0.95), (_OTHERS, 0.8)], lambda x, level: _interval(x, _t(x, level)),
-        [(lambda x, level: _interval(x, scipy.stats.norm.ppf((1 + level) / 2)), "This is the normal distribution's "
+        [(lambda x, level: _interval(x, ndtri((1 + level) / 2)), "This is the normal distribution's "
           "quantile (1.96 at 95 %): far too small for three seeds, whose standard deviation is itself a guess."),
          (lambda x, level: _interval(x, _t(x, level), ddof=0), "The population's standard deviation (divisor n) is too "
           "small for a sample: ddof=1."),
          (lambda x, level: _interval(x, _t(x, level), root=False), "The standard deviation is not divided by √n: this "
           "speaks of single seeds, not of their mean."),
-         (lambda x, level: _interval(x, scipy.stats.t.ppf(level, len(x) - 1)), "The quantile is one-sided: 5 % would "
+         (lambda x, level: _interval(x, stdtrit(len(x) - 1, level)), "The quantile is one-sided: 5 % would "
           "lie below and 5 % above, so that the level is 90 %. Take (1 + level) / 2."),
          (lambda x, level: _interval(x, 1, root=False), "Mean ± standard deviation describes the spread of seeds; it "
           "is no confidence interval of the mean."),

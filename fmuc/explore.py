@@ -21,8 +21,8 @@ def explore(draw: Callable[..., Figure], **controls: object) -> None:
 
     ``draw`` is a plain function that returns a Matplotlib figure. A control is named like a parameter of it and is
     ``(low, high)`` or ``(low, high, step)`` for a slider, or a list or dict of options; it starts at the parameter's
-    default. Where a notebook is executed without a front end (papermill, nbval), the picture is drawn once, so that
-    an error shows, and a line of text takes the place of the widget, which nobody could move on a static page.
+    default. Where a notebook is executed without a front end (papermill, nbval), ``draw`` is called once, so that an
+    error shows, and a line of text takes the place of the widget, which nobody could move on a static page.
 
     Raises :class:`FmucError` for a control that ``draw`` does not know or that is none, and if ``draw`` returns no
     figure. What ``draw`` says by an :class:`FmucError` later on stands under the sliders.
@@ -31,9 +31,7 @@ def explore(draw: Callable[..., Figure], **controls: object) -> None:
     if _attended():
         display(_panel(draw, widgets, _png(draw, widgets)))
     else:
-        figure = _drawn(draw, widgets)
-        figure.draw_without_rendering()
-        plt.close(figure)
+        plt.close(_drawn(draw, widgets))
         words = [_words(name) for name in widgets]
         listed = " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
         print(f"Run this cell in JupyterLab to move {listed}.")

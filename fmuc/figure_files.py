@@ -13,7 +13,8 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -55,9 +56,10 @@ def save_figure(fig: Figure, name: str, profile: str, *, dataset: str = "", reco
     comes from; ``alt``: the figure in words for those who cannot see it. Raises :class:`FmucError` for text smaller
     than ``SMALLEST`` points, before anything is written.
     """
-    picture = png(fig, plt.rcParams["savefig.dpi"])
-    _require_readable(fig, name)  # now that ticks have their texts
-    contents = {f"{name}.png": picture, f"{name}.svg": _svg(fig)}
+    with _laid_out(fig, plt.rcParams["savefig.dpi"]) as dpi:
+        picture = _png(fig, dpi)
+        _require_readable(fig, name)  # now that ticks have their texts
+        contents = {f"{name}.png": picture, f"{name}.svg": _svg(fig)}
     if data is not None:
         contents[f"{name}.csv"] = csv_bytes(pd.DataFrame(data))
     row = _save(name, profile, dataset, "figure", contents, records, alt)
@@ -69,7 +71,26 @@ def save_figure(fig: Figure, name: str, profile: str, *, dataset: str = "", reco
 
 def png(fig: Figure, dpi: float) -> bytes:
     """The figure as a PNG of 256 colours, a third of the bytes, unless one of its colours would noticeably differ."""
-    _lay_out(fig, dpi)
+    with _laid_out(fig, dpi):
+        return _png(fig, dpi)
+
+
+@contextmanager
+def _laid_out(fig: Figure, dpi: float) -> Iterator[float]:
+    """Give the figure its layout at this resolution, for good: Matplotlib would make it anew for each format.
+
+    Every ``savefig`` gives a figure without a layout engine the default one, so that there must be no default here.
+    """
+    fig.set_dpi(dpi)
+    layout = fig.get_layout_engine()
+    with plt.rc_context({"figure.constrained_layout.use": False, "figure.autolayout": False}):
+        if layout is not None:
+            layout.execute(fig)
+            fig.set_layout_engine(None)
+        yield dpi
+
+
+def _png(fig: Figure, dpi: float) -> bytes:
     pixels, file = io.BytesIO(), io.BytesIO()
     fig.savefig(pixels, format="rgba", dpi=dpi)
     size = fig.canvas.get_width_height(physical=True)
@@ -78,16 +99,6 @@ def png(fig: Figure, dpi: float) -> bytes:
     apart = PIL.ImageChops.difference(picture, palette.convert("RGB")).getextrema()  # (least, most) of each channel
     (palette if max(map(max, apart)) < NOTICEABLE else picture).save(file, "PNG", dpi=(dpi, dpi))
     return file.getvalue()
-
-
-def _lay_out(fig: Figure, dpi: float) -> None:
-    """Give the figure its layout at this resolution, for good: Matplotlib would draw it once more for each format."""
-    fig.set_dpi(dpi)
-    layout = fig.get_layout_engine()
-    if layout is not None:
-        layout.execute(fig)
-        with plt.rc_context({"figure.constrained_layout.use": False, "figure.autolayout": False}):
-            fig.set_layout_engine(None)
 
 
 def _svg(fig: Figure) -> bytes:

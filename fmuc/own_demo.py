@@ -32,16 +32,18 @@ AROUND, LEVEL = ("leaves", "traffic", "wind"), (-24, -2)  # what else is heard; 
 
 
 class Recorder(NamedTuple):
-    """What a recording is written as; ``rate`` in Hz, ``subtype`` is libsndfile's."""
+    """What a recording is written as; ``rate`` in Hz, ``subtype`` is libsndfile's, ``share`` of the recordings."""
 
     suffix: str
     rate: int
     channels: int
     subtype: str
+    share: float
 
 
-RECORDERS = (Recorder(".wav", 44_100, 2, "PCM_16"), Recorder(".wav", 48_000, 1, "PCM_24"),
-             Recorder(".flac", 24_000, 1, "PCM_16"), Recorder(".ogg", 32_000, 1, "VORBIS"))
+RECORDERS = (Recorder(".wav", 44_100, 2, "PCM_16", 0.3), Recorder(".wav", 48_000, 1, "PCM_24", 0.3),
+             Recorder(".flac", 24_000, 1, "PCM_16", 0.3),
+             Recorder(".ogg", 32_000, 1, "VORBIS", 0.1))  # encoding takes as long as making the sound
 
 
 def _phrase(*parts: np.ndarray | float) -> np.ndarray:
@@ -121,7 +123,7 @@ def make(folder: Path, seed: int, *, recordings: int = 14, unlabelled: int = 90,
 
 def _record(name: Path, species: str, parts: int, rng: Rng) -> Path:
     """Write one recording: a file of this name, or a folder of several; the (last) file comes back."""
-    recorder = RECORDERS[rng.integers(len(RECORDERS))]
+    recorder = RECORDERS[rng.choice(len(RECORDERS), p=[each.share for each in RECORDERS])]
     lengths = rng.integers(12, 41, parts) * (RATE // 10)  # tenths of a second: whole samples at each of the rates
     sound = sing(species, int(lengths.sum()), rng)
     (name if parts > 1 else name.parent).mkdir(parents=True, exist_ok=True)

@@ -20,8 +20,10 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 
 NAME = "fmuc-preloaded"  # of the entry point in pyproject.toml
-MODULES = ("ipykernel.kernelapp", "matplotlib.pyplot", "fmuc.plots", "fmuc.tables", "fmuc.train",
-           "torch._dynamo")  # which Adam asks for
+MODULES = ("ipykernel.kernelapp", "matplotlib.pyplot", "fmuc.plots", "fmuc.tables", "fmuc.train", "fmuc.teaching",
+           "torch._dynamo",  # which Adam asks for
+           "scipy.stats",  # which seaborn, scikit-learn and librosa ask for
+           "fmuc.numba_ready")
 _LAUNCHER = "ipykernel_launcher"
 
 

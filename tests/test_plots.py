@@ -17,6 +17,7 @@ import pandas as pd
 import PIL.Image
 import pytest
 from matplotlib.colors import to_rgb
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 from synthetic_records import CLASSES, SCENES, synthetic_plan, synthetic_record, without_truth
 
@@ -382,10 +383,14 @@ def test_a_notebook_shows_the_file_and_nothing_else(own_folder, monkeypatch):
     assert not plt.fignum_exists(fig.number)  # else Jupyter would draw it a second time
 
 
-def test_png_and_svg_have_one_layout(own_folder):
-    fig, ax = plots.figure()
-    ax.set_ylabel("a label that takes room\nand a second line")
-    plots.save_figure(fig, "line", "mini", alt="An empty panel with a label.")
+def test_png_and_svg_have_one_layout(own_folder, monkeypatch):
+    made, execute = [], ConstrainedLayoutEngine.execute
+    monkeypatch.setattr(ConstrainedLayoutEngine, "execute", lambda *args: made.append(1) or execute(*args))
+    with plt.style.context(figure_files.STYLE):  # as in a notebook
+        fig, ax = plots.figure()
+        ax.set_ylabel("a label that takes room\nand a second line")
+        plots.save_figure(fig, "line", "mini", alt="An empty panel with a label.")
+    assert len(made) == 1
     left, bottom, right, top = ax.get_position().extents
     root = ElementTree.parse(own_folder / "line.svg").getroot()
     width, height = (float(root.get(side).removesuffix("pt")) for side in ("width", "height"))
