@@ -183,6 +183,23 @@ def test_any_memory_layout_gives_the_same_and_is_left_alone():
         assert torch.equal(other, before) and out.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [*SHAPES, (7, 1, 1, 1)])
+def test_a_frozen_activation_has_the_bits_of_the_modules_in_any_layout(shape, layout):
+    norm, dropout = layers(shape[1], P)
+    x, branch = (torch.randn(shape).contiguous(memory_format=layout) for _ in range(2))
+    frozen = activations.FrozenActivation(norm.eval(), P)
+    with torch.no_grad():
+        for value, call in ((x, frozen), (x + branch, lambda given: frozen.of_sum(given, branch.clone())[1]),
+                            (x, lambda given: frozen.masked(frozen.without_mask(given), 1))):
+            torch.manual_seed(1)
+            expected = relu_norm_dropout(value, norm, dropout)
+            torch.manual_seed(1)
+            assert torch.equal(call(x.clone()), expected)
+        total, _ = frozen.of_sum(x, branch.clone())
+    assert torch.equal(total, x + branch)
+
+
 def test_the_operators_take_what_the_kernels_cannot():
     norm, x = nn.BatchNorm2d(3), torch.zeros(4, 3, 2, 2)
     assert usable(x, norm) and usable(x.bfloat16(), norm)
