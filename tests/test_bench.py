@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -13,9 +14,10 @@ import pandas as pd
 import pytest
 import torch
 
-from fmuc import bench, bench_jobs, experiments, paths, train
+from fmuc import bench, bench_jobs, experiments, paths, runs, train
 from fmuc.bench import JOBS, Job, ratio_bars, readable, run, table, write
 from fmuc.bench_timing import Row, faster, peak_bytes, take_turns, two_at_a_time
+from fmuc.calibration import Speed
 from fmuc.config import Features, Run
 from fmuc.errors import FmucError
 
@@ -152,6 +154,19 @@ def test_the_wait_is_the_share_of_the_batches_in_the_training_loop(small_run, da
 
 
 # Features and memory
+
+
+@pytest.mark.parametrize("start", [0.0, 60.0])
+def test_the_minutes_of_mini_hold_the_start_of_each_run(start, monkeypatch):
+    records = runs.load_all("mini", "shipped")
+    monkeypatch.setattr(bench_jobs.runs, "load_all", lambda *_: records)
+    speed = Speed(defaultdict(lambda: 0.1), defaultdict(float), start, 2, "cpu")
+    monkeypatch.setattr(bench_jobs.calibration, "measure", lambda *_, **__: speed)
+    monkeypatch.setattr(bench_jobs.schedule, "default_workers", lambda *_: 2)
+    took, forecast = bench_jobs.mini_profile(quick=True)
+    training = sum(record.provenance["wall_seconds"] for record in records)
+    assert took.ours == pytest.approx((training + start * len(records)) / 2 / 60) and took.ratio == took.ours
+    assert forecast.reference == took.ours and f"training {training / 120:.1f} by" in took.note
 
 
 def test_clips_are_written_in_the_asked_format(tmp_path):
