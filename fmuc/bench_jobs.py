@@ -340,12 +340,13 @@ def mini_profile(quick: bool) -> list[Row]:
     sizes = {name: footprint.extent(name) for name in dict.fromkeys(run.dataset for run in trained)}
     speed = calibration.measure(trained, {name: size.classes for name, size in sizes.items()}, device="cpu",
                                 workers=workers, seconds=1 if quick else 3, progress=False)
-    whole, trainings = (sum(forecast.run_seconds(trained, sizes, speed, start=start)) for start in (True, False))
-    recorded = sum(record.provenance["wall_seconds"] for record in records)
-    expected, took = whole / workers / 60, (recorded + whole - trainings) / workers / 60
+    whole, trainings = (forecast.run_seconds(trained, sizes, speed, start=start) for start in (True, False))
+    recorded = [record.provenance["wall_seconds"] for record in records]
+    took, expected = (forecast.until_the_end(seconds, workers, speed) / 60
+                      for seconds in (np.add(recorded, np.subtract(whole, trainings)), whole))
     planned = len(experiments.plan(profile))
-    note = (f"{len(records)} of {planned} runs, {source}, {workers} at a time; training {recorded / workers / 60:.1f} "
-            "by the records; start-up and final predictions, which they leave out, as timed now")
+    note = (f"{len(records)} of {planned} runs, {source}, {workers} at a time, longest first; {sum(recorded) / 60:.1f} "
+            "of computing by the records; start-up and final predictions, which they leave out, as timed now")
     return [Row("all runs of mini, minutes", float("nan"), took, "min", took, 20, True, note),
             Row("forecast of mini against what it took", took, expected, "min",
                 max(expected / took, took / expected), 1.5, True, f"either way; steps timed {workers} at a time")]

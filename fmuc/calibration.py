@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from fmuc import paths, schedule, train
+from fmuc import paths, process_pool, schedule, train
 from fmuc.config import Features, Run, run_from_dict
 from fmuc.cost import wait
 from fmuc.errors import FmucError
@@ -33,13 +33,15 @@ _FEWEST = 3  # timed calls
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of a step by kind, of a patch's prediction by data set, and of a run's start, ``workers`` at a time."""
+    """Seconds of a step by kind and of a patch's prediction by data set, ``workers`` at a time; of the start of a
+    process, which ``shares_start`` with the others of its worker or not."""
 
     steps: Mapping[Kind, float]
     patches: Mapping[str, float]
     start: float
     workers: int
     device: str
+    shares_start: bool = False
 
 
 def kind(run: Run) -> Kind:
@@ -70,7 +72,8 @@ def measure(runs: Sequence[Run], classes: Mapping[str, int], *, device: str = "a
     starts, results = zip(*_together(job, workers, len(chosen), progress), strict=True)
     steps = {key: fmean(result[i][0] for result in results) for i, key in enumerate(chosen)}
     patches = {name: fmean(result[i][1] for result in results) for i, (name, _) in enumerate(chosen)}
-    return Speed(steps, patches, fmean(starts), workers, str(train.pick_device(device)))
+    name = str(train.pick_device(device))
+    return Speed(steps, patches, fmean(starts), workers, name, process_pool.forks(name))
 
 
 def _together(job: dict, workers: int, lines: int, progress: bool) -> list[tuple[float, list]]:

@@ -34,7 +34,8 @@ def evaluated_patches(run: Run, size: Extent) -> int:
 def run_seconds(runs: Sequence[Run], sizes: Mapping[str, Extent], speed: Speed, *, start: bool = True) -> list[float]:
     """Seconds of each run in the order of the plan, the first of a data set and seed with the warm start.
 
-    ``start``: with start-up and the final predictions, which a record's "wall_seconds" leave out.
+    ``start``: with the final predictions and, unless a worker's runs share it, the start of its process, which a
+    record's "wall_seconds" leave out.
     """
     warmed, seconds = set(), []
     for run in runs:
@@ -44,9 +45,15 @@ def run_seconds(runs: Sequence[Run], sizes: Mapping[str, Extent], speed: Speed, 
             warmed.add((run.dataset, run.seed))
             total += warm_seconds(run, speed)
         if start:
-            total += speed.start + evaluated_patches(run, size) * speed.patches[run.dataset]
+            total += evaluated_patches(run, size) * speed.patches[run.dataset]
+            total += 0 if speed.shares_start else speed.start
         seconds.append(total)
     return seconds
+
+
+def until_the_end(seconds: Sequence[float], workers: int, speed: Speed) -> float:
+    """Seconds until the last of the runs ends, the start that they share included."""
+    return elapsed(seconds, workers) + (speed.start if len(seconds) and speed.shares_start else 0)
 
 
 def elapsed(seconds: Sequence[float], workers: int) -> float:

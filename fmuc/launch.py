@@ -1,38 +1,34 @@
 """A job of a plan in a process of its own: what a Dask worker, here or on another machine, does with a run.
 
-Training has a fresh process for each run (:mod:`fmuc.run_process`): nothing is left over from the run before, a crash
-ends one run only, and a run can be ended at once. The worker itself imports no PyTorch; it passes epochs on and waits.
+Training has a process of its own for each run (:mod:`fmuc.process_pool`): nothing is left over from the run before, a
+crash ends one run only, and a run can be ended at once. The worker itself imports no PyTorch; it passes epochs on and
+waits.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import signal
 import socket
-import subprocess
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from threading import Thread
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
 from fmuc import paths
+from fmuc.process_pool import UNFIT, follow
 from fmuc.runs import code_digest, is_finished
 
 # glibc keeps freed memory instead of returning it to the system: a third less time on large activations
 _ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "99999999999", "MALLOC_TOP_PAD_": "268435456"}
-UNFIT = 3  # exit status of a process whose code is not that of whoever sent the job
-_POLL = 0.2  # seconds between two looks at whether a process is still wanted
-_GRACE = 10.0  # seconds to end in, once it is not
 _VISIBLE = 5.0  # seconds within which a new file must be seen on another machine
+_POLL = 0.2  # seconds between two looks for it
 _stopped: set[str] = set()  # plans that were interrupted
 
 
@@ -176,58 +172,3 @@ def _in_a_process(job: dict) -> Outcome:
     if status < 0:
         return Outcome("lost", f"its process was ended by {signal.Signals(-status).name} (too little memory?)")
     return Outcome({0: "done", UNFIT: "unfit"}.get(status, "failed"), last or f"exit status {status}")
-
-
-def follow(content: dict, variables: dict[str, str], unwanted: Callable[[], str],
-           tell: Callable[[dict], None]) -> tuple[int, str, str]:
-    """Run :mod:`fmuc.run_process` with ``content`` until it ends or is ``unwanted``; ``tell`` gets what it reports
-    (``step`` and ``text``) and its warnings (``warning``).
-
-    Returns its exit status, the last line of its errors and why it was unwanted, if it was.
-    """
-    process = subprocess.Popen([sys.executable, "-m", "fmuc.run_process"], cwd=paths.ROOT, env=variables, text=True,
-                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               start_new_session=True)  # Ctrl-C is for us, and we end its children with it
-    errors, why = deque(maxlen=1), ""
-    readers = [Thread(target=_reports, args=(process.stdout, tell), daemon=True),
-               Thread(target=_errors, args=(process.stderr, errors, tell), daemon=True)]
-    for reader in readers:
-        reader.start()
-    try:
-        with suppress(BrokenPipeError):  # it has ended: its status tells more
-            process.stdin.write(json.dumps(content) + "\n")
-            process.stdin.flush()  # and stays open: at its end the process ends, too
-        while process.poll() is None and not (why := unwanted()):
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_POLL)
-    finally:
-        _end(process)
-    for reader in readers:
-        reader.join(_GRACE)
-    return process.returncode, "".join(errors), why
-
-
-def _reports(lines: IO[str], tell: Callable[[dict], None]) -> None:
-    for line in lines:
-        with suppress(ValueError):  # the half line of a process that was killed
-            tell(json.loads(line))
-
-
-def _errors(lines: IO[str], last: deque, tell: Callable[[dict], None]) -> None:
-    for line in filter(None, map(str.strip, lines)):
-        last.append(line)
-        if line.startswith("fmuc: "):  # a warning of ours
-            tell({"warning": line.removeprefix("fmuc: ")})
-
-
-def _end(process: subprocess.Popen) -> None:
-    """End a process that is still there, with its children."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError, PermissionError):  # the group of an ended process is gone
-            if process.poll() is None:
-                os.killpg(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(_GRACE)
-            break
-    with suppress(BrokenPipeError):
-        process.stdin.close()

@@ -46,8 +46,8 @@ class Plan:
             steps = [{"data set": name, "passes": passes, "seconds": seconds}
                      for (name, passes), seconds in self.speed.steps.items()]
             measured = {**asdict(self.speed), "steps": steps,
-                        "hours": forecast.elapsed(self.seconds, self.workers) / HOUR,
-                        "hours_left": forecast.elapsed(self.left, self.workers) / HOUR}
+                        "hours": forecast.until_the_end(self.seconds, self.workers, self.speed) / HOUR,
+                        "hours_left": forecast.until_the_end(self.left, self.workers, self.speed) / HOUR}
         return {"profile": self.profile, "workers": self.workers, "runs": self.runs, **tables, "measured": measured,
                 "gpu_assumptions": gpu_arithmetic.assumptions()}
 
@@ -165,7 +165,8 @@ def _forecast_text(plan: Plan) -> str:
     if plan.speed is None:
         return "No forecast: nothing was measured."
     one, all_runs, rest = (duration(seconds) for seconds in (
-        sum(plan.seconds), forecast.elapsed(plan.seconds, plan.workers), forecast.elapsed(plan.left, plan.workers)))
+        sum(plan.seconds), *(forecast.until_the_end(part, plan.workers, plan.speed)
+                             for part in (plan.seconds, plan.left))))
     return textwrap.fill(f"Forecast from steps timed here ({plan.speed.device}, {plan.workers} at a time): {all_runs} "
                          f"for all runs ({one} of computing), {rest} for the {len(plan.left)} that are left. Warm "
                          "starts, evaluations and start-up are in the hours.", WIDTH)

@@ -1,32 +1,73 @@
-"""The process of one job: ``python -m fmuc.run_process`` reads what to do as a line of JSON from standard input.
+"""The process of one worker's jobs: ``python -m fmuc.run_process`` reads each as a line of JSON from standard input.
 
-It prints a line of JSON for each epoch and ends when the other end of its standard input does, so that a worker that
-was killed leaves no process behind. Exit status as that of the command line.
+On Linux it does the imports, which take longer than some runs of mini, once, and each job that computes on the CPU in
+a fork of itself: a process of its own all the same. Elsewhere, and for a GPU, whose driver a fork need not survive, it
+does one job itself.
+
+A job prints a line of JSON for each epoch; a fork's end is ``{"status": ...}``, and :data:`END` on standard error. All
+end when the other end of standard input does, so that a worker that was killed leaves no process behind.
+Exit status as that of the command line.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
+import multiprocessing
 import os
 import signal
 import socket
 import sys
 from collections.abc import Callable
+from multiprocessing.connection import wait
 from threading import Thread
+from typing import IO
 
 from fmuc import paths
 from fmuc.config import Features, run_from_dict
 from fmuc.errors import FmucError
-from fmuc.launch import UNFIT
+from fmuc.process_pool import END, UNFIT, forks
 from fmuc.runs import code_digest
+
+IMPORTS = ("fmuc.train", "fmuc.numba_ready",
+           "torch._dynamo")  # which Adam asks for
 
 
 def main() -> int:
-    """Carry out the job; returns the exit status."""
+    """Carry out jobs until there are no more, or one; returns the exit status."""
     reports, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no report
-    job = json.loads(sys.stdin.readline())
-    Thread(target=_end_with_parent, daemon=True).start()
-    if job["code"] != code_digest():
+    code_digest()  # of what is imported from now on
+    while line := sys.stdin.readline():
+        job = json.loads(line)
+        if not forks(job.get("device", "cpu")):
+            Thread(target=_end_with_worker, daemon=True).start()
+            return _carry_out(job, reports)
+        status = _in_a_fork(job, reports)
+        print(f"\n{END}", file=sys.stderr, flush=True)  # a line of its own, even after the half line of one killed
+        print("\n" + json.dumps({"status": status}), file=reports, flush=True)
+    os._exit(0)  # tidying up all that was imported takes a second
+
+
+def _in_a_fork(job: dict, reports: IO[str]) -> int:
+    """Carry out a job in a process that is forked from this one; returns its exit status."""
+    for module in IMPORTS if "run" in job else ():
+        importlib.import_module(module)
+    process = multiprocessing.get_context("fork").Process(target=_fork, args=(job, reports))
+    process.start()
+    if process.sentinel not in wait([process.sentinel, sys.stdin]):
+        _kill_group()
+    process.join()
+    return process.exitcode
+
+
+def _fork(job: dict, reports: IO[str]) -> None:
+    Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+    sys.exit(_carry_out(job, reports))
+
+
+def _carry_out(job: dict, reports: IO[str]) -> int:
+    now = code_digest.__wrapped__()  # modules that are imported late are as the disk has them
+    if not job["code"] == code_digest() == now:
         print(f"{paths.ROOT} on {socket.gethostname()} has other code of fmuc than the plan: update it there",
               file=sys.stderr)
         return UNFIT
@@ -58,10 +99,20 @@ def _extract(job: dict, report: Callable[[dict], None]) -> None:
     report({"step": 1, "text": f"{len(cache.patches)} patches"})
 
 
-def _end_with_parent() -> None:
-    os.read(0, 1)  # returns when the parent has ended, however it did; not sys.stdin, whose lock would outlive us
-    if os.getpgrp() == os.getpid():
-        os.killpg(0, signal.SIGKILL)  # with all processes of a pool
+def _end_with_worker() -> None:
+    os.read(0, 1)  # returns when the worker has ended, however it did; not sys.stdin, whose lock would outlive us
+    _kill_group()
+
+
+def _end_with(process: multiprocessing.process.BaseProcess) -> None:
+    process.join()
+    _kill_group()
+
+
+def _kill_group() -> None:
+    """End this process with all those of the worker's job, its pools included."""
+    if os.getpgrp() in (os.getpid(), os.getppid()):
+        os.killpg(0, signal.SIGKILL)
     os._exit(1)
 
 

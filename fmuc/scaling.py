@@ -22,6 +22,8 @@ from fmuc import batch, experiments, figure_files, footprint, forecast, gpu_arit
 from fmuc.bench import machine
 from fmuc.cluster import Pool
 from fmuc.errors import FmucError
+from fmuc.process_pool import forks
+from fmuc.run_process import IMPORTS
 
 WAIT = 0.5  # seconds that a run waits where scheduling is measured
 MEASURED = (1, 2, 4, 8, 16, 32)  # workers
@@ -37,20 +39,23 @@ HOUR = 3600
 @dataclass(frozen=True)
 class Overhead:
     """Seconds of a run that are not training: ``serial`` of the one scheduling process, in which runs take turns;
-    ``latency`` until it begins on its worker; ``start`` of its process with all that it imports."""
+    ``latency`` until it begins on its worker; ``start`` of its process with all that it imports, unless a worker's
+    runs share it, which then has it once."""
 
     serial: float
     latency: float
     start: float
+    shares_start: bool = False
 
 
 def simulate(durations: Sequence[float], workers: int, overhead: Overhead) -> float:
     """Seconds until the last run ends, the longest begun first by whichever worker is free, one dispatched at a
     time."""
-    free, dispatcher, last = [0.0] * workers, 0.0, 0.0
+    once, each = (overhead.start, 0.0) if overhead.shares_start else (0.0, overhead.start)
+    free, dispatcher, last = [once] * workers, 0.0, 0.0
     for duration in sorted(durations, reverse=True):
         dispatcher = max(dispatcher, free[0]) + overhead.serial
-        end = dispatcher + overhead.latency + overhead.start + duration
+        end = dispatcher + overhead.latency + each + duration
         heapq.heapreplace(free, end)
         last = max(last, end)
     return last
@@ -103,15 +108,15 @@ def measure(workers: Sequence[int] = MEASURED, *, progress: bool = True) -> tupl
     with _waiting(1) as pool:
         seconds_of_waiting(pool, 2, 0)
         gap = seconds_of_waiting(pool, 2 * _ROUNDS, WAIT) / (2 * _ROUNDS) - WAIT
-    return Overhead(serial, max(gap - serial, 0.0), start_seconds()), took
+    return Overhead(serial, max(gap - serial, 0.0), start_seconds(), forks("cpu")), took
 
 
 def start_seconds(repeats: int = 3) -> float:
     """Median seconds from the start of a run's process until it has imported what trains."""
     def once() -> float:
         started = time.perf_counter()
-        subprocess.run([sys.executable, "-c", "import fmuc.train"], cwd=paths.ROOT, env=launch.environment(1),
-                       check=True)
+        subprocess.run([sys.executable, "-c", f"import {', '.join(IMPORTS)}"], cwd=paths.ROOT,
+                       env=launch.environment(1), check=True)
         return time.perf_counter() - started
 
     return median(once() for _ in range(repeats))
@@ -148,7 +153,7 @@ def waiting_table(overhead: Overhead, took: dict[int, float]) -> pd.DataFrame:
     gpu, no_start = gpu_arithmetic.GPUS[0], replace(overhead, start=0.0)
     on_gpu = [seconds - gpu_arithmetic.START_SECONDS for seconds in paper_seconds(gpu)]
     plans = {"mini": (many(recorded(), RUNS), overhead),
-             gpu.name: (many(on_gpu, RUNS), replace(overhead, start=gpu_arithmetic.START_SECONDS))}
+             gpu.name: (many(on_gpu, RUNS), replace(overhead, start=gpu_arithmetic.START_SECONDS, shares_start=False))}
     rows = []
     for workers in SIMULATED:
         waits = [WAIT] * (_ROUNDS * workers)
@@ -193,12 +198,14 @@ def readable(overhead: Overhead, waiting: pd.DataFrame, gpus: pd.DataFrame) -> s
     exact = {"hours": "{:.3g}".format, "longest run, hours": "{:.3g}".format, "efficiency": percent}
     work = gpus.assign(**{name: gpus[name].map(form) for name, form in exact.items()})
     work = work.assign(**{name: gpus[name].map(str) for name in ("GPUs", "runs", "GPUs used")})
+    shared = "once for each worker" if overhead.shares_start else "for each run"
     return (f"Efficiency. Waiting: {_ROUNDS} runs a worker that wait {WAIT} s in Dask workers on this machine, where "
             f"all share its cores. Simulated: longest first, {1000 * overhead.serial:.1f} ms of the scheduling process "
             f"a run, {1000 * overhead.latency:.1f} ms until it begins and, in the last two columns, "
-            f"{overhead.start:.1f} s (on a GPU, assumed: {gpu_arithmetic.START_SECONDS:.0f} s) for the start of its "
-            f"process. Lengths of runs: mini's as recorded ({fmean(mini):.0f} s on average), the paper's as expected "
-            f"on one {gpu_arithmetic.GPUS[0].name} ({fmean(paper) / HOUR:.1f} h).\n\n"
+            f"{overhead.start:.1f} s until a process has started and imported all, {shared} (on a GPU, assumed: "
+            f"{gpu_arithmetic.START_SECONDS:.0f} s for each run). Lengths of runs: mini's as recorded "
+            f"({fmean(mini):.0f} s on average), the paper's as expected on one {gpu_arithmetic.GPUS[0].name} "
+            f"({fmean(paper) / HOUR:.1f} h).\n\n"
             f"{figure_files.markdown(shown.set_index('workers'))}\n\n"
             "The paper's plan, one run on a GPU at a time, expected from published peaks, not measured:\n\n"
             f"{figure_files.markdown(work.set_index('GPU'))}\n\nMeasured on: {machine()}.")

@@ -61,6 +61,8 @@ def _pool(jobs: int, device: str, workers: int | None, scheduler: str | None,
           runs_per_gpu: int) -> AbstractContextManager[cluster.Pool]:
     if scheduler:
         return cluster.remote(scheduler, device, most=workers, per_gpu=runs_per_gpu)
+    if device == "auto" and not torch.cuda.is_available():
+        device = "cpu"  # the runs' processes may then share their imports
     gpus = visible_gpus(device)
     if workers is None:
         workers = max(len(gpus), 1) * runs_per_gpu if default_workers(device) == 1 else default_workers(device)

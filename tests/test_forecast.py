@@ -42,11 +42,20 @@ def test_the_first_run_of_a_seed_makes_the_warm_start_for_all():
     seconds = forecast.run_seconds(runs, {NAME: SIZE}, SPEED, start=False)
     assert np.subtract(seconds, plain) == pytest.approx([0, 4, 4, 0, 0])
     assert forecast.run_seconds(runs, {NAME: SIZE}, SPEED)[1] == pytest.approx(seconds[1] + 3 + 0.95)
+    shared = replace(SPEED, shares_start=True)
+    assert forecast.run_seconds(runs, {NAME: SIZE}, shared)[1] == pytest.approx(seconds[1] + 0.95)
 
 
 @pytest.mark.parametrize(("workers", "end"), [(1, 14), (2, 8), (3, 6), (9, 6)])
 def test_workers_take_the_longest_run_that_is_left(workers, end):
     assert forecast.elapsed([1, 2, 6, 3, 2], workers) == (7 if workers == 2 else end)
+
+
+@pytest.mark.parametrize(("shared", "end"), [(False, 8), (True, 8 + 3)])
+def test_a_start_that_runs_share_is_waited_for_once(shared, end):
+    speed = replace(SPEED, shares_start=shared)
+    assert forecast.until_the_end([1, 2, 6, 3, 2, 2], 2, speed) == end
+    assert forecast.until_the_end([], 2, speed) == 0
 
 
 def test_kinds_are_what_a_step_depends_on():

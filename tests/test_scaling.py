@@ -20,6 +20,7 @@ def test_a_simulation_by_hand():
     second has ended at 3.5 s."""
     assert simulate([1, 3, 2], 2, Overhead(serial=0.5, latency=0.25, start=0.25)) == 3.5 + 0.5 + 0.5 + 1
     assert simulate([1, 3, 2], 1, Overhead(serial=0.5, latency=0.25, start=0.25)) == 3 * 1 + 6
+    assert simulate([1, 3, 2], 1, Overhead(0.5, 0.25, start=0.25, shares_start=True)) == 0.25 + 3 * 0.75 + 6
     assert simulate([1, 3], 5, NOTHING) == 3
 
 
@@ -119,7 +120,8 @@ def test_the_command_prints_the_tables_or_json(tables, capsys, monkeypatch, tmp_
     assert re.search(r"^\| 1,000 ", capsys.readouterr().out, re.MULTILINE)
     assert main(["scale", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["overhead"] == {"serial": 0.002, "latency": 0.01, "start": 4.0} and len(result["gpus"]) == 6
+    assert result["overhead"] == {"serial": 0.002, "latency": 0.01, "start": 4.0, "shares_start": False}
+    assert len(result["gpus"]) == 6
     assert {path.name for path in tmp_path.iterdir()} == {"scaling.md", "scaling.csv"}
 
 

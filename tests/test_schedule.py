@@ -305,25 +305,6 @@ def long_run() -> Run:
     return replace(run, training=replace(run.training, epochs=3_000))
 
 
-def process_of(run: Run, **changes) -> tuple[dict, dict]:
-    """What the process of a run is told, and its variables."""
-    content = run_job(run, "smoke", "cpu").content | {"code": launch.sources()} | changes
-    return content, environment(1)
-
-
-def test_a_process_ends_when_it_is_no_longer_wanted_and_reports_until_then(trainable):
-    said: list[dict] = []
-    status, _, why = launch.follow(*process_of(long_run()), lambda: "stopped" if len(said) > 2 else "", said.append)
-    assert (status, why) == (-signal.SIGTERM, "stopped")
-    assert [row["step"] for row in said[:3]] == [1, 2, 3] and said[0]["text"].startswith("loss ")
-
-
-def test_a_process_with_other_code_does_not_begin(data_root):
-    status, last, _ = launch.follow(*process_of(long_run(), code="0" * 12), lambda: "", lambda said: None)
-    assert status == launch.UNFIT and "other code" in last
-    assert not any(data_root.iterdir())
-
-
 def test_two_batches_at_once_share_the_runs(trainable, monkeypatch):
     """Another process and this one: each run is trained by one of them, both end well, every record is whole."""
     (run,) = runs_of("Labelled part only")
