@@ -43,7 +43,10 @@ def follow(content: dict, variables: dict[str, str], unwanted: Callable[[], str]
     try:
         return process.carry_out(content, unwanted, tell)
     finally:
-        _keep(process) if process.reusable else process.end()
+        if process.reusable:
+            _keep(process)
+        else:
+            process.end()
 
 
 def _take(code: str, variables: dict[str, str]) -> _Process:
@@ -113,9 +116,9 @@ class _Process:
                 said = json.loads(line)
                 if "status" in said:
                     statuses.append(said["status"])
-                    return ended.set()
+                    ended.set()
+                    return
                 tell(said)
-        return None
 
     def _errors(self, tell: Callable[[dict], None], last: deque) -> None:
         for line in filter(None, map(str.strip, self._process.stderr)):
