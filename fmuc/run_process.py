@@ -34,11 +34,14 @@ IMPORTS = ("fmuc.train", "fmuc.numba_ready",
 
 
 def main() -> int:
-    """Carry out jobs until there are no more, or one; returns the exit status."""
+    """Carry out jobs until there are no more, or one: a run, a data set's features or, to be timed, nothing. Returns
+    the exit status."""
     reports, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no report
     code_digest()  # of what is imported from now on
     while line := sys.stdin.readline():
         job = json.loads(line)
+        for module in () if "dataset" in job else IMPORTS:
+            importlib.import_module(module)
         if not forks(job.get("device", "cpu")):
             Thread(target=_end_with_worker, daemon=True).start()
             return _carry_out(job, reports)
@@ -50,8 +53,6 @@ def main() -> int:
 
 def _in_a_fork(job: dict, reports: IO[str]) -> int:
     """Carry out a job in a process that is forked from this one; returns its exit status."""
-    for module in IMPORTS if "run" in job else ():
-        importlib.import_module(module)
     process = multiprocessing.get_context("fork").Process(target=_fork, args=(job, reports))
     process.start()
     if process.sentinel not in wait([process.sentinel, sys.stdin]):
@@ -76,7 +77,10 @@ def _carry_out(job: dict, reports: IO[str]) -> int:
         print(json.dumps(row), file=reports, flush=True)
 
     try:
-        (_train if "run" in job else _extract)(job, report)
+        if "run" in job:
+            _train(job, report)
+        elif "dataset" in job:
+            _extract(job, report)
     except (FmucError, ValueError) as error:
         print(str(error).replace("\n", " "), file=sys.stderr)
         return 1

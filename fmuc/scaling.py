@@ -6,8 +6,6 @@ Efficiency is the time that workers spend on runs, as a part of all their time u
 from __future__ import annotations
 
 import heapq
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,8 +20,7 @@ from fmuc import batch, experiments, figure_files, footprint, forecast, gpu_arit
 from fmuc.bench import machine
 from fmuc.cluster import Pool
 from fmuc.errors import FmucError
-from fmuc.process_pool import forks
-from fmuc.run_process import IMPORTS
+from fmuc.process_pool import follow
 
 WAIT = 0.5  # seconds that a run waits where scheduling is measured
 MEASURED = (1, 2, 4, 8, 16, 32)  # workers
@@ -39,23 +36,20 @@ HOUR = 3600
 @dataclass(frozen=True)
 class Overhead:
     """Seconds of a run that are not training: ``serial`` of the one scheduling process, in which runs take turns;
-    ``latency`` until it begins on its worker; ``start`` of its process with all that it imports, unless a worker's
-    runs share it, which then has it once."""
+    ``latency`` until it begins on its worker; ``start`` and end of its process."""
 
     serial: float
     latency: float
     start: float
-    shares_start: bool = False
 
 
 def simulate(durations: Sequence[float], workers: int, overhead: Overhead) -> float:
     """Seconds until the last run ends, the longest begun first by whichever worker is free, one dispatched at a
     time."""
-    once, each = (overhead.start, 0.0) if overhead.shares_start else (0.0, overhead.start)
-    free, dispatcher, last = [once] * workers, 0.0, 0.0
+    free, dispatcher, last = [0.0] * workers, 0.0, 0.0
     for duration in sorted(durations, reverse=True):
         dispatcher = max(dispatcher, free[0]) + overhead.serial
-        end = dispatcher + overhead.latency + each + duration
+        end = dispatcher + overhead.latency + overhead.start + duration
         heapq.heapreplace(free, end)
         last = max(last, end)
     return last
@@ -108,17 +102,20 @@ def measure(workers: Sequence[int] = MEASURED, *, progress: bool = True) -> tupl
     with _waiting(1) as pool:
         seconds_of_waiting(pool, 2, 0)
         gap = seconds_of_waiting(pool, 2 * _ROUNDS, WAIT) / (2 * _ROUNDS) - WAIT
-    return Overhead(serial, max(gap - serial, 0.0), start_seconds(), forks("cpu")), took
+    return Overhead(serial, max(gap - serial, 0.0), start_seconds()), took
 
 
 def start_seconds(repeats: int = 3) -> float:
-    """Median seconds from the start of a run's process until it has imported what trains."""
+    """Median seconds of the process of a run on the CPU that has nothing to do, after the first, whose imports it may
+    share."""
     def once() -> float:
         started = time.perf_counter()
-        subprocess.run([sys.executable, "-c", f"import {', '.join(IMPORTS)}"], cwd=paths.ROOT,
-                       env=launch.environment(1), check=True)
+        status, error, _ = follow({"code": launch.sources()}, launch.environment(1), lambda: "", lambda said: None)
+        if status:
+            raise FmucError(f"a run's process failed: {error}")
         return time.perf_counter() - started
 
+    once()
     return median(once() for _ in range(repeats))
 
 
@@ -153,7 +150,7 @@ def waiting_table(overhead: Overhead, took: dict[int, float]) -> pd.DataFrame:
     gpu, no_start = gpu_arithmetic.GPUS[0], replace(overhead, start=0.0)
     on_gpu = [seconds - gpu_arithmetic.START_SECONDS for seconds in paper_seconds(gpu)]
     plans = {"mini": (many(recorded(), RUNS), overhead),
-             gpu.name: (many(on_gpu, RUNS), replace(overhead, start=gpu_arithmetic.START_SECONDS, shares_start=False))}
+             gpu.name: (many(on_gpu, RUNS), replace(overhead, start=gpu_arithmetic.START_SECONDS))}
     rows = []
     for workers in SIMULATED:
         waits = [WAIT] * (_ROUNDS * workers)
@@ -198,12 +195,11 @@ def readable(overhead: Overhead, waiting: pd.DataFrame, gpus: pd.DataFrame) -> s
     exact = {"hours": "{:.3g}".format, "longest run, hours": "{:.3g}".format, "efficiency": percent}
     work = gpus.assign(**{name: gpus[name].map(form) for name, form in exact.items()})
     work = work.assign(**{name: gpus[name].map(str) for name in ("GPUs", "runs", "GPUs used")})
-    shared = "once for each worker" if overhead.shares_start else "for each run"
     return (f"Efficiency. Waiting: {_ROUNDS} runs a worker that wait {WAIT} s in Dask workers on this machine, where "
             f"all share its cores. Simulated: longest first, {1000 * overhead.serial:.1f} ms of the scheduling process "
             f"a run, {1000 * overhead.latency:.1f} ms until it begins and, in the last two columns, "
-            f"{overhead.start:.1f} s until a process has started and imported all, {shared} (on a GPU, assumed: "
-            f"{gpu_arithmetic.START_SECONDS:.0f} s for each run). Lengths of runs: mini's as recorded "
+            f"{overhead.start:.2f} s for the start of its process (on a GPU, assumed: "
+            f"{gpu_arithmetic.START_SECONDS:.0f} s). Lengths of runs: mini's as recorded "
             f"({fmean(mini):.0f} s on average), the paper's as expected on one {gpu_arithmetic.GPUS[0].name} "
             f"({fmean(paper) / HOUR:.1f} h).\n\n"
             f"{figure_files.markdown(shown.set_index('workers'))}\n\n"

@@ -26,8 +26,13 @@ forks = pytest.mark.skipif(sys.platform != "linux", reason="processes share impo
 
 
 @pytest.fixture(autouse=True)
-def none_left() -> Iterator[None]:
+def no_other_process() -> Iterator[None]:
+    end_spare()  # of other tests
     yield
+    end_spare()
+
+
+def end_spare() -> None:
     while process_pool._spare:
         process_pool._spare.pop().end()
     assert not processes()

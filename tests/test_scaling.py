@@ -9,6 +9,7 @@ import pytest
 
 from fmuc import experiments, figure_files, forecast, gpu_arithmetic, paths, scaling
 from fmuc.__main__ import main
+from fmuc.errors import FmucError
 from fmuc.scaling import Overhead, efficiency, simulate
 
 NOTHING = Overhead(0.0, 0.0, 0.0)
@@ -20,7 +21,6 @@ def test_a_simulation_by_hand():
     second has ended at 3.5 s."""
     assert simulate([1, 3, 2], 2, Overhead(serial=0.5, latency=0.25, start=0.25)) == 3.5 + 0.5 + 0.5 + 1
     assert simulate([1, 3, 2], 1, Overhead(serial=0.5, latency=0.25, start=0.25)) == 3 * 1 + 6
-    assert simulate([1, 3, 2], 1, Overhead(0.5, 0.25, start=0.25, shares_start=True)) == 0.25 + 3 * 0.75 + 6
     assert simulate([1, 3], 5, NOTHING) == 3
 
 
@@ -59,6 +59,13 @@ def test_waiting_runs_take_as_long_as_they_wait_and_cost_little(data_root, monke
     assert 0 < overhead.serial < 1 and overhead.latency >= 0 and overhead.start == 4.0
 
 
+def test_the_start_of_a_run_is_timed_and_its_failure_is_reported(monkeypatch):
+    assert scaling.start_seconds(1) > 0
+    monkeypatch.setattr(scaling, "follow", lambda *_: (1, "no memory", ""))
+    with pytest.raises(FmucError, match="a run's process failed: no memory"):
+        scaling.start_seconds(1)
+
+
 def test_the_papers_plan_on_gpus():
     """One GPU: the sum; more GPUs than runs: as long as the longest run, however many there are."""
     table = scaling.gpu_table().set_index(["GPU", "GPUs"])
@@ -92,7 +99,7 @@ def test_tables_say_what_was_measured_and_what_simulated(tables):
     mini = scaling.many((30.0, 60.0, 90.0), 1000)
     assert waiting["mini"][1] == efficiency(mini, 2, simulate(mini, 2, SOME))
     text = scaling.readable(overhead, waiting, gpus)
-    assert "2.0 ms of the scheduling process" in text and "10.0 ms until it begins" in text and "4.0 s" in text
+    assert "2.0 ms of the scheduling process" in text and "10.0 ms until it begins" in text and "4.00 s" in text
     assert f"| {waiting['mini'][2]:.1%}" in text and "| –" in text
 
 
@@ -120,8 +127,7 @@ def test_the_command_prints_the_tables_or_json(tables, capsys, monkeypatch, tmp_
     assert re.search(r"^\| 1,000 ", capsys.readouterr().out, re.MULTILINE)
     assert main(["scale", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["overhead"] == {"serial": 0.002, "latency": 0.01, "start": 4.0, "shares_start": False}
-    assert len(result["gpus"]) == 6
+    assert result["overhead"] == {"serial": 0.002, "latency": 0.01, "start": 4.0} and len(result["gpus"]) == 6
     assert {path.name for path in tmp_path.iterdir()} == {"scaling.md", "scaling.csv"}
 
 
