@@ -42,14 +42,15 @@ def log_mel(waveform: Tensor | np.ndarray, features: Features) -> Tensor:
     if peak >= np.finfo(np.float32).tiny:
         hann = hann / peak  # of the same effect on each frame as samples / peak, but shorter
     count = 1 + len(samples) // features.hop
-    mel = torch.empty(features.mel_bands, count)
-    frames = torch.empty(min(_FRAMES, count), features.window)
-    for first in range(0, count, _FRAMES):
+    mel = np.empty((features.mel_bands, count), dtype=np.float32)
+    size = -(-count // max(round(count / _FRAMES), 1))  # of parts of about the same length
+    frames = np.empty((size, features.window), dtype=np.float32)
+    for first in range(0, count, size):
         some = frames[: count - first]
-        _cut_frames(samples, hann, features.hop, first, some.numpy())
-        spectra = torch.view_as_real(torch.fft.rfft(some))  # by MKL: several times as fast as NumPy's
-        _add_bands(spectra.numpy(), some.numpy(), *filters, first, mel.numpy())
-    return mel.log1p_()
+        _cut_frames(samples, hann, features.hop, first, some)
+        spectra = torch.fft.rfft(torch.from_numpy(some)).numpy()  # by MKL: several times as fast as NumPy's
+        _add_bands(spectra.view(np.float32).reshape(-1), some, *filters, first, mel)
+    return torch.from_numpy(mel).log1p_()
 
 
 @lru_cache(maxsize=8)
@@ -111,17 +112,17 @@ def _add_weighted(weight, x, start, count, out, begin):
 
 @njit(**SIMD)
 def _add_bands(spectra, frames, weights, places, first_bin, first, mel):
-    """Mel bands of spectra (n, bins, 2) to the columns of ``mel`` (F, L) from ``first`` on; all are contiguous.
+    """Mel bands of spectra (2 n bins,), real and imaginary parts by turns, to the columns of ``mel`` (F, L) from
+    ``first`` on; all are contiguous.
 
     The spectra and their frames (n, window) are overwritten: nothing else need be in the cache.
     """
-    count, bins, out = np.uint64(spectra.shape[0]), np.uint64(spectra.shape[1]), mel.reshape(-1)
-    magnitudes = frames.reshape(-1)[: spectra.size // 2]
-    by_bin = spectra.reshape(-1)[: spectra.size // 2]  # frames side by side, as in ``mel``
-    _magnitudes(spectra.reshape(-1), magnitudes)
-    _transpose(magnitudes, count, bins, by_bin)
+    count, out, half = np.uint64(len(frames)), mel.reshape(-1), len(spectra) // 2
+    magnitudes, by_bin = frames.reshape(-1)[:half], spectra[:half]  # the latter: frames side by side, as in ``mel``
+    _magnitudes(spectra, magnitudes)
+    _transpose(magnitudes, count, np.uint64(half) // count, by_bin)
     for band in range(np.uint64(len(first_bin))):
-        mel[band, first : first + spectra.shape[0]] = 0
+        mel[band, first : first + len(frames)] = 0
         begin, start = band * np.uint64(mel.shape[1]) + np.uint64(first), first_bin[band] * count
         for place in range(places[band], places[band + np.uint64(1)]):
             _add_weighted(weights[place], by_bin, start, count, out, begin)
