@@ -314,8 +314,9 @@ def test_two_batches_at_once_share_the_runs(trainable, monkeypatch):
         content, *rest))
     other = start_batch(runs)
     assert other.stdout.readline() == "ready\n"
+    begun = other.stdout.readline().strip()  # else this one might be done before the other begins
     assert train_plan(runs, "smoke", device="cpu", workers=1, progress=False) == []
-    theirs = [run.seed for line in other.communicate()[0].splitlines() for run in runs if line == run.name]
+    theirs = [run.seed for line in (begun, *other.communicate()[0].splitlines()) for run in runs if line == run.name]
     assert other.returncode == 0
     assert sorted(mine + theirs) == [0, 1, 2] and mine and theirs
     for run in runs:
