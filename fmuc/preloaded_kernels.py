@@ -19,11 +19,11 @@ from pathlib import Path
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 
+from fmuc.process_pool import IMPORTS
+
 NAME = "fmuc-preloaded"  # of the entry point in pyproject.toml
-MODULES = ("ipykernel.kernelapp", "matplotlib.pyplot", "fmuc.plots", "fmuc.tables", "fmuc.train", "fmuc.teaching",
-           "torch._dynamo",  # which Adam asks for
-           "scipy.stats",  # which seaborn, scikit-learn and librosa ask for
-           "fmuc.numba_ready")
+MODULES = ("ipykernel.kernelapp", "matplotlib.pyplot", "fmuc.plots", "fmuc.tables", "fmuc.teaching", *IMPORTS,
+           "scipy.stats")  # which seaborn, scikit-learn and librosa ask for
 _LAUNCHER = "ipykernel_launcher"
 
 

@@ -17,6 +17,7 @@ from threading import Event, Lock, Thread, Timer
 
 from fmuc import paths
 
+IMPORTS = ("fmuc.train", "fmuc.numba_ready", "torch._dynamo")  # for training; the last one is what Adam asks for
 END = "\x04"  # the line that ends the errors of a job whose process takes further ones
 UNFIT = 3  # exit status of a process whose code is not that of whoever sent the job
 _POLL = 0.2  # seconds between two looks at whether a process is still wanted
@@ -54,22 +55,23 @@ def _take(code: str, variables: dict[str, str]) -> _Process:
         for process in _spare:
             if (process.code, process.variables) == (code, variables):
                 _spare.remove(process)
+                process.idle.cancel()
                 return process
     return _Process(code, variables)
 
 
 def _keep(process: _Process) -> None:
+    process.idle = Timer(_IDLE, _retire, [process])
+    process.idle.daemon = True  # at the end of this process all others end, too
     with _lock:
         _spare.append(process)
-    timer = Timer(_IDLE, _retire, [process, process.jobs])
-    timer.daemon = True  # at the end of this process all others end, too
-    timer.start()
+        process.idle.start()
 
 
-def _retire(process: _Process, jobs: int) -> None:
+def _retire(process: _Process) -> None:
     """End a process that has had no further job."""
     with _lock:
-        if process not in _spare or process.jobs != jobs:
+        if process not in _spare:  # it has just got one
             return
         _spare.remove(process)
     process.end()
@@ -78,8 +80,10 @@ def _retire(process: _Process, jobs: int) -> None:
 class _Process:
     """A process for jobs of one ``code``; ``reusable`` unless its last job has left that in doubt."""
 
+    idle: Timer  # that ends it while it is spare
+
     def __init__(self, code: str, variables: dict[str, str]) -> None:
-        self.code, self.variables, self.jobs, self.reusable = code, variables, 0, False
+        self.code, self.variables, self.reusable = code, variables, False
         self._process = subprocess.Popen([sys.executable, "-m", "fmuc.run_process"], cwd=paths.ROOT, env=variables,
                                          text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                          stderr=subprocess.PIPE,
@@ -88,7 +92,7 @@ class _Process:
     def carry_out(self, content: dict, unwanted: Callable[[], str],
                   tell: Callable[[dict], None]) -> tuple[int, str, str]:
         """See :func:`follow`."""
-        self.jobs, self.reusable = self.jobs + 1, False
+        self.reusable = False
         ended, statuses, errors, why = Event(), [], deque(maxlen=1), ""
         readers = [Thread(target=self._reports, args=(tell, statuses, ended), daemon=True),
                    Thread(target=self._errors, args=(tell, errors), daemon=True)]

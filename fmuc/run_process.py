@@ -1,7 +1,7 @@
 """The process of one worker's jobs: ``python -m fmuc.run_process`` reads each as a line of JSON from standard input.
 
 On Linux it does the imports, which take longer than some runs of mini, once, and each job that computes on the CPU in
-a fork of itself: a process of its own all the same. Elsewhere, and for a GPU, whose driver a fork need not survive, it
+a fork of itself: a process of its own all the same. Elsewhere, and for a GPU, whose driver may not survive a fork, it
 does one job itself.
 
 A job prints a line of JSON for each epoch; a fork's end is ``{"status": ...}``, and :data:`END` on standard error. All
@@ -26,11 +26,9 @@ from typing import IO
 from fmuc import paths
 from fmuc.config import Features, run_from_dict
 from fmuc.errors import FmucError
-from fmuc.process_pool import END, UNFIT, forks
+from fmuc.launch import sources
+from fmuc.process_pool import END, IMPORTS, UNFIT, forks
 from fmuc.runs import code_digest
-
-IMPORTS = ("fmuc.train", "fmuc.numba_ready",
-           "torch._dynamo")  # which Adam asks for
 
 
 def main() -> int:
@@ -56,7 +54,7 @@ def _in_a_fork(job: dict, reports: IO[str]) -> int:
     process = multiprocessing.get_context("fork").Process(target=_fork, args=(job, reports))
     process.start()
     if process.sentinel not in wait([process.sentinel, sys.stdin]):
-        _kill_group()
+        _kill_group(os.getpid())
     process.join()
     return process.exitcode
 
@@ -67,8 +65,7 @@ def _fork(job: dict, reports: IO[str]) -> None:
 
 
 def _carry_out(job: dict, reports: IO[str]) -> int:
-    now = code_digest.__wrapped__()  # modules that are imported late are as the disk has them
-    if not job["code"] == code_digest() == now:
+    if not job["code"] == code_digest() == sources():  # modules that are imported late are as the disk has them
         print(f"{paths.ROOT} on {socket.gethostname()} has other code of fmuc than the plan: update it there",
               file=sys.stderr)
         return UNFIT
@@ -105,17 +102,17 @@ def _extract(job: dict, report: Callable[[dict], None]) -> None:
 
 def _end_with_worker() -> None:
     os.read(0, 1)  # returns when the worker has ended, however it did; not sys.stdin, whose lock would outlive us
-    _kill_group()
+    _kill_group(os.getpid())
 
 
 def _end_with(process: multiprocessing.process.BaseProcess) -> None:
     process.join()
-    _kill_group()
+    _kill_group(process.pid)
 
 
-def _kill_group() -> None:
-    """End this process with all those of the worker's job, its pools included."""
-    if os.getpgrp() in (os.getpid(), os.getppid()):
+def _kill_group(leader: int) -> None:
+    """End this process and, if ``leader`` has a group of its own, all others of that, pools included."""
+    if os.getpgrp() == leader:
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
 

@@ -6,7 +6,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from threading import Thread
 
@@ -108,36 +108,48 @@ def test_other_variables_are_another_process(trainable):
     assert [load_record(folder(a_run(seed))).provenance["threads"] for seed in (0, 1)] == [1, 2]
 
 
-def in_the_background(run: Run) -> tuple[Thread, list[tuple]]:
+def after_kill(which: str, job: Callable[[], tuple], begun: Callable[[], object]) -> list[psutil.Process]:
+    """The processes that a job had, the one it was forked from, its own and its pool's, after one of them was killed
+    once it had ``begun``: the job is lost."""
     results: list[tuple] = []
-    thread = Thread(target=lambda: results.append(carried_out(run)))
+    thread = Thread(target=lambda: results.append(job()))
     thread.start()
-    wait_for(lambda: list(folder(run).glob("checkpoint*.safetensors")))
-    return thread, results
+    wait_for(begun)
+    had = processes()
+    had[("server", "job").index(which)].kill()
+    thread.join()
+    assert results == [(-signal.SIGKILL, "", "")]
+    return had
+
+
+def long_run() -> tuple[Callable[[], tuple], Callable[[], object]]:
+    """A run that must be ended, and what tells that it has begun."""
+    run = a_run(epochs=3_000)
+    return lambda: carried_out(run), lambda: list(folder(run).glob("checkpoint*.safetensors"))
 
 
 @forks
 def test_a_killed_job_ends_alone(trainable):
-    run = a_run(epochs=3_000)
-    thread, results = in_the_background(run)
-    server, job = processes()
-    job.kill()
-    thread.join()
-    assert results == [(-signal.SIGKILL, "", "")]
+    server, _ = after_kill("job", *long_run())
     assert processes() == [server] and carried_out(a_run(1)) == (0, "", "") and processes() == [server]
 
 
 @forks
 def test_a_job_does_not_outlive_the_process_that_it_was_forked_from(trainable):
-    run = a_run(epochs=3_000)
-    thread, results = in_the_background(run)
-    server, job = processes()
-    server.kill()
-    thread.join()
-    assert results == [(-signal.SIGKILL, "", "")]
+    _, job = after_kill("server", *long_run())
     wait_for(lambda: not job.is_running())
-    with launch.claim(folder(run) / ".lock") as free:
+    with launch.claim(folder(a_run(epochs=3_000)) / ".lock") as free:
         assert free
+
+
+@forks
+def test_nor_does_its_pool(trainable):
+    (trainable / "features").unlink()  # the link to those of all tests
+    content = {"dataset": "nsynth-gm-smoke", "features": asdict(a_run().features), "workers": 2,
+               "code": launch.sources()}
+    _, *others = after_kill("server", lambda: follow(content, launch.environment(1), str, str),
+                            lambda: len(processes()) > 3)  # the pool is starting
+    wait_for(lambda: not any(process.is_running() for process in others))
 
 
 @forks
