@@ -14,6 +14,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # else each process has a thread per co
 import numpy as np
 import pytest
 import soundfile
+import torch
 from local_server import LocalServer
 
 from fmuc import datasets, features
@@ -106,3 +107,12 @@ def trainable(_trainable_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         (tmp_path / part.name).symlink_to(part)
     monkeypatch.setenv("FMUC_DATA", str(tmp_path))
     return tmp_path
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As the processes of a plan compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -18,7 +18,6 @@ import distributed
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from dask_farm import Farm, start_batch, wait_for
 from distributed import Status
 
@@ -37,15 +36,6 @@ def farm(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """A scheduler without workers; the data folder is that of ``trainable``."""
     with Farm(tmp_path_factory.mktemp("farm")) as farm:
         yield farm
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """As the processes of a plan compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def small_runs(count: int, epochs: int) -> list[Run]:

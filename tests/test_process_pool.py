@@ -74,7 +74,7 @@ def test_a_process_with_other_code_does_not_begin_and_gets_no_other_job(data_roo
 
 
 @forks
-def test_jobs_share_a_process_and_each_trains_as_one_that_is_alone(trainable, tmp_path):
+def test_jobs_share_a_process_and_each_trains_as_one_that_is_alone(trainable, one_thread, tmp_path):
     """Bit for bit, also where another has trained before; what one said is not said again."""
     told, records, kept = [], [], set()
     for run in (a_run(0), a_run(1), a_run(0)):
