@@ -27,6 +27,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 FAMILIES = ("bass", "guitar", "vocal")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """librosa is compiled before there are workers: two that do it at once may crash (Numba issue 10128)."""
+    if config.getoption("numprocesses", None):
+        import librosa.core.pitch  # noqa: F401 (the tests use no function that this leaves uncompiled)
+
+
 def write_nsynth_split(root: Path, split: str, notes: dict[str, str], *, rate: int = 16000, length: int = 8000) -> Path:
     """One split in NSynth's layout: ``notes`` maps the note's name to its family; every note is a different sound."""
     folder = root / f"nsynth-{split}"
