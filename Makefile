@@ -34,6 +34,8 @@ $(STAMP): requirements.lock requirements-synth.txt pyproject.toml
 	$(PY) -m pip install --quiet -r requirements.lock
 	$(PY) -m pip install --quiet --no-deps -r requirements-synth.txt
 	$(PY) -m pip install --quiet --no-deps --no-build-isolation -e .
+	@echo "compiling librosa's functions: half a minute, once; processes that did so side by side could crash"
+	$(PY) -c 'import librosa.core.pitch'
 	@touch $@
 
 reproduce: setup ## data, features, training, every figure and table of PROFILE (mini)

@@ -242,7 +242,8 @@ def run_from_dict(data: dict) -> Run:
 
 
 def _object(value: object, name: str) -> dict:
-    require(isinstance(value, dict), f"{name} must be an object with keys, not {shortened(value)}")
+    if not isinstance(value, dict):
+        raise ConfigError(f"{name} must be an object with keys, not {shortened(value)}")
     return value
 
 
@@ -251,9 +252,10 @@ def _part(kind: type, content: dict, name: str) -> object:
     if kind is Augmentation:
         content = {key: _part(View, _object(value, f"{name}.{key}"), f"{name}.{key}")
                    for key, value in content.items()}
-    known = [part.name for part in fields(kind)]
+    known = {part.name for part in fields(kind)}
     for key in content:
-        require(key in known, f"not a run configuration of this version: {name} has no {shortened(key)}")
+        if key not in known:
+            raise ConfigError(f"not a run configuration of this version: {name} has no {shortened(key)}")
     try:
         return kind(**content)
     except TypeError as error:  # a key is missing

@@ -13,10 +13,11 @@ import re
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -114,7 +115,9 @@ def execute(
     given = {name: value for name, value in zip(COMMON, (profile, source, dataset), strict=True) if value is not None}
     package = (file for file in Path(__file__).parent.iterdir() if file.is_file())
     code = notebook_files.digest([*sorted(package), *sorted(paths.PUBLISHED.glob("*.csv"))])
-    jobs = [_job(path, {**given, **(parameters or {})}, code, in_place) for path in notebook_files.find(only, folder)]
+    data = cache(notebook_files.records_digest)  # most notebooks read the same records
+    jobs = [_job(path, {**given, **(parameters or {})}, code, in_place, data)
+            for path in notebook_files.find(only, folder)]
     outcomes = _batch(jobs, force, max(1, workers), progress)
     if in_place:
         for job in jobs:
@@ -124,7 +127,7 @@ def execute(
     return Summary(tuple(outcomes[job.name] for job in jobs), time.perf_counter() - start, tuple(results))
 
 
-def _job(path: Path, given: Mapping[str, object], code: str, in_place: bool) -> Job:
+def _job(path: Path, given: Mapping[str, object], code: str, in_place: bool, digest: Callable[[Path], str]) -> Job:
     notebook = notebook_files.read(path)
     known = notebook_files.defaults(notebook, path.name)
     for name in COMMON:
@@ -143,7 +146,7 @@ def _job(path: Path, given: Mapping[str, object], code: str, in_place: bool) -> 
     except ValueError as error:
         raise FmucError(f"{path.name}: {error}") from None
     cells = [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in notebook.cells]
-    data = notebook_files.records_digest(records)
+    data = digest(records)
     fingerprint = sha256(json.dumps([cells, values, code, data], sort_keys=True, default=repr).encode()).hexdigest()
     output = paths.figures_dir(values["profile"], values["dataset"]) / "notebooks" / path.name
     return Job(path, output, values, fingerprint, data, notebook_files.parameters_cell(notebook, path.name),

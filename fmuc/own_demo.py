@@ -102,12 +102,12 @@ def sing(species: str, n: int, rng: Rng) -> np.ndarray:
     return heard * np.float32(10 ** (rng.uniform(-18, -2) / 20) / np.abs(heard).max())
 
 
-def make(folder: Path, seed: int, *, recordings: int = 14, unlabelled: int = 90, strangers: int = 10) -> dict[str, str]:
+def make(folder: Path, seed: int, *, recordings: int = 12, unlabelled: int = 90, strangers: int = 10) -> dict[str, str]:
     """Write the demonstration into the new ``folder``; the species of each file in ``unlabelled`` comes back.
 
     Each species has a folder with ``recordings`` of it, in turn a sub-folder of three parts and a single file. Of the
     ``unlabelled`` files, which are recordings of their own, ``strangers`` have a species without a folder. Each
-    recording has one of ``RECORDERS``; a file is 1.2 to 4 s long. The same seed makes the same sounds.
+    recording has one of ``RECORDERS``; a file is 1.2 to 3.2 s long. The same seed makes the same sounds.
     """
     rng, truth = np.random.default_rng(seed), {}
     for species in SPECIES:
@@ -124,7 +124,7 @@ def make(folder: Path, seed: int, *, recordings: int = 14, unlabelled: int = 90,
 def _record(name: Path, species: str, parts: int, rng: Rng) -> Path:
     """Write one recording: a file of this name, or a folder of several; the (last) file comes back."""
     recorder = RECORDERS[rng.choice(len(RECORDERS), p=[each.share for each in RECORDERS])]
-    lengths = rng.integers(12, 41, parts) * (RATE // 10)  # tenths of a second: whole samples at each of the rates
+    lengths = rng.integers(12, 33, parts) * (RATE // 10)  # tenths of a second: whole samples at each of the rates
     sound = sing(species, int(lengths.sum()), rng)
     (name if parts > 1 else name.parent).mkdir(parents=True, exist_ok=True)
     for number, part in enumerate(np.split(sound, np.cumsum(lengths)[:-1], axis=1), 1):
@@ -170,7 +170,7 @@ def _lines(level: Mapping[str, dict], shown: int, most: int, indent: str) -> Ite
         yield f"{indent}... and {len(level) - shown} more"
 
 
-def judged(predictor: Predictor, data: Dataset, truth: Mapping[str, str], *, views: int = 10,
+def judged(predictor: Predictor, data: Dataset, truth: Mapping[str, str], *, views: int = 6,
            seed: int = 0) -> pd.DataFrame:
     """What the predictor's rule does with weak views of the clips that ``truth`` names (id -> true class).
 

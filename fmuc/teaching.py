@@ -148,8 +148,8 @@ def as_input(points: Tensor) -> Tensor:
     return points[:, :, None, None]
 
 
-def train_toy(points: Tensor, labels: Tensor, *, dropout: float = 0.1, steps: int = 400, seed: int = 0) -> nn.Module:
-    """A small ReLU net with dropout, trained on all points: (B, 2, 1, 1) -> (B, C) logits. A second on a CPU."""
+def train_toy(points: Tensor, labels: Tensor, *, dropout: float = 0.1, steps: int = 200, seed: int = 0) -> nn.Module:
+    """A small ReLU net with dropout, trained on all points: (B, 2, 1, 1) -> (B, C) logits."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = nn.Sequential(nn.Flatten(), nn.Linear(2, 64), nn.ReLU(), nn.Dropout(dropout),

@@ -58,4 +58,5 @@ def require_types(config: object, name: str) -> None:
         else:
             wanted = part.type  # another configuration, or None
             ok = type(value).__name__.removesuffix("Type") in wanted.split(" | ")
-        require(ok, f"{name}.{part.name} must be {wanted}, not {shortened(value)}")
+        if not ok:  # the message takes longer than the check
+            raise ConfigError(f"{name}.{part.name} must be {wanted}, not {shortened(value)}")
