@@ -60,8 +60,9 @@ doctor: setup ## what works here for PROFILE, and the command that mends what do
 bench: setup ## our code beside a textbook's, as ratios: writes figures/bench.* (10 minutes on an idle machine)
 	$(PY) -m fmuc bench
 
+# A crash ends the run as a failure: where pytest-xdist replaces a worker, the others may wait for work for ever.
 test: setup ## run every test
-	$(PY) -m pytest -n auto --dist loadfile
+	$(PY) -m pytest -n auto --dist loadfile --max-worker-restart 0
 
 lint: setup ## check code and notebooks with ruff
 	$(PY) -m ruff check
