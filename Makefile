@@ -57,7 +57,7 @@ lab: setup ## open the notebooks in JupyterLab
 doctor: setup ## what works here for PROFILE, and the command that mends what does not
 	$(PY) -m fmuc doctor --profile $(PROFILE)
 
-bench: setup ## our code beside a textbook's, as ratios: writes figures/bench.* (10 minutes on an idle machine)
+bench: setup ## our code beside a textbook's, as ratios: writes figures/bench.* (16 minutes on an idle machine)
 	$(PY) -m fmuc bench
 
 # A crash ends the run as a failure: where pytest-xdist replaces a worker, the others may wait for work for ever.
