@@ -164,9 +164,9 @@ def test_the_minutes_of_mini_hold_the_start_of_each_run_or_worker(start, shared,
     monkeypatch.setattr(bench_jobs.calibration, "measure", lambda *_, **__: speed)
     monkeypatch.setattr(bench_jobs.schedule, "default_workers", lambda *_: 2)
     took, forecast = bench_jobs.mini_profile(quick=True)
-    recorded = sorted((record.provenance["wall_seconds"] for record in records), reverse=True)
+    recorded = [record.provenance["wall_seconds"] for record in records]
     ends = [start if shared else 0] * 2
-    for seconds in recorded:  # longest first
+    for seconds in sorted(recorded, reverse=True):  # longest first
         ends[np.argmin(ends)] += seconds + (0 if shared else start)
     assert took.ours == pytest.approx(max(ends) / 60) and took.ratio == took.ours
     assert forecast.reference == took.ours and f"{sum(recorded) / 60:.1f} of computing" in took.note
