@@ -16,7 +16,7 @@ from sphinx.ext import autosummary
 from sphinx.util.docutils import SphinxDirective
 
 from fmuc import paths
-from fmuc.figure_files import manifest
+from fmuc.figures import manifest
 from fmuc.tables import title
 
 HEADINGS = {"bench": "Speed beside a textbook's code", "scaling": "Many workers",

@@ -58,7 +58,7 @@ def _features(args: argparse.Namespace) -> None:
 
 
 def _features_elsewhere(args: argparse.Namespace) -> None:
-    from fmuc import schedule
+    from fmuc import parallel as schedule
 
     _refuse(schedule.extract_features(args.profile, _names(args), args.scheduler, workers=args.workers,
                                       progress=not args.json))
@@ -90,7 +90,7 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _train_runs(args: argparse.Namespace, runs: Sequence[Run]) -> None:
-    from fmuc import schedule
+    from fmuc import parallel as schedule
 
     started = time.monotonic()
     todo = len(schedule.missing(runs, args.profile))
@@ -116,7 +116,7 @@ def _compare(args: argparse.Namespace) -> None:
 
 
 def _predict(args: argparse.Namespace) -> None:
-    from fmuc import predict
+    from fmuc.own import predict
 
     predictions = predict.predict_files(args.run, args.files, args.seed)
     if args.json:
@@ -164,7 +164,8 @@ def _figures(args: argparse.Namespace) -> None:
 
 
 def _bench(args: argparse.Namespace) -> None:
-    from fmuc import bench, cost_plots, growth
+    from benchmarks import bench
+    from fmuc import cost_plots, growth
 
     frame = bench.run(args.jobs or (), quick=args.quick, progress=not args.json)
     if not (args.jobs or args.quick):
@@ -186,7 +187,7 @@ def _scale(args: argparse.Namespace) -> None:
 
 
 def _precision(args: argparse.Namespace) -> None:
-    from fmuc import precision
+    from benchmarks import precision
 
     for name in _names(args):
         frame = precision.compare(args.profile, name, device=args.device, workers=args.workers, progress=not args.json)
@@ -225,7 +226,8 @@ def _watch(args: argparse.Namespace) -> None:
 
 
 def _ship(args: argparse.Namespace) -> None:
-    from fmuc import readme, runs
+    from fmuc import records as runs
+    from tools import readme
 
     copied = runs.ship(args.profile, experiments.plan(args.profile))
     if args.profile == "mini":

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
+from fmuc import tables
+from fmuc import tables as published
 from fmuc.claims import Claim, spread
-from fmuc.experiments import FULLY_SUPERVISED, TABLE_1
+from fmuc.experiments import FULLY_SUPERVISED, TABLE_1, TABLE_2, preset
 from fmuc.metrics import expected_calibration_error, quality, quantity, row_normalised
-from fmuc.runs import Record
-from fmuc.tables import ESTIMATES, METRICS, PARTS, history_table, measured, metrics_of, table1, truth_known
+from fmuc.records import Record, find
+from fmuc.tables import (
+    ESTIMATES,
+    METRICS,
+    PARTS,
+    history_table,
+    measured,
+    metrics_of,
+    paper_dataset,
+    table1,
+    truth_known,
+)
 
 
 def data_sets(records: Sequence[Record]) -> list[str]:
@@ -231,3 +244,139 @@ def calibration_table(records: Sequence[Record], dataset: str) -> pd.DataFrame:
     texts = {column: [spread(m, s) for m, s in zip(mean[column], std[column], strict=True)] for column in mean}
     table = pd.DataFrame(texts, index=mean.index).rename(columns={"error": "expected calibration error"})
     return table.assign(n=groups.size()).reset_index()
+
+
+def named_confusions(fm: np.ndarray, fmuc: np.ndarray, classes: Sequence[str], dataset: str) -> pd.DataFrame:
+    """The confusions that the paper names for Fig. 3, beside ours: (C + 1, C) counts of FixMatch and of FMUC.
+
+    Columns: true, pseudo-label; share of the true class in %: "paper, FM", "ours, FM", "ours, FMUC" (NaN where nothing
+    of the class was kept); of our FixMatch: wrong and kept (how many) and place (among all kinds of its mistakes by
+    share, 1 the most frequent; missing if never made). Empty where the paper has no such data set or names none.
+    """
+    named = published.read("fig3")
+    named = named.loc[named["dataset"] == paper_dataset(dataset), ["true", "pseudo_label", "share"]]
+    shares, other = (100 * row_normalised(kept[: len(classes)]) for kept in (fm, fmuc))
+    mistakes, rows = shares[(shares > 0) & ~np.eye(len(classes), dtype=bool)], []
+    for true, pseudo, paper in named.itertuples(index=False):
+        i, j = classes.index(true), classes.index(pseudo)
+        place = 1 + int((mistakes > shares[i, j]).sum()) if fm[i, j] else pd.NA
+        rows.append((true, pseudo, paper, shares[i, j], other[i, j], fm[i, j], fm[i].sum(), place))
+    columns = ["true", "pseudo-label", "paper, FM", "ours, FM", "ours, FMUC", "wrong", "kept", "place"]
+    return pd.DataFrame(rows, columns=columns).astype({"place": "Int64"})
+
+
+def pair_confusions(kept: np.ndarray, classes: Sequence[str]) -> pd.Series:
+    """How often two classes are taken for each other, of both classes' kept pseudo-labels, in %; index (one, other).
+
+    ``kept``: (C + 1, C) counts. NaN where nothing of both was kept.
+    """
+    totals = kept.sum(axis=1)
+    rows = {(classes[i], classes[j]): 100 * (kept[i, j] + kept[j, i]) / (totals[i] + totals[j] or np.nan)
+            for i, j in combinations(range(len(classes)), 2)}
+    return pd.Series(rows, dtype=float).rename_axis(["one", "other"])
+
+
+def shared_sources(sources: Mapping[str, Collection[str]]) -> pd.DataFrame:
+    """What each two simulated classes have in common by construction; index (one, other) in the order of the classes.
+
+    Columns: in common (names of sources), overlap (of the sources of either, in %), place (by overlap, 1 the largest).
+    """
+    rows = {}
+    for one, other in combinations(sources, 2):
+        common = [source for source in sources[one] if source in sources[other]]
+        rows[one, other] = (", ".join(common), 100 * len(common) / len({*sources[one], *sources[other]}))
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["in common", "overlap"])
+    table.index = pd.MultiIndex.from_tuples(rows, names=["one", "other"])
+    return table.assign(place=table["overlap"].rank(ascending=False, method="min").astype(int))
+
+
+PAIR = ("FM", "FMUC")
+TABLES = ("table1", "table2")  # also in Markdown
+
+
+def frames(records: Sequence[Record], profile: str) -> dict[str, pd.DataFrame]:
+    """Every figure's or table's data by its name; none for what would show nothing (true classes nobody knows)."""
+    computed = {name: make(list(records), profile) for name, make in FRAMES.items()}
+    return {name: frame for name, frame in computed.items() if frame is not None}
+
+
+def _of(records: Sequence[Record], variants: Sequence[str]) -> list[Record]:
+    return [record for record in records if record.run.variant in variants]
+
+
+def _table1(records: list[Record], profile: str) -> pd.DataFrame:
+    rows = _of(records, tuple(TABLE_1))
+    return pd.concat([tables.format_table1(tables.table1(rows, name, preset(profile, name).training.epochs), name)
+                      for name in data_sets(rows)], axis=1)
+
+
+def _table1_plane(records: list[Record], profile: str) -> pd.DataFrame:
+    rows = _of(records, tuple(TABLE_1))
+    data = {name: tables.table1(rows, name, preset(profile, name).training.epochs).drop(columns="seeds", level=1)
+            for name in data_sets(rows)}
+    tidy = pd.concat(data, names=["dataset"])
+    tidy.columns = [" ".join(column) for column in tidy.columns]
+    return tidy.reset_index()
+
+
+def _table2(records: list[Record], profile: str) -> pd.DataFrame:
+    rows = _of(records, TABLE_2)
+    return pd.concat([tables.format_table2(tables.table2(rows, name), name) for name in data_sets(rows)])
+
+
+def _table2_points(records: list[Record], profile: str) -> pd.DataFrame:
+    rows = _of(records, TABLE_2)
+    tidy = pd.concat({name: tables.table2(rows, name) for name in data_sets(rows)}, names=["dataset"])
+    return tidy.explode("seeds").rename(columns={"seeds": "one seed"}).reset_index()
+
+
+def _quality(records: list[Record], profile: str) -> pd.DataFrame:
+    rows = _of(records, PAIR)
+    return pd.concat([shown_history(rows, name, PAIR)[0].assign(dataset=name) for name in data_sets(records)])
+
+
+def _quantity(records: list[Record], profile: str) -> pd.DataFrame:
+    rows = _of(records, PAIR)
+    return pd.concat([tables.history_table(rows, name, PAIR).assign(dataset=name) for name in data_sets(records)])
+
+
+def _confusion(records: list[Record], profile: str) -> pd.DataFrame | None:
+    rows, cells = _of(records, PAIR), {}
+    for name in (name for name in data_sets(rows) if tables.truth_known(rows, name)):
+        for variant in PAIR:
+            for record in find(rows, name, variant, 0):
+                cells[name, variant] = confusion(record, preset(profile, name).figure_3_epoch).stack()
+    names = ["dataset", "variant", "true", "pseudo-label"]
+    return pd.concat(cells, names=names).rename("share").reset_index() if cells else None
+
+
+def _class_rates(records: list[Record], profile: str) -> pd.DataFrame | None:
+    rows, rates = _of(records, PAIR), {}
+    for name in (name for name in data_sets(rows) if tables.truth_known(rows, name)):
+        epoch = preset(profile, name).figure_3_epoch
+        for variant in PAIR:
+            found = find(rows, name, variant)
+            counts = [sum(part) for part in zip(*(record.counts(epoch, epoch) for record in found), strict=True)]
+            rates[name, variant] = class_rates(*counts, found[0].classes)
+    return pd.concat(rates, names=["dataset", "variant"]).reset_index() if rates else None
+
+
+def _training_curves(records: list[Record], profile: str) -> pd.DataFrame | None:
+    whole = [record for record in records if (record.run.variant, record.run.seed) == ("FMUC", 0)]
+    parts = [record.history.drop(columns="seconds").assign(dataset=record.run.dataset) for record in whole]
+    return pd.concat(parts).reset_index() if parts else None
+
+
+def _gap(records: list[Record], profile: str) -> pd.DataFrame:
+    rows = _of(records, TABLE_2)
+    gaps = {(name, part): accuracy_gap(rows, name, part).stack().rename("points")
+            for name in data_sets(rows) for part in tables.PARTS}
+    return pd.concat(gaps, names=["dataset", "part"]).reset_index()
+
+
+FRAMES: dict[str, Callable[[list[Record], str], pd.DataFrame | None]] = {
+    "fig2a_quality": _quality, "fig2b_quantity": _quantity, "fig3_confusion": _confusion,
+    "nb05_training_curves": _training_curves, "nb06_tradeoff": _quality, "nb07_classes": _class_rates,
+    "nb09_gap": _gap, "table1": _table1, "table1_plane": _table1_plane, "table2": _table2,
+    "table2_points": _table2_points,
+}

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from fmuc import view_kernels
 from fmuc.config import View
-from fmuc.random_bits import draw_seed
+from fmuc.fast.kernels import draw_seed
 
 
 class Draw(NamedTuple):

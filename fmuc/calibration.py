@@ -19,11 +19,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from fmuc import paths, process_pool, schedule, train
+from fmuc import parallel as schedule
+from fmuc import paths, process_pool, train
 from fmuc.config import Features, Run, run_from_dict
 from fmuc.cost import wait
 from fmuc.errors import FmucError
-from fmuc.feature_cache import FeatureCache
+from fmuc.features import FeatureCache
 from fmuc.selection import PseudoLabelCounts
 
 Kind = tuple[str, int | None]  # data set; dropout passes of the weak view, None: a supervised step

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from fmuc import figure_files, paths
-from fmuc.figure_files import styled
+from fmuc import figures as figure_files
+from fmuc import paths
+from fmuc.figures import styled
 
 AXES = {"clips": "clips", "N": "dropout passes N", "runs": "runs"}
 TITLES = {"clips": "more clips", "N": "more passes (paper's net, ⅛ of its batch)", "runs": "more runs (30 steps each)"}

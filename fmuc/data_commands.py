@@ -131,8 +131,8 @@ def _forget_features(name: str) -> None:
 
 def fetch(args: argparse.Namespace) -> None:
     """Fetch the published data set ``args.name``, its licence accepted where that is asked."""
-    from fmuc import sources
-    from fmuc.obtain import obtain
+    from fmuc import fetch as sources
+    from fmuc.fetch import obtain
 
     source = sources.SOURCES[args.name]
     print(sources.licence_notice(source), file=sys.stderr)
@@ -155,7 +155,7 @@ def _confirm(url: str) -> None:
 
 def import_folder(args: argparse.Namespace) -> None:
     """Import your own audio as data set ``args.name``."""
-    from fmuc import own_audio
+    from fmuc.own import importing as own_audio
 
     report = own_audio.import_audio(args.path, args.name, seed=args.seed, test_share=args.test_share,
                                     valid_share=args.valid_share, labelled_share=args.labelled_share,
@@ -171,7 +171,8 @@ def import_folder(args: argparse.Namespace) -> None:
 
 def check_data_set(args: argparse.Namespace) -> None:
     """Print the validation report of a data set; :class:`FmucError` after it if something makes results wrong."""
-    from fmuc import data_check, datasets
+    from fmuc import datasets
+    from fmuc.own import check as data_check
 
     report = data_check.check(datasets.load(args.dataset), workers=args.workers)
     print(json.dumps(report.asdict(), indent=1) if args.json else data_check.format_report(report))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fmuc.datasets import Dataset
-from fmuc.feature_cache import FeatureCache
+from fmuc.features import FeatureCache
 from fmuc.paths import features_dir, relative
 
 _NAMED = 3  # files of a batch

@@ -198,7 +198,8 @@ def gpu(profile: str) -> Iterator[Finding]:
 
 def memory(profile: str) -> Iterator[Finding]:
     """Memory that is free beside what the profile's runs need at a time."""
-    from fmuc import footprint, schedule
+    from fmuc import footprint
+    from fmuc import parallel as schedule
 
     runs = experiments.plan(profile)
     largest = max(footprint.memory(next(run for run in runs if run.dataset == name), footprint.extent(name)).total
@@ -243,7 +244,7 @@ def disk(profile: str) -> Iterator[Finding]:
 def still_to_write(profile: str) -> int:
     """Bytes of sound, features and runs that are not there yet; archives of downloads not counted."""
     from fmuc import footprint
-    from fmuc.runs import is_finished
+    from fmuc.records import is_finished
 
     total, folder = 0, paths.runs_dir(profile)
     for name, preset in experiments.presets(profile).items():
@@ -262,7 +263,7 @@ def still_to_write(profile: str) -> int:
 def data(profile: str, name: str) -> Iterator[Finding]:
     """Sound files and features of a data set."""
     from fmuc import datasets, footprint
-    from fmuc.feature_cache import open_cache
+    from fmuc.features import open_cache
 
     item, make = f"data {name}", f"python -m fmuc data {name}"
     stand_in = name in datasets.STAND_INS
@@ -295,7 +296,7 @@ def data(profile: str, name: str) -> Iterator[Finding]:
 
 def records(profile: str, source: str) -> Iterator[Finding]:
     """How many of the profile's runs have a record, and whether each can be read."""
-    from fmuc.runs import is_finished, load_record
+    from fmuc.records import is_finished, load_record
 
     folder, runs, damaged = paths.records_dir(profile, source), experiments.plan(profile), []
     if source == "shipped" and not folder.exists():

@@ -111,7 +111,7 @@ def preset(profile: str, dataset: str) -> Preset:
     known = presets(profile)
     if dataset in known:
         return known[dataset]
-    from fmuc import own_audio  # and with it libraries that nothing else here needs
+    from fmuc.own import importing as own_audio
 
     if own_audio.is_own(paths.dataset_dir(dataset)):
         share = own_audio.labelled_share(paths.dataset_dir(dataset))

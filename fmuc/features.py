@@ -1,36 +1,572 @@
 """Sound file -> log-Mel spectrogram -> patches -> statistics per Mel band -> cache on disk (paper §III).
 
-The cache (:mod:`fmuc.feature_cache`) is built in a hidden folder beside its place and moved there when complete, so a
+The cache (:mod:`fmuc.features`) is built in a hidden folder beside its place and moved there when complete, so a
 cache that can be seen is whole.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import math
+import mmap
 import multiprocessing
 import os
 import shutil
+import struct
 import tempfile
 import uuid
+import zipfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
+import soundfile
+import soxr
 import torch
+import torchaudio
 from numba import njit
+from torch import Tensor
+from torch.nn import functional
 from tqdm import tqdm
 
 from fmuc import paths
 from fmuc.config import Features
-from fmuc.datasets import Dataset, read_audio
+from fmuc.datasets import Dataset
 from fmuc.errors import FmucError
-from fmuc.feature_cache import FeatureCache, checksums, made_from, open_cache
-from fmuc.random_bits import SIMD
-from fmuc.spectrogram import cut_patches, log_mel
+from fmuc.fast.kernels import SIMD
+
+LARGEST = 2**31  # bytes of all arrays of a file once unpacked
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an ``.npz`` file by name; ``ValueError``, ``OSError`` or ``BadZipFile`` for a damaged one."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if sum(member.file_size for member in members) > LARGEST:
+            raise ValueError(f"unpacks to more than {LARGEST:,} bytes")
+        if any(member.compress_size > path.stat().st_size for member in members):  # zipfile would ask for so much
+            raise ValueError("is shorter than its directory says")
+        names = [member.filename.removesuffix(".npy") for member in members]
+        if len(set(names)) < len(names):
+            raise ValueError("holds an array twice")
+        try:
+            return {name: parse_npy(archive.read(member)) for name, member in zip(names, members, strict=True)}
+        except (NotImplementedError, RuntimeError, EOFError) as error:  # another compression, encrypted, cut short
+            raise ValueError(str(error)) from None
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """The array of an ``.npy`` file; ``ValueError`` or ``OSError`` for a damaged one."""
+    if path.stat().st_size > LARGEST:
+        raise ValueError(f"is larger than {LARGEST:,} bytes")
+    return parse_npy(path.read_bytes())
+
+
+def map_npy(path: Path) -> np.memmap:
+    """The array of an ``.npy`` file as a memory map for reading; ``ValueError`` or ``OSError`` for a damaged one."""
+    with open(path, "rb") as file:
+        shape, by_columns, dtype = _header(file)
+        start, size = file.tell(), path.stat().st_size
+    if dtype.hasobject or size != start + _bytes(shape, dtype) or size == start:
+        raise ValueError(f"holds {size - start} bytes of numbers, its header says {_bytes(shape, dtype)}")
+    return np.memmap(path, dtype, "r", start, shape, "F" if by_columns else "C")
+
+
+def parse_npy(content: bytes) -> np.ndarray:
+    """The array of the bytes of an ``.npy`` file; ``ValueError`` unless it holds exactly what its header says."""
+    stream = io.BytesIO(content)
+    shape, by_columns, dtype = _header(stream)
+    if dtype.hasobject or dtype.fields or dtype.subdtype:
+        raise ValueError(f"holds {dtype}: only plain numbers and bytes are read")
+    if dtype.itemsize > len(content):  # even an array without numbers takes the memory of one
+        raise ValueError(f"holds {len(content)} bytes, its header says numbers of {dtype.itemsize}")
+    size, rest = _bytes(shape, dtype), len(content) - stream.tell()
+    if size != rest:
+        raise ValueError(f"holds {rest} bytes of numbers, its header says {size}")
+    flat = np.frombuffer(content, dtype, offset=stream.tell()) if rest else np.empty(0, dtype)
+    return flat.reshape(shape, order="F" if by_columns else "C").copy()
+
+
+def _bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    """What an array takes; in whole numbers of Python nothing overflows."""
+    if any(length < 0 for length in shape):
+        raise ValueError(f"has the shape {shape}")
+    return math.prod(shape) * dtype.itemsize
+
+
+def _header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether by columns, and type of the numbers that follow."""
+    version = np.lib.format.read_magic(stream)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"has the version {version} of array files, known are 1.0 and 2.0")
+    try:
+        return readers[version](stream)
+    except Exception as error:  # NumPy lets errors of its tokenizer through
+        raise ValueError(f"has a header that cannot be read ({type(error).__name__})") from None
+
+
+RATES = (1000, 2_000_000)  # Hz; what is recorded for bats is within
+_HEADER = 4096  # bytes in which a plain file says where its samples begin
+_PIECE = 2**15  # samples of each channel at a time: they are in a core's own cache until decoded
+_TRUSTED = 2**26  # samples that a header may claim and be given memory for at once (256 MB)
+_DENSEST = 1000  # samples per byte: three times what FLAC makes of silence
+
+
+def read_mono(path: Path) -> tuple[np.ndarray, int]:
+    """Mean of a file's channels, float32 (L,), between -1 and 1 unless it holds floats, and its sample rate in Hz.
+
+    What libsndfile cannot read raises ``soundfile.SoundFileError``, OSError, TypeError or MemoryError.
+    """
+    return _read_plain_wav(path) or _read_any(path)
+
+
+def read_audio(path: Path, sample_rate: int) -> np.ndarray:
+    """Mono samples of a sound file at ``sample_rate`` Hz: float32 (L,), the mean of its channels.
+
+    Resampled (soxr, high quality) only if the file's rate differs. Raises :class:`FmucError` if the file cannot be
+    read, is empty or holds values that are not finite.
+    """
+    def refuse(reason: str) -> FmucError:
+        return FmucError(f"{paths.relative(path)}: {reason}; replace the file or take it out of the data set")
+
+    try:
+        mono, file_rate = read_mono(path)
+    except (soundfile.SoundFileError, OSError, TypeError, ValueError, MemoryError) as error:
+        raise refuse(f"cannot be read as sound ({error})") from None
+    if not RATES[0] <= file_rate <= RATES[1]:  # resampled, a few samples a second would become millions
+        raise refuse(f"has a sample rate of {file_rate} Hz")
+    if file_rate != sample_rate:
+        mono = soxr.resample(mono, file_rate, sample_rate, quality="HQ")
+    if not mono.size:
+        raise refuse("holds no samples")
+    mono = np.ascontiguousarray(mono, dtype=np.float32)
+    if not np.isfinite(largest_magnitude(mono)):
+        raise refuse("holds samples that are not finite")
+    return mono
+
+
+def _read_any(path: Path) -> tuple[np.ndarray, int]:
+    with soundfile.SoundFile(path) as file:
+        if file.frames * file.channels <= _TRUSTED:
+            samples = file.read(dtype="float32", always_2d=True)
+        else:
+            samples = _read_blocks(file, path.stat().st_size)
+        return _mean(samples), file.samplerate
+
+
+def _read_blocks(file: soundfile.SoundFile, size: int) -> np.ndarray:
+    """Samples (L, channels) of a file of ``size`` bytes that claims to be very long: no more memory than it earns."""
+    blocks, count, most = [], 0, max(_TRUSTED, _DENSEST * size)
+    while len(block := file.read(_TRUSTED // 64 // file.channels, dtype="float32", always_2d=True)):
+        blocks.append(block)
+        count += block.size
+        if count > most:
+            raise OSError(f"it unpacks to more than {_DENSEST} samples per byte")
+    if count < file.frames * file.channels:
+        raise OSError(f"it ends after {count // file.channels:,} of the {file.frames:,} samples that its header claims")
+    return np.concatenate(blocks)
+
+
+def _read_plain_wav(path: Path) -> tuple[np.ndarray, int] | None:
+    """Like :func:`read_mono`; None for a file that is empty, damaged or of another kind."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            form = _plain_form(file.read(_HEADER), os.fstat(file.fileno()).st_size)
+            if form is None:
+                return None
+            file.seek(form.start)
+            return _decode(file, form), form.rate
+    except (OSError, EOFError, struct.error):
+        return None
+
+
+class _Form(NamedTuple):
+    """Where the samples of a plain WAV file are, and how many of which kind."""
+
+    start: int  # bytes
+    length: int  # of each channel
+    channels: int
+    width: int  # bytes of a sample
+    rate: int  # Hz
+
+
+def _plain_form(header: bytes, size: int) -> _Form | None:
+    """What the first bytes of a file of ``size`` bytes say, if they are a plain WAV file's that has all its samples.
+
+    ``struct.error`` where they end too early.
+    """
+    if header[:4] != b"RIFF" or header[8:12] != b"WAVE":
+        return None
+    at, kind, form = 12, b"", None
+    while kind != b"data":
+        kind, length = struct.unpack_from("<4sI", header, at)
+        at += 8
+        if kind == b"fmt ":
+            form = struct.unpack_from("<HHIIHH", header, at)
+        at += length + length % 2 if kind != b"data" else 0
+    if form is None:
+        return None
+    tag, channels, rate, _, block, bits = form
+    whole = tag == 1 and bits in (16, 24) and channels in (1, 2) and block == channels * bits // 8
+    if not whole or not 0 < rate <= 192_000 or length % block or not 0 < length <= size - at:
+        return None
+    return _Form(at, length // block, channels, bits // 8, rate)
+
+
+def _decode(file: io.RawIOBase, form: _Form) -> np.ndarray:
+    """The samples that follow in ``file``, float32 (L,); EOFError if they end too early."""
+    mono = np.empty(form.length + form.length % 2, dtype=np.float32)  # even: stereo of 24 bits comes in twos
+    room = np.empty(_PIECE * form.channels * form.width, dtype=np.uint8)
+    unpacked = np.empty(_PIECE if form.width == 3 and form.channels == 1 else 0, dtype=np.int32)
+    scale = np.float32((2.0**-15 if form.width == 2 else 2.0**-31) / form.channels)
+    for start in range(0, form.length, _PIECE):
+        part = mono[start : start + _PIECE]
+        size = min(_PIECE, form.length - start) * form.channels * form.width
+        if file.readinto(room[:size]) < size:
+            raise EOFError
+        words = room[: -(-size // 12) * 12].view(np.int32)  # whole groups of samples of 24 bits
+        if form.width == 2:
+            _average(room.view(np.int16), form.channels == 2, scale, part)
+        elif form.channels == 2:
+            _average_24(words, scale, part)
+        else:
+            _unpack(words, unpacked)
+            _average(unpacked, False, scale, part)
+    return mono[: form.length]
+
+
+def _mean(samples: np.ndarray) -> np.ndarray:
+    """The mean of the channels of (L, channels) samples: float32 (L,)."""
+    channels = samples.shape[1]
+    if channels == 1:
+        return samples[:, 0]
+    # a matrix product: ``mean`` over so short an axis takes 20 times as long
+    return samples @ np.full(channels, 1 / channels, dtype=np.float32)
+
+
+def largest_magnitude(samples: np.ndarray) -> np.float32:
+    """The largest of the absolute values of samples (L,) float32; not finite where one of them is not."""
+    return np.int32(_largest_bits(samples.view(np.int32))).view(np.float32)
+
+
+@njit(**SIMD)
+def _largest_bits(bits: np.ndarray) -> int:
+    """Of floats (L,), given as int32, without their signs: in this order they are the floats'."""
+    largest = np.int32(0)
+    for k in range(len(bits)):
+        largest = max(largest, np.int32(bits[k] & np.int32(0x7FFFFFFF)))
+    return largest
+
+
+@njit(**SIMD)
+def _unpack(words: np.ndarray, samples: np.ndarray) -> None:
+    """Four samples of 24 bits in every three words (3 n,), to the upper bits of ``samples`` (4 n or more,), int32."""
+    for i in range(len(words) // 3):
+        first, second, third = words[3 * i], words[3 * i + 1], words[3 * i + 2]
+        samples[4 * i] = first << np.int32(8)
+        samples[4 * i + 1] = (second << np.int32(16)) | ((first >> np.int32(16)) & np.int32(0xFF00))
+        samples[4 * i + 2] = (third << np.int32(24)) | ((second >> np.int32(8)) & np.int32(0xFFFF00))
+        samples[4 * i + 3] = third & np.int32(-256)
+
+
+@njit(**SIMD)
+def _average_24(words: np.ndarray, scale: np.float32, mono: np.ndarray) -> None:
+    """Two channels' samples of 24 bits, a, b, c and d in every three words (3 n,) -> ``mono`` (2 n,), ``scale`` times
+    a + b and c + d."""
+    for i in range(len(mono) // 2):
+        first, second, third = words[3 * i], words[3 * i + 1], words[3 * i + 2]
+        b = np.int32(np.int32(second << np.int32(16)) | np.int32(np.int32(first >> np.int32(16)) & np.int32(0xFF00)))
+        c = np.int32(np.int32(third << np.int32(24)) | np.int32(np.int32(second >> np.int32(8)) & np.int32(0xFFFF00)))
+        a, d = np.int32(first << np.int32(8)), np.int32(third & np.int32(-256))
+        mono[2 * i] = (np.float32(a) + np.float32(b)) * scale
+        mono[2 * i + 1] = (np.float32(c) + np.float32(d)) * scale
+
+
+@njit(**SIMD)
+def _average(samples: np.ndarray, stereo: bool, scale: np.float32, mono: np.ndarray) -> None:
+    """``scale`` times the samples, or the sums of two channels' samples, -> ``mono`` (L,)."""
+    if stereo:
+        for i in range(len(mono)):
+            mono[i] = (np.float32(samples[2 * i]) + np.float32(samples[2 * i + 1])) * scale
+    else:
+        for i in range(len(mono)):
+            mono[i] = np.float32(samples[i]) * scale
+
+
+_FRAMES = 128  # at a time, which a core's own cache holds with their spectra
+
+
+class _Filters(NamedTuple):
+    """Mel filters, triangles of a few bins each: those above zero of all bands, one after the other, in ``weights``.
+
+    Band b has ``places[b]`` ... ``places[b + 1]`` - 1 of them (F + 1,), for bins from ``first[b]`` (F,) on.
+    """
+
+    weights: np.ndarray
+    places: np.ndarray
+    first: np.ndarray
+
+
+def log_mel(waveform: Tensor | np.ndarray, features: Features) -> Tensor:
+    """log(1 + Mel) of a peak-normalised waveform (L,) at ``features.sample_rate``: float32 (F, 1 + L // hop).
+
+    Magnitude STFT (Hann, centred, zero-padded ends), Slaney Mel filters with Slaney norm from 0 Hz to half the sample
+    rate; equal to librosa's with ``power=1`` (values of the paper's reference [5] assumed, D2). On the CPU.
+    """
+    samples = np.ascontiguousarray(waveform, dtype=np.float32)
+    hann, filters = _window_and_filters(features)
+    peak = largest_magnitude(samples)
+    if peak >= np.finfo(np.float32).tiny:
+        hann = hann / peak  # of the same effect on each frame as samples / peak, but shorter
+    count = 1 + len(samples) // features.hop
+    mel = np.empty((features.mel_bands, count), dtype=np.float32)
+    size = -(-count // max(round(count / _FRAMES), 1))  # of parts of about the same length
+    frames = np.empty((size, features.window), dtype=np.float32)
+    for first in range(0, count, size):
+        some = frames[: count - first]
+        _cut_frames(samples, hann, features.hop, first, some)
+        spectra = torch.fft.rfft(torch.from_numpy(some)).numpy()  # by MKL: several times as fast as NumPy's
+        _add_bands(spectra.view(np.float32).reshape(-1), some, *filters, first, mel)
+    return torch.from_numpy(mel).log1p_()
+
+
+@lru_cache(maxsize=8)
+def _window_and_filters(features: Features) -> tuple[np.ndarray, _Filters]:
+    """Hann window (window,) and Mel filters."""
+    filters = torchaudio.functional.melscale_fbanks(
+        features.window // 2 + 1, 0.0, features.sample_rate / 2, features.mel_bands, features.sample_rate,
+        norm="slaney", mel_scale="slaney").T.numpy()
+    used = [np.flatnonzero(band) for band in filters]
+    first = [bins.min(initial=features.window) for bins in used]
+    weights = [band[start : bins.max(initial=-1) + 1] for band, bins, start in zip(filters, used, first, strict=True)]
+    places = np.cumsum([0, *map(len, weights)])
+    return torch.hann_window(features.window).numpy(), _Filters(
+        np.concatenate(weights), places.astype(np.uint64), np.array(first, dtype=np.uint64))
+
+
+# Inner loops are functions of their own, so that they compile to SIMD instructions. Their indices are unsigned: Numba
+# would ask of each signed one whether it counts from the end.
+
+
+@njit(**SIMD)
+def _multiply(x, y, out):
+    for k in range(len(out)):
+        out[k] = x[k] * y[k]
+
+
+@njit(**SIMD)
+def _cut_frames(samples, window, hop, first, frames):
+    """Windowed frames ``first``, ... of samples (L,), with zeros around them: (n, window)."""
+    size = len(window)
+    for f in range(len(frames)):
+        begin = (first + f) * hop - size // 2
+        start, stop = max(-begin, 0), min(len(samples) - begin, size)  # of the part that has samples
+        frames[f, :start] = 0
+        frames[f, max(stop, 0) :] = 0
+        if start < stop:
+            _multiply(samples[begin + start : begin + stop], window[start:stop], frames[f, start:stop])
+
+
+@njit(**SIMD)
+def _magnitudes(parts, out):
+    for k in range(len(out)):
+        out[k] = np.sqrt(parts[2 * k] * parts[2 * k] + parts[2 * k + 1] * parts[2 * k + 1])
+
+
+@njit(**SIMD)
+def _transpose(x, rows, columns, out):
+    """x (rows columns,) -> ``out`` (columns rows,)."""
+    for c in range(columns):
+        for r in range(rows):
+            out[c * rows + r] = x[r * columns + c]
+
+
+@njit(**SIMD)
+def _add_weighted(weight, x, start, count, out, begin):
+    for k in range(count):
+        out[begin + k] += weight * x[start + k]
+
+
+@njit(**SIMD)
+def _add_bands(spectra, frames, weights, places, first_bin, first, mel):
+    """Mel bands of spectra (2 n bins,), real and imaginary parts by turns, to the columns of ``mel`` (F, L) from
+    ``first`` on; all are contiguous.
+
+    The spectra and their frames (n, window) are overwritten: nothing else need be in the cache.
+    """
+    count, out, half = np.uint64(len(frames)), mel.reshape(-1), len(spectra) // 2
+    magnitudes, by_bin = frames.reshape(-1)[:half], spectra[:half]  # the latter: frames side by side, as in ``mel``
+    _magnitudes(spectra, magnitudes)
+    _transpose(magnitudes, count, np.uint64(half) // count, by_bin)
+    for band in range(np.uint64(len(first_bin))):
+        mel[band, first : first + len(frames)] = 0
+        begin, start = band * np.uint64(mel.shape[1]) + np.uint64(first), first_bin[band] * count
+        for place in range(places[band], places[band + np.uint64(1)]):
+            _add_weighted(weights[place], by_bin, start, count, out, begin)
+            start += count
+
+
+def cut_patches(spectrogram: Tensor, frames: int) -> Tensor:
+    """Consecutive patches of a (F, L) spectrogram: (P, F, ``frames``).
+
+    A tail shorter than a patch is dropped. A clip shorter than one patch becomes one patch, filled with zeros (silence
+    on the log(1 + x) scale), so that every file has a prediction.
+    """
+    if spectrogram.shape[1] < frames:
+        spectrogram = functional.pad(spectrogram, (0, frames - spectrogram.shape[1]))
+    count = spectrogram.shape[1] // frames
+    return spectrogram[:, : count * frames].unflatten(1, (count, frames)).transpose(0, 1).contiguous()
+
+
+CHECKED = ("index.npy", "bands.npz")  # by their SHA-256 in features.json
+_EXACT = {name: value for name, value in SIMD.items() if name != "fastmath"}  # rounds as NumPy does
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureCache:
+    """An opened cache. ``patches`` (P, F, T) float16 memory map; ``clip_of_patch`` (P,) int64, ascending; ``mean``,
+    ``std`` (F,) float32 over the train split; ``digest`` of the data set it was made from."""
+
+    patches: np.ndarray
+    clip_of_patch: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    features: Features
+    digest: str
+
+    def patches_of(self, clip_indices: np.ndarray) -> np.ndarray:
+        """Indices of all patches of the given clips, clip by clip in the given order: int64."""
+        first = np.searchsorted(self.clip_of_patch, clip_indices, side="left")
+        counts = np.searchsorted(self.clip_of_patch, clip_indices, side="right") - first
+        before = np.cumsum(counts) - counts
+        return np.repeat(first - before, counts) + np.arange(counts.sum())
+
+    def normalised(self, indices: np.ndarray) -> np.ndarray:
+        """Patches ``indices`` (B,) with zero mean and unit variance per Mel band: float32 (B, F, T).
+
+        Mean and variance are those of the train split, so nothing of the test split enters training.
+        """
+        rows = np.asarray(indices, dtype=np.int64)
+        if rows.size and not 0 <= rows.min() <= rows.max() < len(self.patches):
+            raise IndexError(f"there are {len(self.patches)} patches, asked for {rows.min()} to {rows.max()}")
+        _will_need(self.patches, rows)  # else the disk would be asked for them page by page
+        normalised = np.empty((len(rows), *self.patches.shape[1:]), dtype=np.float32)
+        _normalise(np.asarray(self.patches).view(np.uint16), rows, self.mean, self.std, normalised)
+        return normalised
+
+    def prefetch(self, indices: np.ndarray) -> None:
+        """Ask the system to read the patches ``indices`` (B,) from the disk while this process goes on.
+
+        Without effect on patches that are in memory and on systems that take no such advice.
+        """
+        _will_need(self.patches, indices)
+
+
+@njit(**_EXACT)
+def _normalise_band(halves, mean, std, out):
+    """(halves - mean) / std of one band, ``halves`` float16 as uint16; the same bits as NumPy's, step by step.
+
+    A float16 widens to a float32 by shifting and by raising its exponent by 112: twice if it is infinite or not a
+    number. Below the smallest normal number, its fraction counts units of 2**-24, which follow 2**-14 without a gap.
+    """
+    for k in range(len(out)):
+        half = np.int32(halves[k])
+        size = np.int32(np.int32(half & np.int32(0x7FFF)) << np.int32(13))
+        again = np.int32(112 << 23) if size >= np.int32(31 << 23) else np.int32(0)
+        bits = np.int32(np.int32(size + np.int32(112 << 23)) + again)
+        raised = np.int32(size + np.int32(113 << 23))
+        small = np.float32(raised.view(np.float32) - np.float32(2.0**-14))
+        if size < np.int32(1 << 23):
+            bits = np.int32(small.view(np.int32))
+        signed = np.int32(bits | np.int32(np.int32(half & np.int32(0x8000)) << np.int32(16)))
+        out[k] = (signed.view(np.float32) - mean) / std
+
+
+@njit(**_EXACT)
+def _normalise(halves, rows, mean, std, out):
+    """Patches ``rows`` (B,) of ``halves`` (P, F, T) in one pass over memory: float32 (B, F, T)."""
+    for b in range(len(rows)):
+        for band in range(len(mean)):
+            _normalise_band(halves[rows[b], band], mean[band], std[band], out[b, band])
+
+
+def _will_need(patches: np.ndarray, indices: np.ndarray) -> None:
+    """Advise the system to read ``patches[indices]``, a memory map's, in the background."""
+    pages = patches.base
+    if not isinstance(pages, mmap.mmap) or not hasattr(pages, "madvise") or not len(indices):
+        return
+    rows = np.unique(indices)
+    ends = np.flatnonzero(np.diff(rows, append=rows[-1] + 2) > 1)  # of runs of neighbours: one request each
+    starts = np.r_[0, ends[:-1] + 1]
+    size, header = patches[0].nbytes, patches.offset
+    for first, last in zip(rows[starts].tolist(), rows[ends].tolist(), strict=True):
+        start = (header + first * size) // mmap.PAGESIZE * mmap.PAGESIZE
+        pages.madvise(mmap.MADV_WILLNEED, start, header + (last + 1) * size - start)
+
+
+def open_cache(dataset: Dataset, features: Features) -> FeatureCache:
+    """The cache of ``dataset`` with ``features``; :class:`FmucError` if it is missing, damaged or of other data."""
+    folder = paths.features_dir(dataset.name, features.id)
+    remedy = f"run 'python -m fmuc features --dataset {dataset.name} --profile PROFILE'"
+    if not folder.is_dir():
+        raise FmucError(f"no features under {paths.relative(folder)}: {remedy}")
+    try:
+        written = json.loads((folder / "features.json").read_text(encoding="utf-8"))
+        sums = written.pop("sha256", None)  # older caches have none
+        clip_of_patch = read_npy(folder / "index.npy")
+        if written != made_from(dataset, features, clip_of_patch.size):
+            raise FmucError(f"{paths.relative(folder)} was made from other data or by another version: {remedy}")
+        if sums is not None and sums != checksums(folder):
+            raise ValueError(f"{' or '.join(CHECKED)} is not as it was written")
+        _check_index(clip_of_patch, len(dataset.clips))
+        bands = read_npz(folder / "bands.npz")
+        mean, std = (_band(bands[name], name, features) for name in ("mean", "std"))
+        patches = map_npy(folder / "patches.npy")
+        if (patches.shape, patches.dtype) != ((len(clip_of_patch), features.mel_bands, features.patch_frames), "f2"):
+            raise ValueError(f"patches.npy holds {patches.dtype} {patches.shape}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, BadZipFile) as error:
+        raise FmucError(f"{paths.relative(folder)} is damaged ({type(error).__name__}: {error}): {remedy}") from None
+    if hasattr(patches.base, "madvise"):
+        patches.base.madvise(mmap.MADV_RANDOM)  # what lies around a patch is not read with it
+    return FeatureCache(patches, clip_of_patch, mean, std, features, dataset.digest)
+
+
+def _check_index(clip_of_patch: np.ndarray, clips: int) -> None:
+    """Every clip in its turn, with one patch at least, or ``ValueError``."""
+    plain = clip_of_patch.ndim == 1 and clip_of_patch.dtype == np.int64
+    if not (plain and (np.diff(clip_of_patch) >= 0).all() and np.array_equal(np.unique(clip_of_patch),
+                                                                             np.arange(clips))):
+        raise ValueError(f"index.npy does not number the patches of {clips} clips")
+
+
+def _band(values: np.ndarray, name: str, features: Features) -> np.ndarray:
+    """Checked: a finite number per Mel band, a standard deviation above zero."""
+    if values.shape != (features.mel_bands,) or values.dtype != np.float32 or not np.isfinite(values).all() or (
+            name == "std" and values.min() <= 0):
+        raise ValueError(f"bands.npz: {name} must be {features.mel_bands} finite numbers")
+    return values
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of the small files of a cache. The patches have none: it would be computed whenever a run begins."""
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in CHECKED}
+
+
+def made_from(dataset: Dataset, features: Features, patches: int) -> dict:
+    """What decides whether a cache fits: content of ``features.json``."""
+    return {"version": 2, "dataset": dataset.name, "dataset_digest": dataset.digest, "features": asdict(features),
+            "patches": patches}
+
 
 _CHUNK = 256  # clips of a task, at most: handing one over takes this process a millisecond
 _MIN_STD = 1e-5  # a band that never changes must not be divided by zero

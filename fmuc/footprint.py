@@ -13,13 +13,14 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
-from fmuc import nsynth_gm, own_audio, paths, scenes_sim, train
+from fmuc import paths, train
 from fmuc.config import Features, Run
-from fmuc.data_check import PUBLISHED, Published
-from fmuc.datasets import NSYNTH_FAMILIES
+from fmuc.datasets import LABELS, NSYNTH_FAMILIES
 from fmuc.errors import FmucError
 from fmuc.model import CNN420, parameter_count
-from fmuc.tut2017 import LABELS
+from fmuc.own import importing as own_audio
+from fmuc.own.check import PUBLISHED, Published
+from fmuc.standins import nsynth_gm, scenes_sim
 
 _WAV_HEADER, _NPY_HEADER = 44, 128  # bytes
 _CLASSES = {"nsynth": len(NSYNTH_FAMILIES), "tut2017": len(LABELS)}

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fmuc.activations import FrozenActivation
 from fmuc.convolution import Convolution, as_matrix, by_columns, columns, positions
-from fmuc.kernels import tile_length
+from fmuc.fast.activations import FrozenActivation
+from fmuc.fast.kernels import tile_length
 from fmuc.model import CNN420, Block
 
 POSITIONS = 4  # of an output map, at most, for a product of columns: without a gradient that pays for 2 x 2 alone

@@ -23,7 +23,8 @@ import pandas as pd
 import soundfile
 import torch
 
-from fmuc import experiments, features, footprint, forecast, paths, schedule, train
+from fmuc import experiments, features, footprint, forecast, paths, train
+from fmuc import parallel as schedule
 from fmuc.calibration import DryRun, random_cache, seconds_of
 from fmuc.config import Run
 from fmuc.datasets import Clip, Dataset

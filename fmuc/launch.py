@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from fmuc import paths
 from fmuc.process_pool import UNFIT, follow
-from fmuc.runs import code_digest, is_finished
+from fmuc.records import code_digest, is_finished
 
 # glibc keeps freed memory instead of returning it to the system: a third less time on large activations
 _ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "99999999999", "MALLOC_TOP_PAD_": "268435456"}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fmuc import activations
 from fmuc.config import Network
 from fmuc.convolution import Convolution
+from fmuc.fast import activations
 
 PARAMETERS = {11: 419_707, 15: 420_223}  # of the default Network, by number of classes
 
@@ -15,7 +15,7 @@ PARAMETERS = {11: 419_707, 15: 420_223}  # of the default Network, by number of 
 class Activation(nn.Module):
     """ReLU -> BatchNorm -> dropout: (B, C, H, W) -> (B, C, H, W), channels last.
 
-    On the CPU one pass over memory does the work of the three operators (``fmuc.activations``).
+    On the CPU one pass over memory does the work of the three operators (``fmuc.fast.activations``).
     """
 
     def __init__(self, channels: int, dropout: float) -> None:

@@ -23,9 +23,8 @@ from matplotlib.ticker import MaxNLocator
 from fmuc import checkpoints, experiments, paths
 from fmuc.config import Run
 from fmuc.errors import FmucError
-from fmuc.figure_files import figure, styled, write_file
-from fmuc.plots import MARKERS, PAPER_COLOUR, axis_label, colour
-from fmuc.runs import is_finished
+from fmuc.figures import MARKERS, PAPER_COLOUR, axis_label, colour, figure, styled, write_file
+from fmuc.records import is_finished
 from fmuc.tables import title
 
 METRICS = ("quality", "quantity", "test_accuracy", "unlabelled_accuracy", "validation_quality", "validation_quantity")

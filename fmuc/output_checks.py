@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from fmuc import figure_data, figure_files, notebook_files, paths
-from fmuc import readme as project_readme
+from fmuc import analysis as figure_data
+from fmuc import figures as figure_files
+from fmuc import notebooks as notebook_files
+from fmuc import paths
 from fmuc.checks import Group
 from fmuc.errors import FmucError
-from fmuc.runs import Record
+from fmuc.records import Record
+from tools import readme as project_readme
 
 _AGAIN = "execute the notebooks again (python -m fmuc notebooks --in-place)"
 

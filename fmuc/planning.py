@@ -10,7 +10,8 @@ from types import MappingProxyType
 import pandas as pd
 from tabulate import tabulate
 
-from fmuc import calibration, experiments, footprint, forecast, gpu_arithmetic, schedule
+from fmuc import calibration, experiments, footprint, forecast, gpu_arithmetic
+from fmuc import parallel as schedule
 from fmuc.calibration import Speed
 from fmuc.config import Run
 from fmuc.footprint import Extent

@@ -22,7 +22,7 @@ from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvision
 from fmuc.process_pool import IMPORTS
 
 NAME = "fmuc-preloaded"  # of the entry point in pyproject.toml
-MODULES = ("ipykernel.kernelapp", "matplotlib.pyplot", "fmuc.plots", "fmuc.tables", "fmuc.teaching", *IMPORTS,
+MODULES = ("ipykernel.kernelapp", "matplotlib.pyplot", "fmuc.figures", "fmuc.tables", "fmuc.teaching.helpers", *IMPORTS,
            "scipy.stats")  # which seaborn, scikit-learn and librosa ask for
 _LAUNCHER = "ipykernel_launcher"
 

@@ -14,7 +14,7 @@ import numpy as np
 from fmuc.datasets import Dataset
 from fmuc.errors import FmucError
 from fmuc.metrics import quality, quantity
-from fmuc.runs import Record
+from fmuc.records import Record
 from fmuc.splits import draw_split, read_split
 
 PARTS = ("test", "unlabelled")
@@ -72,7 +72,7 @@ def _scores(record: Record) -> Iterator[str]:
         return
     import torch  # only where there are scores
 
-    from fmuc import snapshots
+    from fmuc import records as snapshots
 
     if record.run.selection is None:
         yield "scores.npz: of a run that has no selection"

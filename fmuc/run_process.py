@@ -28,7 +28,7 @@ from fmuc.config import Features, run_from_dict
 from fmuc.errors import FmucError
 from fmuc.launch import sources
 from fmuc.process_pool import END, IMPORTS, UNFIT, forks
-from fmuc.runs import code_digest
+from fmuc.records import code_digest
 
 
 def main() -> int:

@@ -16,8 +16,10 @@ from statistics import fmean, median
 import pandas as pd
 from tqdm import tqdm
 
-from fmuc import batch, experiments, figure_files, footprint, forecast, gpu_arithmetic, launch, paths, planning, runs
-from fmuc.bench import machine
+from benchmarks.bench import machine
+from fmuc import batch, experiments, footprint, forecast, gpu_arithmetic, launch, paths, planning
+from fmuc import figures as figure_files
+from fmuc import records as runs
 from fmuc.cluster import Pool
 from fmuc.errors import FmucError
 from fmuc.process_pool import follow

@@ -10,12 +10,50 @@ import pandas as pd
 from tabulate import tabulate
 
 from fmuc import claims as rules
-from fmuc import published
+from fmuc import paths
 from fmuc.claims import THIRDS, Claim, number, spread
 from fmuc.errors import FmucError
 from fmuc.experiments import TABLE_1, TABLE_2, Preset, chosen
 from fmuc.metrics import quality, quantity
-from fmuc.runs import Record, load_all
+from fmuc.own.importing import read_csv
+from fmuc.records import Record, load_all
+
+NUMBERS = {"table1": ("quality", "quantity"), "table2": ("mean", "std"), "fig2": ("value",), "fig3": ("epoch", "share")}
+TEXTS = {"table1": ("dataset", "variant"), "table2": ("dataset", "split", "variant"),
+         "fig2": ("dataset", "variant", "metric", "at"), "fig3": ("dataset", "variant", "true", "pseudo_label")}
+_REMEDY = "restore it from git"
+
+
+def read(name: str) -> pd.DataFrame:
+    """One table, tidy; its numbers are in % (but for an epoch), NaN where the paper has none.
+
+    Raises :class:`FmucError` with the line for what cannot be one of the paper's numbers, and for a row that is there
+    twice.
+    """
+    path, seen = paths.PUBLISHED / f"{name}.csv", {}
+    rows = read_csv(path, (*TEXTS[name], *NUMBERS[name]), (), _REMEDY)
+    for where, row in rows:
+        for column in TEXTS[name]:
+            if not (row[column].isprintable() and row[column].strip()):
+                raise FmucError(f"{where}: {column} must be a name, not {row[column][:80]!r}; {_REMEDY}")
+        for column in NUMBERS[name]:
+            if row[column] and not _is_share(row[column]):
+                raise FmucError(f"{where}: {column} must be a number from 0 to 100, not {row[column][:80]!r}; "
+                                f"{_REMEDY}")
+        key = tuple(row[column] for column in TEXTS[name])
+        if key in seen:
+            raise FmucError(f"{where}: {', '.join(key)} is there twice, first in {seen[key]}; {_REMEDY}")
+        seen[key] = where
+    frame = pd.DataFrame([row for _, row in rows])[list(rows[0][1])]
+    return frame.assign(**{column: pd.to_numeric(frame[column]) for column in NUMBERS[name]})
+
+
+def _is_share(text: str) -> bool:
+    try:
+        return text.isascii() and 0 <= float(text) <= 100
+    except ValueError:
+        return False
+
 
 PAPER = {"nsynth-gm": "nsynth", "nsynth": "nsynth", "scenes-sim": "tut2017", "tut2017": "tut2017"}
 TITLES = {"nsynth": "NSynth", "tut2017": "TUT2017"}
@@ -44,12 +82,12 @@ def header(dataset: str) -> str:
 
 def published_table1() -> pd.DataFrame:
     """The paper's Table I, tidy: columns dataset, variant, quality, quantity."""
-    return published.read("table1")
+    return read("table1")
 
 
 def published_table2() -> pd.DataFrame:
     """The paper's Table II, tidy: columns dataset, part, variant, mean, std."""
-    frame = published.read("table2").rename(columns={"split": "part"})
+    frame = read("table2").rename(columns={"split": "part"})
     return frame.replace({"part": {"unlabeled": "unlabelled"}})
 
 
@@ -211,7 +249,7 @@ def compare(profile: str, source: str = "runs", dataset: str | None = None) -> d
     """Ours against the paper, ready for JSON; what does not exist is None.
 
     ``{<data set>: {"table1": {"rows", "spearman"}, "table2", "claims", "regime", ...}}``; ``source`` and ``dataset``
-    as in :func:`fmuc.runs.load_all`.
+    as in :func:`fmuc.records.load_all`.
     """
     records, result = load_all(profile, source, dataset), {}
     for name, preset in chosen(profile, dataset).items():

@@ -32,7 +32,7 @@ from tqdm import tqdm
 from fmuc import checkpoints, datasets, experiments, features, paths, train
 from fmuc.config import Run
 from fmuc.errors import FmucError
-from fmuc.runs import is_finished, load_record
+from fmuc.records import is_finished, load_record
 
 _WHOLE = "in between"  # all that follows the imports; where a kill is counted, what is in no other phase
 _PHASES = ("imports", _WHOLE, "warm start", "epoch", "checkpoint", "record")

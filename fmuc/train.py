@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from fmuc import checkpoints, snapshots
+from fmuc import checkpoints
+from fmuc import records as snapshots
 from fmuc.augment import augment
 from fmuc.compiling import compile_net
 from fmuc.config import Augmentation, Run, Training
@@ -26,11 +27,11 @@ from fmuc.datasets import Dataset, load
 from fmuc.devices import autocast, pick_device, precision
 from fmuc.divergence import FirstBadStep, is_finite, of_batch
 from fmuc.errors import FmucError
-from fmuc.feature_cache import FeatureCache, open_cache
+from fmuc.features import FeatureCache, open_cache
 from fmuc.metrics import accuracy, filewise_probabilities, quality, quantity
 from fmuc.model import CNN420
 from fmuc.paths import relative
-from fmuc.runs import Record, code_digest, is_finished, load_record, provenance, save_record
+from fmuc.records import Record, code_digest, is_finished, load_record, provenance, save_record
 from fmuc.selection import PseudoLabelCounts, PseudoLabels, pseudo_label
 from fmuc.splits import draw_split, save_split
 from fmuc.uncertainty import prediction_mode

@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from fmuc import datasets, output_checks, paths, record_checks, runs
+from fmuc import datasets, output_checks, paths, record_checks
+from fmuc import records as runs
 from fmuc.checks import Group, Report
 from fmuc.config import Run
 from fmuc.errors import FmucError
 from fmuc.experiments import plan
-from fmuc.runs import Record, code_digest, is_finished, load_record
+from fmuc.records import Record, code_digest, is_finished, load_record
 
 COMMITTED = ("mini", "shipped")  # profile and source of the committed notebooks and of the README
 

@@ -15,7 +15,7 @@ import math
 import numpy as np
 from numba import njit
 
-from fmuc.random_bits import SIMD, fill
+from fmuc.fast.kernels import SIMD, fill
 
 CHUNK = 1024  # values of noise at a time: in the L1 cache together with their random bits
 _ONE, _TWO, _HALF, _NINTH, _LN2 = (np.float32(value) for value in (1, 2, 0.5, 1 / 9, math.log(2)))

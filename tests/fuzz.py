@@ -255,7 +255,9 @@ def main() -> int:
     print(report)
     if args.write:
         sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-        from fmuc import figure_files, paths, readme
+        from fmuc import figures as figure_files
+        from fmuc import paths
+        from tools import readme
 
         table, guide = report.markdown(), paths.ROOT / "docs" / "reliability.md"
         figure_files.write_file(paths.FIGURES / "fuzz.md", f"{table}\n".encode())

@@ -24,31 +24,21 @@ from conftest import TINY, note_names, write_nsynth_split
 from mutations import damaged, edit_json
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from fmuc import (
-    archives,
-    checkpoints,
-    checks,
-    datasets,
-    experiments,
-    features,
-    figure_files,
-    notebook_files,
-    notebooks,
-    output_checks,
-    own_audio,
-    paths,
-    published,
-    record_checks,
-    rendering,
-    sound_lists,
-    sound_scan,
-    tut2017,
-)
+from fmuc import checkpoints, checks, datasets, experiments, features, notebooks, output_checks, paths, record_checks
+from fmuc import datasets as tut2017
+from fmuc import fetch as archives
+from fmuc import figures as figure_files
+from fmuc import notebooks as notebook_files
+from fmuc import tables as published
 from fmuc.config import run_from_dict
 from fmuc.errors import FmucError
-from fmuc.feature_cache import open_cache
-from fmuc.runs import FILES, Record, load_record, sealed
+from fmuc.features import open_cache
+from fmuc.own import check as sound_scan
+from fmuc.own import importing as own_audio
+from fmuc.own import importing as sound_lists
+from fmuc.records import FILES, Record, load_record, sealed
 from fmuc.splits import load_split
+from fmuc.standins import render as rendering
 
 Mutate = Callable[[bytes, np.random.Generator, str], bytes]
 
@@ -257,7 +247,7 @@ def _sounds(root: Path) -> list[Target]:
             assert isinstance(sound_scan.decode(str(path)), sound_scan.Sound)
             with suppress(FmucError):  # a header that can be read, perhaps
                 sound_lists.probe(folder, [sound_lists.SoundFile("list", path.name, "a", "g")], progress=False)
-            return datasets.read_audio(path, 22_050)
+            return features.read_audio(path, 22_050)
 
         targets.append(Target(f"sound: {name}", folder, (name,), read, _is_sound))
     return targets

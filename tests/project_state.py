@@ -16,11 +16,16 @@ import torch
 from conftest import TINY, note_names, write_nsynth_split
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from fmuc import datasets, experiments, figure_data, figure_files, notebook_files, paths, readme, snapshots
+from fmuc import analysis as figure_data
+from fmuc import datasets, experiments, paths
+from fmuc import figures as figure_files
+from fmuc import notebooks as notebook_files
+from fmuc import records as snapshots
 from fmuc.config import Network, Run, Training
 from fmuc.metrics import accuracy, quality, quantity
-from fmuc.runs import Record, load_all, provenance, save_record
+from fmuc.records import Record, load_all, provenance, save_record
 from fmuc.splits import draw_split, save_split
+from tools import readme
 
 NAME = "nsynth-gm"
 PRESET = experiments.Preset(

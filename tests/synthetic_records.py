@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fmuc import experiments, metrics
-from fmuc.runs import Record
+from fmuc.records import Record
 
 CLASSES = ("bass", "brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string", "synth_lead", "vocal")
 SCENES = ("beach", "bus", "cafe/restaurant", "car", "city_center", "forest_path", "grocery_store", "home", "library",

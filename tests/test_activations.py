@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fmuc import activations, kernels, random_bits
-from fmuc.activations import relu_norm_dropout, usable
+from fmuc.fast import activations, kernels
+from fmuc.fast import kernels as random_bits
+from fmuc.fast.activations import relu_norm_dropout, usable
 
 SHAPES = [(5, 4, 6, 3), (7, 5, 3, 3), (33, 3, 1, 1), (2, 1, 9, 7), (9, 130, 2, 2), (3, 1030, 2, 1), (64, 8, 32, 17)]
 P = 0.3

@@ -13,7 +13,9 @@ from matplotlib.colors import to_hex
 from scipy.stats import spearmanr
 from synthetic_records import synthetic_plan, synthetic_record, without_truth
 
-from fmuc import analysis, analysis_plots, metrics, plots, tables
+from fmuc import analysis, metrics, tables
+from fmuc import figures as analysis_plots
+from fmuc import figures as plots
 
 NAME, EPOCHS = "nsynth-gm", 12
 KEPT = np.array([[8, 2, 0], [1, 6, 3], [0, 0, 0], [4, 4, 4]])  # third class: nothing kept; last row: unknown class

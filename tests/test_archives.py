@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fmuc import archives
-from fmuc.archives import unpack
+from fmuc import fetch as archives
 from fmuc.errors import FmucError
+from fmuc.fetch import unpack
 
 FILES = {"set/index.txt": b"one\ttwo\n", "set/audio/1.wav": bytes(range(256)) * 300, "set/audio/2.wav": b"",
          "set/audio/é.wav": b"not ASCII"}

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fmuc.array_files import LARGEST, parse_npy, read_npy, read_npz
+from fmuc.features import LARGEST, parse_npy, read_npy, read_npz
 
 
 def npy(array: np.ndarray, **options) -> bytes:

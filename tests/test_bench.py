@@ -14,9 +14,12 @@ import pandas as pd
 import pytest
 import torch
 
-from fmuc import bench, bench_jobs, experiments, paths, runs, train
-from fmuc.bench import JOBS, Job, ratio_bars, readable, run, table, write
-from fmuc.bench_timing import Row, faster, peak_bytes, take_turns, two_at_a_time
+from benchmarks import bench
+from benchmarks import jobs as bench_jobs
+from benchmarks.bench import JOBS, Job, ratio_bars, readable, run, table, write
+from benchmarks.timing import Row, faster, peak_bytes, take_turns, two_at_a_time
+from fmuc import experiments, paths, train
+from fmuc import records as runs
 from fmuc.calibration import Speed
 from fmuc.config import Features, Run
 from fmuc.errors import FmucError

@@ -29,7 +29,7 @@ from fmuc import train as training
 from fmuc.__main__ import main
 from fmuc.checkpoints import Foreign, Unusable, files, read, write
 from fmuc.errors import FmucError
-from fmuc.runs import code_digest, is_finished, load_record
+from fmuc.records import code_digest, is_finished, load_record
 from fmuc.splits import draw_split
 from fmuc.torture import different, ending
 from fmuc.train import Trainer, train

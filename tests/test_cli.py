@@ -14,7 +14,9 @@ import pytest
 from conftest import note_names, write_nsynth_split
 
 from fmuc import __main__ as cli
-from fmuc import data_commands, datasets, experiments, paths, schedule, sources, train
+from fmuc import data_commands, datasets, experiments, paths, train
+from fmuc import fetch as sources
+from fmuc import parallel as schedule
 from fmuc.__main__ import main
 from fmuc.experiments import make_run
 

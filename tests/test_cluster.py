@@ -21,11 +21,12 @@ import pytest
 from dask_farm import Farm, start_batch, wait_for
 from distributed import Status
 
-from fmuc import cluster, launch, paths, scaling, schedule, train
+from fmuc import cluster, launch, paths, scaling, train
+from fmuc import parallel as schedule
 from fmuc.config import Run
 from fmuc.errors import FmucError
 from fmuc.experiments import make_run, preset
-from fmuc.runs import Record, load_record
+from fmuc.records import Record, load_record
 
 FULL = os.environ.get("FMUC_CLUSTER_TEST") == "full"
 VARIANTS = ("Labelled part only", "FM", "FMUC")

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fmuc import activations, compiling, uncertainty
+from fmuc import compiling, uncertainty
 from fmuc.config import Network, Run
 from fmuc.experiments import FMUC, NSYNTH_SMALL
+from fmuc.fast import activations
 from fmuc.model import CNN420
 
 RUN = Run("nsynth", "FMUC", 0, NSYNTH_SMALL, labelled_share=0.5, selection=FMUC)

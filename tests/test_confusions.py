@@ -9,7 +9,10 @@ import pandas as pd
 import pytest
 from synthetic_records import SCENES
 
-from fmuc import confusions, paths, scene_places, tut2017
+from fmuc import analysis as confusions
+from fmuc import datasets as tut2017
+from fmuc import paths
+from fmuc.standins import scene_places
 
 KEPT = np.zeros((16, 15), dtype=int)  # kept pseudo-labels of scenes; the last row: of unknown class
 INDEX = {name: i for i, name in enumerate(SCENES)}

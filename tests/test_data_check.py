@@ -16,10 +16,10 @@ import pytest
 import soundfile
 from conftest import write_nsynth_split
 
-from fmuc import data_check, sound_scan
-from fmuc.data_check import CLIPPED_SHARE, PUBLISHED, Published, check, format_report
-from fmuc.datasets import NSYNTH_FAMILIES, Clip, Dataset, load_nsynth
-from fmuc.tut2017 import DEVELOPMENT, EVALUATION, LABELS, load_tut2017
+from fmuc.datasets import DEVELOPMENT, EVALUATION, LABELS, NSYNTH_FAMILIES, Clip, Dataset, load_nsynth, load_tut2017
+from fmuc.own import check as data_check
+from fmuc.own import check as sound_scan
+from fmuc.own.check import CLIPPED_SHARE, PUBLISHED, Published, check, format_report
 
 RATE, SECONDS = 44_100, 0.1
 

@@ -9,8 +9,9 @@ import soundfile
 from conftest import note_names, write_nsynth_split
 
 from fmuc import datasets
-from fmuc.datasets import NSYNTH_FAMILIES, Clip, Dataset, load, load_nsynth, read_audio
+from fmuc.datasets import NSYNTH_FAMILIES, Clip, Dataset, load, load_nsynth
 from fmuc.errors import FmucError
+from fmuc.features import read_audio
 
 
 def edit_index(folder, change):

@@ -9,7 +9,8 @@ from importlib import metadata
 
 import pytest
 
-from fmuc import doctor, experiments, paths, schedule
+from fmuc import doctor, experiments, paths
+from fmuc import parallel as schedule
 from fmuc.__main__ import main
 from fmuc.doctor import BROKEN, NOTE, OK, TODO, Finding
 from fmuc.errors import FmucError

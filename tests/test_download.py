@@ -13,9 +13,9 @@ import pytest
 from local_server import LocalServer, Served
 from tqdm import tqdm
 
-from fmuc import download
-from fmuc.download import Patience, arrived, fetch, mismatch, part_of
+from fmuc import fetch as download
 from fmuc.errors import FmucError
+from fmuc.fetch import Patience, arrived, fetch, mismatch, part_of
 
 QUICK = Patience(attempts=3, pause=0.001, longest_pause=0.002, timeout=0.3)
 pytestmark = pytest.mark.usefixtures("direct")

@@ -13,13 +13,16 @@ import pytest
 import torch
 from scipy import stats
 
-from fmuc import augment, cost, exercise_checks, exercises, experiments, metrics, notebook_files
+from fmuc import augment, cost, experiments, metrics
+from fmuc import notebooks as notebook_files
 from fmuc.config import Features
 from fmuc.errors import FmucError
-from fmuc.exercise_judge import Exercise, judge, same
+from fmuc.features import cut_patches, log_mel
 from fmuc.selection import PseudoLabelCounts, PseudoLabels, select
-from fmuc.spectrogram import cut_patches, log_mel
+from fmuc.teaching.exercises import Exercise, judge, same
+from fmuc.teaching import exercises as exercise_checks
 from fmuc.uncertainty import pass_statistics, prediction_mode, temperature_softmax
+from tools import exercises
 
 SOURCES = exercises.sources()
 TASKS = [(source, exercise) for source in SOURCES for exercise in source.exercises]

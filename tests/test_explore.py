@@ -14,7 +14,7 @@ from jupyter_client.manager import start_new_kernel
 from fmuc import explore as module
 from fmuc.errors import FmucError
 from fmuc.explore import explore
-from fmuc.notebook_files import WIDGET
+from fmuc.notebooks import WIDGET
 
 CODE = """
 import matplotlib.pyplot as plt

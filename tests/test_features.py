@@ -116,7 +116,7 @@ def test_patches_are_consecutive_the_tail_is_dropped_and_short_clips_are_filled(
 
 
 def direct_patches(dataset, preset) -> list[np.ndarray]:
-    sounds = (datasets.read_audio(clip.path, preset.sample_rate) for clip in dataset.clips)
+    sounds = (features.read_audio(clip.path, preset.sample_rate) for clip in dataset.clips)
     return [cut_patches(log_mel(waveform, preset), preset.patch_frames).numpy() for waveform in sounds]
 
 
@@ -281,7 +281,7 @@ def test_error_names_the_file_and_survives_the_way_back_from_a_worker(nsynth_roo
 @pytest.mark.parametrize("error", [FmucError("bad"), KeyboardInterrupt()])
 def test_exception_in_the_middle_leaves_no_folder(nsynth_root, monkeypatch, error):
     monkeypatch.setattr(features, "_CHUNK", 4)
-    calls, read = [], datasets.read_audio
+    calls, read = [], features.read_audio
 
     def fails_at_last(path, rate):
         calls.append(path)

@@ -7,10 +7,12 @@ import sys
 
 import pytest
 
-from fmuc import datasets, experiments, features, footprint, nsynth_gm, paths, scenes_sim, schedule, train
+from fmuc import datasets, experiments, features, footprint, paths, train
+from fmuc import parallel as schedule
 from fmuc.errors import FmucError
 from fmuc.experiments import make_run
 from fmuc.footprint import Extent
+from fmuc.standins import nsynth_gm, scenes_sim
 
 
 @pytest.mark.parametrize(("name", "preset", "clips", "patches"), [

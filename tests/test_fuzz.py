@@ -19,12 +19,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from IPython.core.inputtransformer2 import TransformerManager
 
-from fmuc import analysis_plots, figure_files, notebook_files, plots, published, sound_lists
-from fmuc.array_files import parse_npy
+from fmuc import figures as analysis_plots
+from fmuc import figures as figure_files
+from fmuc import figures as plots
+from fmuc import notebooks as notebook_files
+from fmuc import tables as published
 from fmuc.config import Augmentation, ConfigError, Features, Network, Run, Selection, Training, View, run_from_dict
-from fmuc.datasets import read_audio
 from fmuc.errors import LONGEST, FmucError
+from fmuc.features import parse_npy, read_audio
 from fmuc.metrics import expected_calibration_error
+from fmuc.own import importing as sound_lists
 from fmuc.paths import NOTEBOOKS, ROOT
 from fmuc.splits import read_split
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from fmuc import bench_jobs, cost_plots, growth, paths, train
+from benchmarks import jobs as bench_jobs
+from fmuc import cost_plots, growth, paths, train
 from fmuc.errors import FmucError
 
 

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from fmuc import checkpoints, experiments, monitor, paths, plots, train
+from fmuc import checkpoints, experiments, monitor, paths, train
+from fmuc import figures as plots
 from fmuc.errors import FmucError
 
 NAME = "nsynth-gm-smoke"

@@ -14,7 +14,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from fmuc import notebook_files, notebooks, paths
+from fmuc import notebooks, paths
+from fmuc import notebooks as notebook_files
 from fmuc.errors import FmucError
 
 PARAMETERS = """profile = "smoke"
@@ -263,7 +264,7 @@ def test_the_longest_begins_first_and_the_summary_keeps_the_order(folder):
 
 
 def test_imports_that_take_seconds_are_left_to_those_who_need_them():
-    asked = "fmuc.notebooks, papermill, matplotlib.pyplot, fmuc.plots, fmuc.tables, fmuc.train, fmuc.exercise_checks"
+    asked = "fmuc.notebooks, papermill, matplotlib.pyplot, fmuc.figures, fmuc.tables, fmuc.train, fmuc.teaching.exercises"
     code = f"import sys, {asked}\nprint(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"lark", "seaborn", "scipy.signal", "scipy.stats", "sklearn", "librosa.core"} & {*loaded}

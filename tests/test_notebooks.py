@@ -15,7 +15,7 @@ import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
 
-from fmuc import notebook_files
+from fmuc import notebooks as notebook_files
 from fmuc.paths import NOTEBOOKS, ROOT
 
 FILES = sorted(NOTEBOOKS.glob("*.ipynb"))

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from fmuc import instruments, nsynth_gm, soundfonts
 from fmuc.errors import FmucError
+from fmuc.standins import instruments, nsynth_gm, soundfonts
 
 pytest.importorskip("tinysoundfont", reason="the synthesiser comes with 'make setup'")
 

@@ -17,10 +17,11 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmuc import own_audio
-from fmuc.datasets import SPLITS, read_audio
+from fmuc.datasets import SPLITS
 from fmuc.errors import FmucError
-from fmuc.own_audio import import_audio, is_own, labelled_share, load_own
+from fmuc.features import read_audio
+from fmuc.own import importing as own_audio
+from fmuc.own.importing import import_audio, is_own, labelled_share, load_own
 from fmuc.splits import draw_split
 
 

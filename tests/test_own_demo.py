@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import birds as own_demo
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,10 +13,11 @@ import torch
 from scipy.stats import binomtest
 from torch import nn
 
-from fmuc import datasets, own_audio, own_demo
-from fmuc.data_check import check
+from fmuc import datasets
 from fmuc.datasets import Clip, Dataset
 from fmuc.experiments import FM, make_run
+from fmuc.own import importing as own_audio
+from fmuc.own.check import check
 
 SMALL = {"recordings": 6, "unlabelled": 12, "strangers": 4}
 

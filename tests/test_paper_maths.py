@@ -13,14 +13,7 @@ from torch.testing import assert_close
 
 from fmuc.config import Selection
 from fmuc.experiments import FM, FMUC, TABLE_1
-from fmuc.metrics import (
-    accuracy,
-    expected_calibration_error,
-    filewise_probabilities,
-    quality,
-    quantity,
-    row_normalised,
-)
+from fmuc.metrics import accuracy, expected_calibration_error, filewise_probabilities, quality, quantity, row_normalised
 from fmuc.selection import PseudoLabelCounts, PseudoLabels, select
 from fmuc.train import semi_supervised_loss
 from fmuc.uncertainty import PassStatistics, pass_statistics, temperature_softmax

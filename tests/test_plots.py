@@ -21,8 +21,12 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 from synthetic_records import CLASSES, SCENES, synthetic_plan, synthetic_record, without_truth
 
-from fmuc import diagrams, experiments, figure_files, paths, plots, point_labels, tables
+from fmuc import experiments, paths, tables
+from fmuc import figures as figure_files
+from fmuc import figures as plots
+from fmuc import figures as point_labels
 from fmuc.errors import FmucError
+from fmuc.teaching import pictures as diagrams
 
 NAME = "nsynth-gm"
 
@@ -431,7 +435,7 @@ def test_a_failed_write_leaves_the_old_file(own_folder, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("fmuc.figure_files.os.replace", fail)
+    monkeypatch.setattr("fmuc.figures.os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
         plots.save_table(pd.DataFrame({"a": [2]}), "table1", "mini", alt="two")
     assert (own_folder / "table1.md").read_bytes() == before

@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 from synthetic_records import synthetic_record
 
-from fmuc import paths, precision, schedule
+from benchmarks import precision
+from fmuc import parallel as schedule
+from fmuc import paths
 from fmuc.errors import FmucError
 
 

@@ -9,10 +9,11 @@ import pytest
 import soundfile
 import torch
 
-from fmuc import checkpoints, experiments, paths, predict, train
+from fmuc import checkpoints, experiments, paths, train
 from fmuc.datasets import load
 from fmuc.errors import FmucError
 from fmuc.experiments import make_run
+from fmuc.own import predict
 
 RUN = make_run("smoke", "nsynth-gm-smoke", "FMUC")
 RUN = replace(RUN, training=replace(RUN.training, epochs=1, warm_start=20, precision="float32"))

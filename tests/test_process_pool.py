@@ -18,9 +18,9 @@ from test_cluster import same
 from fmuc import launch, paths, process_pool, train
 from fmuc.config import Run
 from fmuc.experiments import make_run
+from fmuc.parallel import run_job
 from fmuc.process_pool import UNFIT, follow
-from fmuc.runs import load_record
-from fmuc.schedule import run_job
+from fmuc.records import load_record
 
 forks = pytest.mark.skipif(sys.platform != "linux", reason="processes share imports on Linux only")
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from fmuc.random_bits import advance, draw_seed, fill, sequences
+from fmuc.fast.kernels import advance, draw_seed, fill, sequences
 
 SEEDS = [(0, 0), (1, 0), (0, 1), (2**32 - 1, 2**32 - 1), (123456789, 987654321), (3, 2**31)]
 NUMBER = 2**18

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fmuc import paths, readme
+from fmuc import paths
+from tools import readme
 
 
 def test_the_readme_shows_what_the_shipped_records_say():

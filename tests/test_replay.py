@@ -15,10 +15,13 @@ import torch
 from matplotlib.figure import Figure
 from test_train import RUN
 
-from fmuc import metrics, replay, replay_plots, snapshots
+from fmuc import metrics
+from fmuc import records as snapshots
 from fmuc.errors import FmucError
 from fmuc.experiments import SCENES_SMALL, TABLE_1
-from fmuc.runs import load_record
+from fmuc.records import load_record
+from fmuc.teaching import pictures as replay_plots
+from fmuc.teaching import replay
 from fmuc.train import train
 
 

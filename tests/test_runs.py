@@ -16,7 +16,7 @@ from fmuc import paths
 from fmuc.config import Run
 from fmuc.errors import FmucError
 from fmuc.experiments import make_run, plan
-from fmuc.runs import FILES, Record, find, is_finished, load_all, load_record, provenance, save_record, sealed, ship
+from fmuc.records import FILES, Record, find, is_finished, load_all, load_record, provenance, save_record, sealed, ship
 
 CLASSES = ("bass", "flute", "vocal")
 

@@ -7,7 +7,8 @@ import re
 import pandas as pd
 import pytest
 
-from fmuc import experiments, figure_files, forecast, gpu_arithmetic, paths, scaling
+from fmuc import experiments, forecast, gpu_arithmetic, paths, scaling
+from fmuc import figures as figure_files
 from fmuc.__main__ import main
 from fmuc.errors import FmucError
 from fmuc.scaling import Overhead, efficiency, simulate

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from fmuc import rendering, scene_places, scene_sources, scenes_sim
-from fmuc import scene_sounds as sounds
-from fmuc.datasets import STAND_INS, ensure
+from fmuc.datasets import DEVELOPMENT, EVALUATION, LABELS, STAND_INS, ensure, load_tut2017
 from fmuc.errors import FmucError
-from fmuc.tut2017 import DEVELOPMENT, EVALUATION, LABELS, load_tut2017
+from fmuc.standins import render as rendering
+from fmuc.standins import scene_places, scene_sources, scenes_sim
+from fmuc.standins import scene_sounds as sounds
 
 TINY = {"train": (1, 2), "test": (1, 1)}
 SECOND = sounds.RATE

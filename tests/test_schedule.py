@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 from dask_farm import start_batch, wait_for
 
-from fmuc import batch, cluster, launch, paths, schedule
+from fmuc import batch, cluster, launch, paths
+from fmuc import parallel as schedule
 from fmuc.batch import Batch, Job
 from fmuc.cluster import Pool
 from fmuc.config import Run
 from fmuc.errors import FmucError
 from fmuc.experiments import TABLE_1, make_run, plan
 from fmuc.launch import Outcome, environment
-from fmuc.runs import is_finished, load_record
-from fmuc.schedule import default_workers, missing, run_job, train_plan, visible_gpus
+from fmuc.parallel import default_workers, missing, run_job, train_plan, visible_gpus
+from fmuc.records import is_finished, load_record
 
 
 def runs_of(*variants: str) -> list[Run]:

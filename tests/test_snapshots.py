@@ -9,11 +9,12 @@ import pytest
 import torch
 from test_train import RUN, trainer
 
-from fmuc import datasets, record_checks, snapshots
+from fmuc import datasets, record_checks
+from fmuc import records as snapshots
 from fmuc.config import Selection
 from fmuc.errors import FmucError
 from fmuc.experiments import TABLE_1
-from fmuc.runs import load_record
+from fmuc.records import load_record
 from fmuc.train import train
 
 pytestmark = pytest.mark.usefixtures("trainable")

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from fmuc import sound_file
-from fmuc.datasets import read_audio
+from fmuc import features as sound_file
 from fmuc.errors import FmucError
-from fmuc.sound_file import read_mono
+from fmuc.features import read_audio, read_mono
 
 
 def noise(channels: int, length: int = 3001) -> np.ndarray:

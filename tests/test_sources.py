@@ -25,14 +25,12 @@ from test_archives import BROKEN
 from test_download import QUICK
 from test_tut2017 import TEST, TRAIN, write_development, write_evaluation
 
-from fmuc import archives, download
+from fmuc import fetch as archives
+from fmuc import fetch as download
 from fmuc.__main__ import main
-from fmuc.datasets import load_nsynth
-from fmuc.download import part_of
+from fmuc.datasets import DEVELOPMENT, EVALUATION, load_nsynth, load_tut2017, read_error_list
 from fmuc.errors import FmucError
-from fmuc.obtain import Report, obtain
-from fmuc.sources import SOURCES, Archive, Part, Source, licence_notice
-from fmuc.tut2017 import DEVELOPMENT, EVALUATION, load_tut2017, read_error_list
+from fmuc.fetch import SOURCES, Archive, Part, Report, Source, licence_notice, obtain, part_of
 
 pytestmark = pytest.mark.usefixtures("direct")
 ALL = [archive for source in SOURCES.values() for part in source.parts for archive in part.archives]
@@ -211,7 +209,7 @@ def test_a_second_call_does_nothing(nsynth, root, server, kept):
 
 def test_a_second_call_does_not_even_need_to_write(nsynth, root, monkeypatch):
     get(nsynth, root)
-    monkeypatch.setattr("fmuc.obtain.FileLock", None)
+    monkeypatch.setattr("fmuc.fetch.FileLock", None)
     assert get(nsynth, root).obtained == ()
 
 

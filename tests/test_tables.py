@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from synthetic_records import SYNTHETIC, synthetic_plan, synthetic_record, without_truth
 
-from fmuc import experiments, runs, tables
+from fmuc import experiments, tables
+from fmuc import records as runs
 from fmuc.claims import RULES
 from fmuc.errors import FmucError
 

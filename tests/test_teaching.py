@@ -17,12 +17,15 @@ import pytest
 import soundfile
 import torch
 
-from fmuc import datasets, diagrams, experiments, paths, primer_plots, teaching
+from fmuc import datasets, experiments, paths
 from fmuc.config import Features
 from fmuc.datasets import Clip, Dataset
 from fmuc.errors import FmucError
 from fmuc.selection import select
 from fmuc.splits import draw_split
+from fmuc.teaching.helpers import helpers as teaching
+from fmuc.teaching import pictures as diagrams
+from fmuc.teaching import pictures as primer_plots
 from fmuc.uncertainty import pass_statistics, temperature_softmax, weak_logits
 
 

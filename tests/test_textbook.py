@@ -14,7 +14,7 @@ from conftest import TINY
 from torch import nn
 from torch.testing import assert_close
 
-from fmuc import datasets, textbook, train, uncertainty
+from fmuc import datasets, train, uncertainty
 from fmuc.augment import Draw, sharpen, translate
 from fmuc.config import Features, Network, Run, Selection, View
 from fmuc.experiments import FM, FMUC, NSYNTH, TABLE_1, TUT
@@ -22,6 +22,7 @@ from fmuc.features import extract, log_mel
 from fmuc.model import CNN420, Activation
 from fmuc.selection import select
 from fmuc.uncertainty import pass_statistics
+from tests import textbook
 
 CPU = torch.device("cpu")
 NEVER = 1e-9  # a dropout probability that counts as dropout and drops nothing
@@ -187,7 +188,7 @@ def test_log_mel_is_ours(preset: Features, rate: int, channels: int, subtype: st
     tone = 0.3 * np.sin(2 * np.pi * np.outer(t, [220, 330][:channels]))
     sound = tone + 0.02 * np.random.default_rng(0).standard_normal((len(t), channels))
     soundfile.write(tmp_path / "a.wav", sound, rate, subtype=subtype)
-    ours = log_mel(datasets.read_audio(tmp_path / "a.wav", preset.sample_rate), preset).numpy()
+    ours = log_mel(read_audio(tmp_path / "a.wav", preset.sample_rate), preset).numpy()
     np.testing.assert_allclose(textbook.log_mel(tmp_path / "a.wav", preset), ours, rtol=0, atol=1e-4)
 
 

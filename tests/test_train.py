@@ -21,7 +21,7 @@ from fmuc.config import Augmentation, Network, Run, Selection, Training, View
 from fmuc.errors import FmucError
 from fmuc.features import extract
 from fmuc.model import Activation
-from fmuc.runs import is_finished, load_record
+from fmuc.records import is_finished, load_record
 from fmuc.selection import PseudoLabelCounts
 from fmuc.splits import load_split
 from fmuc.train import Batch, PatchSource, Trainer, as_images, build, predict, step, stream, train

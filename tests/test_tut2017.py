@@ -9,11 +9,10 @@ import pytest
 import soundfile
 
 from fmuc.config import Features
-from fmuc.datasets import load, read_audio
+from fmuc.datasets import DEVELOPMENT, EVALUATION, LABELS, AudioError, load, load_tut2017, read_error_list
 from fmuc.errors import FmucError
-from fmuc.features import extract
+from fmuc.features import extract, read_audio
 from fmuc.splits import draw_split
-from fmuc.tut2017 import DEVELOPMENT, EVALUATION, LABELS, AudioError, load_tut2017, read_error_list
 
 TUT = Features(sample_rate=22_050, window=1024, hop=342, mel_bands=80, patch_frames=140)
 TRAIN = {  # as in meta.txt: file -> (label, recording)

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fmuc import activations, uncertainty
+from fmuc import uncertainty
 from fmuc.config import Network, Selection
+from fmuc.fast import activations
 from fmuc.model import CNN420
 from fmuc.selection import pseudo_label
 from fmuc.uncertainty import (

@@ -17,7 +17,7 @@ import pytest
 from fmuc import experiments, paths, record_checks
 from fmuc.__main__ import main
 from fmuc.errors import FmucError
-from fmuc.runs import load_record, sealed
+from fmuc.records import load_record, sealed
 from fmuc.verify import verify
 
 

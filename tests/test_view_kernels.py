@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from fmuc import augment, view_kernels
 from fmuc.augment import Draw
-from fmuc.random_bits import fill
+from fmuc.fast.kernels import fill
 
 SEED = np.array([12345, 67890], np.uint32)
 SHAPES = [(1, 1), (1, 7), (7, 1), (2, 2), (3, 2), (10, 15), (32, 32), (33, 31), (128, 126)]

@@ -1,7 +1,7 @@
 # %% setup
 import numpy as np
 
-from fmuc.exercise_checks import check
+from fmuc.teaching.exercises import check
 
 # %% exercise: Instruments on both sides
 # NSynth names a note `<instrument>-<pitch>-<velocity>`, such as `bass_synthetic_033-022-050`. Which instruments occur

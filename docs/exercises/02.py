@@ -1,7 +1,7 @@
 # %% setup
 import numpy as np
 
-from fmuc.exercise_checks import check
+from fmuc.teaching.exercises import check
 
 # %% exercise: How many frames?
 # The spectrogram is *centred*: half a window of zeros is put before and behind the sound, so that a frame lies around

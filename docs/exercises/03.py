@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fmuc.exercise_checks import check
+from fmuc.teaching.exercises import check
 
 # %% exercise: What FixMatch keeps
 # From the logits of the weak views to pseudo-labels: the class of each example, and whether its softmax confidence

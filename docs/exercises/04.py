@@ -1,7 +1,7 @@
 # %% setup
 import numpy as np
 
-from fmuc.exercise_checks import check
+from fmuc.teaching.exercises import check
 
 # %% exercise: Eq. (1)
 # The softmax with a temperature. It must stand large logits: a network that is sure of itself has them.

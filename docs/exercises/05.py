@@ -1,7 +1,7 @@
 # %% setup
 from torch import Tensor, nn
 
-from fmuc.exercise_checks import check
+from fmuc.teaching.exercises import check
 
 # %% exercise: What a step costs
 # Count in units: one patch once through the network without gradient is 1, forward and backward together are 3. A step

@@ -1,7 +1,7 @@
 # %% setup
 import numpy as np
 
-from fmuc.exercise_checks import check
+from fmuc.teaching.exercises import check
 
 # %% exercise: Quality and quantity
 # Quality is the share of right ones among the kept pseudo-labels, quantity the share of kept ones among all (§IV,

@@ -1,7 +1,7 @@
 # %% setup
 import numpy as np
 
-from fmuc.exercise_checks import check
+from fmuc.teaching.exercises import check
 
 # %% exercise: Count confusions
 # Row: true class, column: pseudo-label. Count the kept pseudo-labels.

@@ -1,7 +1,7 @@
 # %% setup
 import numpy as np
 
-from fmuc.exercise_checks import check
+from fmuc.teaching.exercises import check
 
 # %% exercise: A row of Table I
 # From the counts of each epoch to quality and quantity of the last tenth of the training (deviation D13; the number of

@@ -1,7 +1,7 @@
 # %% setup
 import numpy as np
 
-from fmuc.exercise_checks import check
+from fmuc.teaching.exercises import check
 
 # %% exercise: From patches to files
 # The class of a file is the one with the largest mean of its patches' probabilities (deviation D10). The result is in

@@ -1,0 +1,1 @@
+"""Your own audio: import, check, predict."""

@@ -1,0 +1,1 @@
+"""The simulated data sets: nsynth-gm and scenes-sim."""

@@ -1,0 +1,228 @@
+"""Instruments of nsynth-gm: which preset belongs to which NSynth family, what is held out, how an instrument varies.
+
+A *base sound* is a group of SoundFont presets that are the same sound (``soundfonts.base_sounds``).  An *instrument*
+is one preset with a drawn ``Variation`` that all its notes share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import scipy  # its parts are imported when they are asked for: "signal" takes a second
+
+from fmuc.errors import FmucError
+from fmuc.standins.soundfonts import REMEDY, Preset, base_sounds, read_presets
+
+SPLITS = ("train", "valid", "test")
+SOURCES = ("acoustic", "electronic", "synthetic")
+NOTES_PER_INSTRUMENT = {"train": 25, "valid": 10, "test": 10}  # a labelled share of 10 % then is 2 to 3 of each
+SAMPLE_RATE, SAMPLES, HELD = 16_000, 64_000, 48_000  # 4 s, the key is held for 3 s
+OVERSAMPLING = 3  # the synthesiser interpolates linearly: at 16 kHz it would fold everything above 8 kHz
+
+# NSynth's families in the order of their ids: (General-MIDI programs from 0, source, lowest, highest MIDI pitch).
+FAMILIES: dict[str, tuple[tuple[tuple[int, ...], str, int, int], ...]] = {
+    "bass": (((32,), "acoustic", 28, 62), ((33, 34, 35, 36, 37), "electronic", 28, 64),
+             ((38, 39), "synthetic", 24, 67)),
+    "brass": (((56, 59), "acoustic", 52, 86), ((57, 60), "acoustic", 38, 76), ((58,), "acoustic", 28, 62),
+              ((61,), "acoustic", 36, 84), ((62, 63), "synthetic", 36, 88)),
+    "flute": (((72,), "acoustic", 72, 108), ((73, 74, 75, 78, 79), "acoustic", 60, 98), ((76, 77), "acoustic", 55, 91)),
+    "guitar": (((24, 25), "acoustic", 40, 86), ((26, 27, 28, 29, 30, 31), "electronic", 40, 88)),
+    "keyboard": (((0, 1, 2, 3), "acoustic", 21, 108), ((6,), "acoustic", 29, 91), ((4, 5, 7), "electronic", 28, 100)),
+    "mallet": (((8, 10), "acoustic", 60, 108), ((9,), "acoustic", 67, 108), ((11, 114), "acoustic", 48, 91),
+               ((12, 15), "acoustic", 45, 96), ((13,), "acoustic", 60, 103), ((14, 108), "acoustic", 53, 84)),
+    "organ": (((16, 17, 18), "electronic", 31, 98), ((19, 20), "acoustic", 31, 98), ((21, 23), "acoustic", 45, 93)),
+    "reed": (((64, 68), "acoustic", 56, 91), ((65, 69, 71), "acoustic", 50, 86), ((66,), "acoustic", 44, 77),
+             ((67, 70), "acoustic", 34, 72)),
+    "string": (((40,), "acoustic", 55, 100), ((41,), "acoustic", 48, 88), ((42,), "acoustic", 36, 76),
+               ((43,), "acoustic", 28, 60), ((44, 45, 48, 49), "acoustic", 32, 96), ((46,), "acoustic", 28, 100),
+               ((50, 51), "synthetic", 32, 96)),
+    "synth_lead": (((80, 81, 82, 83, 84, 86, 87), "synthetic", 36, 100),),
+    "vocal": (((52, 53), "acoustic", 43, 84), ((54, 85, 91), "synthetic", 43, 88)),
+}
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """One instrument of the data set; ``seed`` and ``number`` fix its variation and its notes."""
+
+    number: int
+    name: str
+    family: str
+    source: str
+    split: str
+    base_sound: str  # "SoundFont:program+..." of all its presets
+    font: Path
+    program: int
+    lowest: int
+    highest: int
+    first_note: int
+    n_notes: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Variation:
+    """What tells an instrument from others of the same base sound; drawn once, applied to all its notes."""
+
+    cents: float  # tuning
+    second_voice_cents: float  # 0: one voice
+    shelf_db: float  # high shelf
+    shelf_hz: float
+    lowpass_hz: float
+    attack_s: float
+    decay_s: float  # time constant of an added exponential decay, inf: none
+    room_s: float  # reverberation time (60 dB)
+    room_db: float  # energy of the room's response against the direct sound, -inf: none
+    peak_db: float  # peak of the loudest note in dBFS
+
+
+def plan(fonts: Sequence[Path], sizes: Mapping[str, int], seed: int) -> list[Instrument]:
+    """Every instrument of the data set, numbered; ``sizes`` holds the notes per family of each split.
+
+    The base sounds of a split get equal numbers of instruments, as far as the number divides.  Raises ``FmucError``
+    for an unreadable SoundFont or a family with too few base sounds.
+    """
+    presets = [preset for i, path in enumerate(fonts) for preset in read_presets(path, i)]
+    instruments: list[Instrument] = []
+    for family_id, family in enumerate(FAMILIES):
+        rng = np.random.default_rng([seed, family_id])
+        programs = _programs(family)
+        sounds = base_sounds([preset for preset in presets if preset.program in programs])
+        for split, share in hold_out(sounds, family, rng).items():
+            notes = NOTES_PER_INSTRUMENT[split]
+            for first in range(0, sizes[split] if share else 0, notes):
+                sound = share[first // notes % len(share)]
+                preset = sound[rng.integers(len(sound))]
+                source, lowest, highest = programs[preset.program]
+                count = sum((i.family, i.source) == (family, source) for i in instruments)
+                instruments.append(Instrument(
+                    number=len(instruments), name=f"{family}_{source}_{count:03d}", family=family, source=source,
+                    split=split, base_sound="+".join(f"{fonts[p.font].name}:{p.program}" for p in sound),
+                    font=fonts[preset.font], program=preset.program, lowest=lowest, highest=highest,
+                    first_note=sum(i.n_notes for i in instruments),
+                    n_notes=min(notes, sizes[split] - first), seed=seed))
+    return instruments
+
+
+def _programs(family: str) -> dict[int, tuple[str, int, int]]:
+    """Program -> (source, lowest, highest pitch)."""
+    return {program: row[1:] for row in FAMILIES[family] for program in row[0]}
+
+
+def hold_out(sounds: Sequence[list[Preset]], family: str, rng: np.random.Generator) -> dict[str, list[list[Preset]]]:
+    """Share a family's base sounds among the splits: a quarter held out, at least one for valid and two for test.
+
+    Where possible no two of the held-out ones play the same program: if both SoundFonts have their own piano, one
+    stays in training.  synth_lead goes to train alone, as in NSynth.
+    """
+    order = [sounds[i] for i in rng.permutation(len(sounds))]
+    if family == "synth_lead":
+        return {"train": order, "valid": [], "test": []}
+    n_held = max(3, round(len(order) / 4))
+    if len(order) <= n_held:
+        raise FmucError(f"only {len(order)} base sounds for the family {family}: add a SoundFont that has more of them")
+    taken: set[int] = set()
+    fresh, others = [], []
+    for sound in order:
+        programs = {preset.program for preset in sound}
+        (others if programs & taken else fresh).append(sound)
+        taken |= programs
+    held, kept = (fresh + others)[:n_held], (fresh + others)[n_held:]
+    return {"train": kept, "valid": held[:1], "test": held[1:]}
+
+
+def shared_recordings(fonts: Sequence[Path], instruments: Sequence[Instrument]) -> dict[str, float]:
+    """Share of each family's test recordings that a training instrument of any family plays too (0 to 1)."""
+    recordings = {(path, preset.program): preset.recordings
+                  for i, path in enumerate(fonts) for preset in read_presets(path, i)}
+
+    def played(split: str, families: Sequence[str]) -> frozenset[str]:
+        return frozenset().union(*(recordings[i.font, i.program] for i in instruments
+                                   if i.split == split and i.family in families))
+
+    train = played("train", list(FAMILIES))
+    test = {family: played("test", [family]) for family in FAMILIES}
+    return {family: round(len(used & train) / len(used), 3) for family, used in test.items() if used}
+
+
+def draw_variation(rng: np.random.Generator) -> Variation:
+    """Moderate changes: a listener still names the family, two instruments of one base sound differ audibly."""
+    return Variation(
+        cents=rng.uniform(-20, 20),
+        second_voice_cents=rng.choice([-1, 1]) * rng.uniform(5, 14) * (rng.random() < 0.3),
+        shelf_db=rng.uniform(-8, 8),
+        shelf_hz=float(np.exp(rng.uniform(np.log(700), np.log(3000)))),
+        lowpass_hz=float(np.exp(rng.uniform(np.log(2500), np.log(7800)))),
+        attack_s=rng.uniform(0.001, 0.06),
+        decay_s=float(np.exp(rng.uniform(np.log(0.8), np.log(8)))) if rng.random() < 0.5 else np.inf,
+        room_s=rng.uniform(0.2, 1.5),
+        room_db=rng.uniform(-30, -12) if rng.random() < 0.7 else -np.inf,
+        peak_db=rng.uniform(-12, -0.5),
+    )
+
+
+def apply_variation(notes: np.ndarray, variation: Variation, rng: np.random.Generator) -> np.ndarray:
+    """Tone, envelope and room: (n, samples) -> (n, samples), a new array; tuning is the synthesiser's part.
+
+    ``rng`` draws the room's response, exponentially decaying noise: give the same state to all notes of an instrument.
+    """
+    time = np.arange(notes.shape[1]) / SAMPLE_RATE
+    dry = notes * np.minimum(time / variation.attack_s, 1) * np.exp(-time / variation.decay_s)
+    low = _filtered(dry, 1, variation.shelf_hz)
+    toned = _filtered(low + 10 ** (variation.shelf_db / 20) * (dry - low), 2, variation.lowpass_hz)
+    wet = scipy.signal.fftconvolve(toned, _room(variation, rng)[None], axes=1)[:, :notes.shape[1]]
+    return _filtered(wet, 1, 15, "highpass")  # some presets carry a constant offset
+
+
+def _filtered(notes: np.ndarray, order: int, hz: float, kind: str = "lowpass") -> np.ndarray:
+    return scipy.signal.sosfilt(scipy.signal.butter(order, hz, kind, fs=SAMPLE_RATE, output="sos"), notes)
+
+
+def _room(variation: Variation, rng: np.random.Generator) -> np.ndarray:
+    delay = np.arange(int(variation.room_s * SAMPLE_RATE)) / SAMPLE_RATE
+    response = rng.standard_normal(len(delay)) * 10 ** (-3 * delay / variation.room_s)
+    response *= 10 ** (variation.room_db / 20) / np.linalg.norm(response)
+    response[0] += 1
+    return response
+
+
+def synthesise(font: Path, program: int, notes: Sequence[tuple[int, int]], variation: Variation) -> np.ndarray:
+    """Play (pitch, velocity) pairs one by one, 3 s held and 1 s released: -> (n, 64000) mono at 16 kHz, float."""
+    synth, handle = _synth(font)
+    cents = [variation.cents]
+    if variation.second_voice_cents:
+        cents.append(variation.cents + variation.second_voice_cents)
+    for channel, tuning in enumerate(cents):
+        synth.program_select(channel, handle, 0, program)
+        synth.set_tuning(channel, tuning / 100)
+    played = np.stack([_play(synth, len(cents), *note) for note in notes])
+    return scipy.signal.resample_poly(played, 1, OVERSAMPLING, axis=1)
+
+
+@lru_cache(maxsize=8)
+def _synth(font: Path):  # -> (synthesiser, handle of the loaded SoundFont)
+    try:
+        import tinysoundfont
+    except ImportError as error:
+        raise FmucError(f"the synthesiser tinysoundfont is missing: {REMEDY}") from error
+    synth = tinysoundfont.Synth(samplerate=SAMPLE_RATE * OVERSAMPLING)
+    try:
+        return synth, synth.sfload(str(font))
+    except RuntimeError as error:
+        raise FmucError(f"{font}: the synthesiser cannot load this SoundFont: pass an uncompressed .sf2") from error
+
+
+def _play(synth, channels: int, pitch: int, velocity: int) -> np.ndarray:
+    for channel in range(channels):
+        synth.noteon(channel, pitch, velocity)
+    held = bytes(synth.generate(HELD * OVERSAMPLING))
+    for channel in range(channels):
+        synth.noteoff(channel, pitch)
+    released = bytes(synth.generate((SAMPLES - HELD) * OVERSAMPLING))
+    synth.sounds_off()
+    synth.generate(SAMPLE_RATE * OVERSAMPLING // 10)  # let the voices end: a note must not hear the one before
+    return np.frombuffer(held + released, np.float32).reshape(-1, 2).mean(axis=1)

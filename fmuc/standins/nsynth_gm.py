@@ -1,0 +1,171 @@
+"""nsynth-gm: a small stand-in for NSynth, notes rendered from General-MIDI SoundFonts in NSynth's own layout.
+
+It is **not** NSynth (Engel et al. 2017): it lets the whole pipeline run in minutes without a download, on notes with
+NSynth's families, fields, file names and audio format.  What differs, on purpose or of necessity:
+
+* Families have equal numbers of notes in a split; the real data are unbalanced.
+* An instrument plays 25 notes in train and 10 elsewhere, drawn from the plausible range of its program; NSynth's play
+  most of the keyboard.
+* Hold-out is by base sound: presets that share at least half of their recordings, in either SoundFont, stay on one
+  side.  Presets that share fewer count as different sounds, so some recordings are heard on both sides, and a
+  recording may serve two families; ``Report.shared_recordings`` says how many.
+* As in NSynth, synth_lead occurs in train only.
+* The ten quality flags are all zero: nobody annotated these notes.
+
+The same parameters give the same bytes for any number of workers, with the same versions of numpy, scipy and
+tinysoundfont on the same kind of processor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+from fmuc.errors import FmucError
+from fmuc.standins.instruments import (
+    FAMILIES,
+    SAMPLE_RATE,
+    SAMPLES,
+    SOURCES,
+    SPLITS,
+    Instrument,
+    apply_variation,
+    draw_variation,
+    plan,
+    shared_recordings,
+    synthesise,
+)
+from fmuc.standins.render import in_order, stored_report, whole_folder, write_json, write_record
+from fmuc.standins.soundfonts import REMEDY, bundled, sha256
+
+SIZES = {  # notes per family
+    "nsynth-gm": {"train": 400, "valid": 20, "test": 100},
+    "nsynth-gm-smoke": {"train": 60, "valid": 5, "test": 10},  # to look at, to listen to and for tests
+}
+VELOCITIES = (25, 50, 75, 100, 127)  # NSynth's
+SILENCE = 10 ** (-60 / 20)  # peak of -60 dBFS
+RENDERER = 3  # raise it whenever the same parameters give other samples or another report
+STATEMENT = ("nsynth-gm: notes rendered from General-MIDI SoundFonts by fmuc, in the layout of NSynth. "
+             "A stand-in for trying the pipeline: it is NOT NSynth and holds none of its audio.")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What ``render`` made, as stored in ``render.json``; counts are per split."""
+
+    parameters: dict  # renderer, notes_per_family, seed, soundfonts as [name, sha256], version of tinysoundfont
+    notes: dict[str, int]
+    instruments: dict[str, int]
+    base_sounds: dict[str, dict[str, list[str]]]  # split -> family -> base sounds, "SoundFont:program+..."
+    shared_recordings: dict[str, float]  # see ``instruments.shared_recordings``
+    silent_dropped: int  # drawn notes with a peak below -60 dBFS, replaced by other draws
+
+
+def render(out: Path, *, notes_per_family: Mapping[str, int], seed: int, soundfonts: Sequence[Path] = (),
+           workers: int | None = None, progress: bool = True, force: bool = False) -> Report:
+    """Render the data set into ``out``: ``nsynth-{train,valid,test}/{examples.json,audio/*.wav}`` and ``render.json``.
+
+    ``soundfonts`` are added to the bundled ones, ``workers`` is the number of processes (None: one per core).  The
+    folder appears whole or not at all.  If it is already there with the same parameters nothing is done and the
+    stored report comes back; with others ``force`` replaces it.  Raises ``FmucError`` for a bad size or seed, a
+    missing or unreadable SoundFont, a missing synthesiser, or a folder that must not be overwritten.
+    """
+    out, fonts = Path(out), [*bundled(), *(Path(path) for path in soundfonts)]
+    parameters = _parameters(notes_per_family, seed, fonts)
+    existing = stored_report(out, parameters, force)
+    if existing is not None:
+        return Report(**existing)
+    instruments = plan(fonts, parameters["notes_per_family"], seed)
+    with whole_folder(out) as folder:
+        return _render_into(folder, instruments, fonts, parameters, workers, progress)
+
+
+def _parameters(sizes: Mapping[str, int], seed: int, fonts: Sequence[Path]) -> dict:
+    if set(sizes) != set(SPLITS) or min(sizes.values()) < 1:
+        raise FmucError(f"notes_per_family={dict(sizes)}: give a positive number for each of {', '.join(SPLITS)}")
+    if seed < 0:
+        raise FmucError(f"seed={seed}: give a number from 0")
+    try:
+        synthesiser = version("tinysoundfont")
+    except PackageNotFoundError as error:
+        raise FmucError(f"the synthesiser tinysoundfont is missing: {REMEDY}") from error
+    return {"renderer": RENDERER, "notes_per_family": {split: int(sizes[split]) for split in SPLITS}, "seed": int(seed),
+            "soundfonts": [[path.name, sha256(path)] for path in fonts], "tinysoundfont": synthesiser}
+
+
+def _render_into(root: Path, instruments: Sequence[Instrument], fonts: Sequence[Path], parameters: dict,
+                 workers: int | None, progress: bool) -> Report:
+    for split in SPLITS:
+        (root / f"nsynth-{split}" / "audio").mkdir(parents=True)
+    examples: dict[str, dict[str, dict]] = {split: {} for split in SPLITS}
+    silent = 0
+    total = sum(instrument.n_notes for instrument in instruments)
+    results = in_order(_write_instrument, instruments, root, workers)
+    with tqdm(total=total, desc="nsynth-gm", unit="note", disable=not progress) as bar:
+        for instrument, (records, dropped) in zip(instruments, results, strict=True):
+            examples[instrument.split].update((record["note_str"], record) for record in records)
+            silent += dropped
+            bar.update(len(records))
+    for split in SPLITS:
+        write_json(root / f"nsynth-{split}" / "examples.json", dict(sorted(examples[split].items())))
+    report = Report(parameters, {split: len(examples[split]) for split in SPLITS},
+                    {split: sum(i.split == split for i in instruments) for split in SPLITS},
+                    _base_sounds(instruments), shared_recordings(fonts, instruments), silent)
+    write_record(root, STATEMENT, asdict(report))
+    return report
+
+
+def _base_sounds(instruments: Sequence[Instrument]) -> dict[str, dict[str, list[str]]]:
+    return {split: {family: sorted({i.base_sound for i in instruments if (i.split, i.family) == (split, family)})
+                    for family in FAMILIES} for split in SPLITS}
+
+
+def _write_instrument(instrument: Instrument, root: Path) -> tuple[list[dict], int]:
+    notes, pcm, silent = audible_notes(instrument)
+    records = []
+    for i, ((pitch, velocity), samples) in enumerate(zip(notes, pcm, strict=True)):
+        records.append(_record(instrument, instrument.first_note + i, pitch, velocity))
+        path = root / f"nsynth-{instrument.split}" / "audio" / f"{records[-1]['note_str']}.wav"
+        soundfile.write(path, samples, SAMPLE_RATE, subtype="PCM_16")
+    return records, silent
+
+
+def audible_notes(instrument: Instrument) -> tuple[list[tuple[int, int]], np.ndarray, int]:
+    """Draw and render notes until enough are audible: -> (pitch, velocity) pairs, int16 (n, 64000), silent draws.
+
+    One gain serves the whole instrument, so that soft notes stay softer than loud ones and none clips.
+    """
+    rng = np.random.default_rng([instrument.seed, len(FAMILIES), instrument.number])
+    variation, room_seed = draw_variation(rng), rng.integers(2 ** 32)
+    grid = [(p, v) for p in range(instrument.lowest, instrument.highest + 1) for v in VELOCITIES]
+    drawn = [grid[i] for i in rng.permutation(len(grid))]
+    audio = np.zeros((0, SAMPLES))
+    while True:
+        gain = 10 ** (variation.peak_db / 20) / max(np.abs(audio).max(initial=0), SILENCE)
+        audible = np.flatnonzero(np.abs(audio).max(axis=1, initial=0) * gain >= SILENCE)
+        missing = instrument.n_notes - len(audible)
+        if not missing:
+            pcm = np.round(audio[audible] * gain * 32767).astype(np.int16)
+            return [drawn[i] for i in audible], pcm, len(audio) - len(audible)
+        batch = drawn[len(audio):len(audio) + missing]
+        if not batch:
+            raise FmucError(f"{instrument.font}: program {instrument.program} is silent: use another SoundFont")
+        played = synthesise(instrument.font, instrument.program, batch, variation)
+        audio = np.concatenate([audio, apply_variation(played, variation, np.random.default_rng(room_seed))])
+
+
+def _record(instrument: Instrument, note: int, pitch: int, velocity: int) -> dict:
+    """One entry of ``examples.json``, field by field as in NSynth."""
+    return {
+        "note": note, "note_str": f"{instrument.name}-{pitch:03d}-{velocity:03d}",
+        "instrument": instrument.number, "instrument_str": instrument.name,
+        "pitch": pitch, "velocity": velocity, "sample_rate": SAMPLE_RATE, "qualities": [0] * 10, "qualities_str": [],
+        "instrument_family": list(FAMILIES).index(instrument.family), "instrument_family_str": instrument.family,
+        "instrument_source": SOURCES.index(instrument.source), "instrument_source_str": instrument.source,
+    }

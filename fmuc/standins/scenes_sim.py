@@ -1,0 +1,169 @@
+"""scenes-sim: a small stand-in for TUT Acoustic Scenes 2017, simulated scenes in that data set's own layout.
+
+It is **not** TUT2017 (Mesaros, Heittola and Virtanen 2016): it holds no recorded sound.  It lets the whole pipeline
+run in minutes without a download, on 10 s stereo clips at 44.1 kHz with TUT2017's 15 labels, files and folders.
+What differs, on purpose or of necessity:
+
+* Every recording is a *place* of its own, drawn from its scene (``scene_places``); all test places are unseen.  A
+  recording holds a few clips, TUT2017's many, and one scene has 15 training places here.
+* Which scenes resemble which is decided by the recipe: sources are shared among scenes that are close in meaning.
+  Confusions such as train and bus are there **by construction** and say nothing about real acoustic scenes.
+* Samples have 16 bits unless ``bits=24``, and there is no list of recording errors: nothing went wrong.
+
+The same parameters give the same bytes for any number of workers, with the same versions of numpy and scipy on the
+same kind of processor.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+from fmuc.errors import FmucError
+from fmuc.standins.render import in_order, stored_report, whole_folder, write_record
+from fmuc.standins.scene_places import SCENES, record
+from fmuc.standins.scene_sounds import RATE
+
+PARTS = {"train": "TUT-acoustic-scenes-2017-development", "test": "TUT-acoustic-scenes-2017-evaluation"}
+SIZES = {  # split -> (recordings per scene, clips per recording)
+    "scenes-sim": {"train": (15, 3), "test": (7, 2)},
+    "scenes-sim-smoke": {"train": (2, 2), "test": (1, 1)},  # to look at, to listen to and for tests
+}
+SECONDS = 10  # of a clip
+FOLDS = 4  # of the development part
+RENDERER = 1  # raise it whenever the same parameters give other samples or another report
+STATEMENT = ("scenes-sim: acoustic scenes simulated from noise, tones and resonances by fmuc, in the layout of TUT "
+             "Acoustic Scenes 2017. A stand-in for trying the pipeline: it is NOT TUT2017 and holds none of its audio. "
+             "Close scenes share sound sources, so which scenes are confused is a matter of construction.")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What ``render`` made, as stored in ``render.json``; counts are per split."""
+
+    parameters: dict  # renderer, sizes, seed, bits
+    recordings: dict[str, int]
+    clips: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One place: ``number`` counts the places of its scene and split from 0; ``files`` are named without a folder."""
+
+    name: str
+    scene: str
+    split: str
+    number: int
+    files: tuple[str, ...]
+    originals: tuple[str, ...]  # the names before anonymisation, equal to ``files`` in the development part
+    seed: int
+    bits: int
+
+
+def render(out: Path, *, sizes: Mapping[str, tuple[int, int]], seed: int, bits: int = 16, workers: int | None = None,
+           progress: bool = True, force: bool = False) -> Report:
+    """Render the data set into ``out``: TUT2017's two folders and ``render.json``.
+
+    ``sizes`` holds (recordings per scene, clips per recording) of "train" and "test", ``workers`` is the number of
+    processes (None: one per core).  The folder appears whole or not at all.  If it is already there with the same
+    parameters nothing is done and the stored report comes back; with others ``force`` replaces it.  Raises
+    ``FmucError`` for a bad parameter, too little disk space, or a folder that must not be overwritten.
+    """
+    out, parameters = Path(out), _parameters(sizes, seed, bits)
+    existing = stored_report(out, parameters, force)
+    if existing is not None:
+        return Report(**existing)
+    recordings = plan(sizes, seed, bits)
+    with whole_folder(out) as folder:
+        _require_space(folder, recordings)
+        for split in PARTS:
+            _write_lists(folder / PARTS[split], split, [r for r in recordings if r.split == split])
+        _write_audio(recordings, folder, workers, progress)
+        report = Report(parameters, {split: sum(r.split == split for r in recordings) for split in PARTS},
+                        {split: sum(len(r.files) for r in recordings if r.split == split) for split in PARTS})
+        write_record(folder, STATEMENT, asdict(report))
+    return report
+
+
+def _parameters(sizes: Mapping[str, tuple[int, int]], seed: int, bits: int) -> dict:
+    if set(sizes) != set(PARTS) or any(len(size) != 2 or min(size) < 1 for size in sizes.values()):
+        raise FmucError(f"sizes={dict(sizes)}: give (recordings per scene, clips per recording), both positive, "
+                        f"for each of {', '.join(PARTS)}")
+    if len(SCENES) * sum(size[0] for size in sizes.values()) > 26_000:
+        raise FmucError(f"sizes={dict(sizes)}: more than 26,000 recordings have no name")
+    if seed < 0:
+        raise FmucError(f"seed={seed}: give a number from 0")
+    if bits not in (16, 24):
+        raise FmucError(f"bits={bits}: give 16 or 24")
+    return {"renderer": RENDERER, "sizes": {split: list(sizes[split]) for split in PARTS}, "seed": seed, "bits": bits}
+
+
+def plan(sizes: Mapping[str, tuple[int, int]], seed: int, bits: int = 16) -> list[Recording]:
+    """Every recording of the data set; names and the evaluation part's file names tell nothing about the scene."""
+    rng = np.random.default_rng(seed)
+    places = [(split, scene, i) for split in PARTS for scene in SCENES for i in range(sizes[split][0])]
+    numbers = rng.permutation(len(places))
+    anonymous = iter(rng.permutation(len(SCENES) * sizes["test"][0] * sizes["test"][1]))
+    recordings = []
+    for (split, scene, i), number in zip(places, numbers, strict=True):
+        name = f"{chr(ord('a') + number // 1000)}{number % 1000:03d}"
+        originals = tuple(f"{name}_{SECONDS * k}_{SECONDS * (k + 1)}.wav" for k in range(sizes[split][1]))
+        files = originals if split == "train" else tuple(f"{next(anonymous)}.wav" for _ in originals)
+        recordings.append(Recording(name, scene, split, i, files, originals, seed, bits))
+    return recordings
+
+
+def _require_space(folder: Path, recordings: Sequence[Recording]) -> None:
+    needed = sum(len(r.files) * SECONDS * RATE * 2 * r.bits // 8 for r in recordings)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise FmucError(f"{folder.parent}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free: "
+                        "free some or move the data with FMUC_DATA")
+
+
+def _write_lists(part: Path, split: str, recordings: Sequence[Recording]) -> None:
+    """The tab-separated lists of one part of TUT2017, sorted by file."""
+    (part / "audio").mkdir(parents=True)
+    setup = part / "evaluation_setup"
+    setup.mkdir()
+    clips = sorted((f"audio/{file}", r.scene, r.name, r.number % FOLDS, f"audio/{original}")
+                   for r in recordings for file, original in zip(r.files, r.originals, strict=True))
+    if split == "test":
+        _write_rows(setup / "test.txt", (clip[:1] for clip in clips))
+        _write_rows(setup / "evaluate.txt", (clip[:2] for clip in clips))
+        _write_rows(setup / "map.txt", sorted((original, file) for file, *_, original in clips))
+        return
+    _write_rows(part / "meta.txt", (clip[:3] for clip in clips))
+    for fold in range(FOLDS):
+        held_out = [clip for clip in clips if clip[3] == fold]
+        _write_rows(setup / f"fold{fold + 1}_train.txt", (clip[:2] for clip in clips if clip[3] != fold))
+        _write_rows(setup / f"fold{fold + 1}_test.txt", (clip[:1] for clip in held_out))
+        _write_rows(setup / f"fold{fold + 1}_evaluate.txt", (clip[:2] for clip in held_out))
+
+
+def _write_rows(path: Path, rows: Iterable[Sequence[str]]) -> None:
+    path.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8", newline="\n")
+
+
+def _write_audio(recordings: Sequence[Recording], root: Path, workers: int | None, progress: bool) -> None:
+    total = sum(len(recording.files) for recording in recordings)
+    with tqdm(total=total, desc="scenes-sim", unit="clip", disable=not progress) as bar:
+        for written in in_order(write_recording, recordings, root, workers):
+            bar.update(written)
+
+
+def write_recording(recording: Recording, root: Path) -> int:
+    """Simulate one recording and write its clips, consecutive stretches of it; the number of clips comes back."""
+    stream = [recording.seed, list(PARTS).index(recording.split), list(SCENES).index(recording.scene), recording.number]
+    length = SECONDS * RATE
+    sound = record(recording.scene, length * len(recording.files), np.random.default_rng(stream))
+    for i, file in enumerate(recording.files):
+        soundfile.write(root / PARTS[recording.split] / "audio" / file, sound[:, i * length:(i + 1) * length].T, RATE,
+                        subtype=f"PCM_{recording.bits}")
+    return len(recording.files)

@@ -1,0 +1,222 @@
+"""Helpers of the teaching notebooks: data sets, source listings, sound players, a toy in the plane, thresholds."""
+
+from __future__ import annotations
+
+import base64
+import html
+import inspect
+import io
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import soundfile
+import torch
+from IPython.display import HTML, Image, Markdown
+from matplotlib.figure import Figure
+from packaging.requirements import Requirement  # comes with matplotlib
+from torch import Generator, Tensor, nn
+from torch.nn import functional
+
+from fmuc import datasets, experiments, features, paths
+from fmuc import figures as figure_files
+from fmuc import records as runs
+from fmuc.datasets import Dataset
+from fmuc.errors import FmucError
+from fmuc.experiments import Preset
+from fmuc.tables import paper_dataset
+from fmuc.train import Trainer
+
+TOY_CENTRES = ((0.0, 1.6), (-1.5, -1.0), (1.5, -1.0))  # one cloud of points per class
+_MP3_LEVEL = 0.8  # of 0 to 1: ten seconds at 22.05 kHz are some 50 kB of a notebook, with all audible bands
+_NOTE = re.compile(r".+-(\d{3})-(\d{3})")  # NSynth's note names: <instrument>-<MIDI pitch>-<MIDI velocity>
+
+
+class Words(NamedTuple):
+    """What a file, a group of files and a class are called; plural with s, but classes by ``classes``."""
+
+    clip: str
+    group: str
+    classes: str
+
+
+_WORDS = {"nsynth": Words("note", "instrument", "families"), "tut2017": Words("clip", "recording", "scenes"),
+          None: Words("file", "group", "classes")}
+
+
+class SoundSet(NamedTuple):
+    """A data set to look at, what the profile does with it, and what its parts are called."""
+
+    data: Dataset
+    preset: Preset
+    words: Words
+
+
+def sound_sets(profile: str, dataset: str = "") -> dict[str, SoundSet]:
+    """Data sets that the notebooks 01 to 05 look at, by name: both smallest stand-ins, or the one that is named.
+
+    A stand-in that is not there yet is rendered (seconds). Raises :class:`FmucError` for a name that is not known.
+    """
+    names = (dataset,) if dataset else tuple(experiments.presets("smoke"))
+    found = {name: (datasets.ensure(name, progress=False), preset_for(profile, name)) for name in names}
+    return {name: SoundSet(*both, _WORDS[paper_dataset(name)]) for name, both in found.items()}
+
+
+def preset_for(profile: str, name: str) -> Preset:
+    """What ``profile`` does with a data set, or with the one in its place: another size of it, or the real data."""
+    known, place = experiments.presets(profile), paper_dataset(name)
+    same = [known[other] for other in known if place is not None and paper_dataset(other) == place]
+    return same[0] if same and name not in known else experiments.preset(profile, name)
+
+
+def examples_of(data: Dataset, label: str) -> list[int]:
+    """Training clips of a class: notes by their distance from middle C played fairly loud, others in their order.
+
+    Raises :class:`FmucError` if there is none.
+    """
+    found = [i for i in data.indices("train") if data.clips[i].label == label]
+    if not found:
+        there = sorted({clip.label for clip in data.clips if clip.label and clip.split == "train"})
+        raise FmucError(f"{data.name} has no training clip of the class {label!r}: choose one of {', '.join(there)}")
+    return sorted(found, key=lambda i: _from_middle_c(data.clips[i].id))
+
+
+def _from_middle_c(id: str) -> float:
+    note = _NOTE.fullmatch(id)
+    return abs(int(note[1]) - 60) + abs(int(note[2]) - 100) / 25 if note else 0.0
+
+
+def brief_trainer(profile: str, data: Dataset, preset: Preset, *, labelled_share: float, steps: int,
+                  seed: int) -> Trainer:
+    """A FixMatch run of the profile on ``data`` after ``steps`` supervised steps; nothing is written but the features.
+
+    Its net knows a little, as when the first pseudo-label is asked for.
+    """
+    features.extract(data, preset.features, workers=1, progress=False)
+    run = experiments.make_run(profile, preset.dataset, "FM", seed)
+    training = replace(run.training, warm_start=steps, supervised_batch=32)
+    run = replace(run, dataset=data.name, labelled_share=labelled_share, training=training)
+    with TemporaryDirectory() as folder:  # for the warm start, which nobody else shares
+        trainer = Trainer(run, data, Path(folder) / run.name)
+        trainer.warm_up()
+    return trainer
+
+
+def show_source(*objects: Callable) -> Markdown:
+    """Source of functions or classes of this package as highlighted Markdown, each under the name of its file."""
+    parts = []
+    for item in map(inspect.unwrap, objects):  # decorators such as torch.no_grad() hide the file
+        path = paths.relative(Path(inspect.getsourcefile(item)))
+        parts.append(f"`{item.__qualname__}` in [`{path}`](../{path})\n\n```python\n{inspect.getsource(item)}```")
+    return Markdown("\n\n".join(parts))
+
+
+def players(sounds: Mapping[str, np.ndarray], sample_rate: int) -> HTML:
+    """One audio player per named waveform (L,), side by side; embedded as MP3, so that a page of them stays small."""
+    cells = []
+    for name, samples in sounds.items():
+        buffer = io.BytesIO()
+        soundfile.write(buffer, samples, sample_rate, format="MP3", compression_level=_MP3_LEVEL,
+                        bitrate_mode="VARIABLE")
+        data = base64.b64encode(buffer.getvalue()).decode()
+        cells.append(f'<figure style="display:inline-block;margin:4px 8px"><figcaption>{html.escape(name)}</figcaption>'
+                     f'<audio controls preload="none" src="data:audio/mpeg;base64,{data}"></audio></figure>')
+    return HTML("".join(cells))
+
+
+def show(fig: Figure) -> Image:
+    """A figure that is not saved, as :func:`fmuc.figures.png` makes it of the screen's resolution; closes it."""
+    picture = figure_files.png(fig, fig.dpi)
+    plt.close(fig)
+    return Image(picture, width=round(fig.bbox.width))
+
+
+def toy_points(per_class: int, rng: Generator, spread: float = 0.45) -> tuple[Tensor, Tensor]:
+    """Three clouds of points in the plane: (n, 2) and their classes (n,); from a ``spread`` of about 1 they overlap."""
+    labels = torch.arange(len(TOY_CENTRES)).repeat_interleave(per_class)
+    noise = torch.randn(len(labels), 2, generator=rng)
+    return torch.tensor(TOY_CENTRES)[labels] + spread * noise, labels
+
+
+def as_input(points: Tensor) -> Tensor:
+    """Points (B, 2) in the four axes that a net for images takes: (B, 2, 1, 1)."""
+    return points[:, :, None, None]
+
+
+def train_toy(points: Tensor, labels: Tensor, *, dropout: float = 0.1, steps: int = 200, seed: int = 0) -> nn.Module:
+    """A small ReLU net with dropout, trained on all points: (B, 2, 1, 1) -> (B, C) logits."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(2, 64), nn.ReLU(), nn.Dropout(dropout),
+                            nn.Linear(64, 64), nn.ReLU(), nn.Dropout(dropout), nn.Linear(64, int(labels.max()) + 1))
+        optimiser = torch.optim.Adam(net.parameters(), lr=0.01, fused=True)
+        for _ in range(steps):
+            loss = functional.cross_entropy(net(as_input(points)), labels)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    return net.eval()
+
+
+def plane(extent: float, steps: int) -> Tensor:
+    """A grid of ``steps`` x ``steps`` points over [-extent, extent] squared, row by row from below: (steps², 2)."""
+    line = torch.linspace(-extent, extent, steps)
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    return torch.stack([x.flatten(), y.flatten()], dim=1)
+
+
+def required_confidence(threshold: float, temperature: float, rivals: int) -> float:
+    """The softmax without temperature that reaches ``threshold`` once Eq. (1) is applied with ``temperature``.
+
+    ``rivals`` other classes share the rest of the probability equally, all further ones have none. With d the lead of
+    the winning logit, Eq. (1) reads 1 / (1 + rivals * exp(-d / temperature)): solved for d, then put in without it.
+    """
+    if not 0 < threshold < 1 or temperature <= 0 or rivals < 1:
+        raise ValueError("threshold must lie in (0, 1), temperature must be positive and rivals at least 1")
+    lead = temperature * np.log(rivals * threshold / (1 - threshold))
+    return float(1 / (1 + rivals * np.exp(-lead)))
+
+
+def readiness(profile: str) -> pd.DataFrame:
+    """What this machine has and what to do about the rest: columns "item", "state", "if you need it"."""
+    wrong = _unfit_packages()
+    rows = [("Python packages", f"to be mended: {', '.join(wrong)}" if wrong else "as asked for", "`make setup`"),
+            ("graphics processor", "CUDA" if torch.cuda.is_available() else "none",
+             "only the profile `paper` needs one")]
+    for name in datasets.LOADERS:
+        stand_in = name in datasets.STAND_INS
+        rows.append((f"data set {name}" + " (stand-in)" * stand_in,
+                     "there" if paths.dataset_dir(name).is_dir() else "not there",
+                     f"`python -m fmuc data {name}`"))
+    planned = experiments.plan(profile)
+    for source, remedy in (("shipped", "comes with the repository"), ("runs", f"`make reproduce PROFILE={profile}`")):
+        folder = paths.records_dir(profile, source)
+        count = sum(runs.is_finished(folder / run.name) for run in planned)
+        rows.append((f"run records of the profile {profile} ({source})", f"{count} of {len(planned)}", remedy))
+    return pd.DataFrame(rows, columns=["item", "state", "if you need it"])
+
+
+def _unfit_packages() -> list[str]:
+    """Dependencies of this package that are missing or outside their range."""
+    try:
+        needed = requires("fmuc") or ()
+    except PackageNotFoundError:
+        return ["fmuc"]
+    unfit = []
+    for text in needed:
+        wanted = Requirement(text)
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue  # of an extra
+        try:
+            if not wanted.specifier.contains(version(wanted.name)):
+                unfit.append(text)
+        except PackageNotFoundError:
+            unfit.append(wanted.name)
+    return unfit

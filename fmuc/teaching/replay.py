@@ -1,0 +1,324 @@
+"""Other rules on the stored scores of a run, without training: quality against quantity, risk against coverage.
+
+Replay asks what a rule *would have chosen* from a net that was trained with another one. It uses the functions of the
+training (:func:`fmuc.records.choice`), so at the run's own settings it gives the run's own choice exactly. What a
+rule does to the net that trains on its choices, replay cannot tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from fmuc import datasets, metrics, paths
+from fmuc import records as snapshots
+from fmuc.config import Selection
+from fmuc.errors import FmucError
+from fmuc.experiments import TABLE_1
+from fmuc.features import FeatureCache, open_cache
+from fmuc.records import Record, find
+from fmuc.selection import PseudoLabelCounts, PseudoLabels
+from fmuc.uncertainty import entropy_parts, pass_statistics, temperature_softmax
+
+MAX_SOFTMAX, MEAN_MINUS_STD, STD, ENTROPY, INFORMATION = SCORES = (
+    "max softmax", "mean − std", "−std", "−entropy", "−mutual information")
+OUTCOMES = ("kept, right", "kept, wrong", "rejected, right", "rejected, wrong")
+
+
+class Scores(NamedTuple):
+    """Stored scores of P unlabelled patches after ``epoch``: logits ``plain`` (P, C) and ``passes`` (N, P, C) as
+    float16, ``truth`` (P,), -1 where unknown, the run's own choice ``labels`` and ``kept`` (P,), and which patches they
+    are: ``patches`` (P,) of the feature cache, ``ids`` (P,) of their clips, ``offset`` (P,) within the clip."""
+
+    epoch: int
+    plain: Tensor
+    passes: Tensor
+    truth: np.ndarray
+    labels: np.ndarray
+    kept: np.ndarray
+    patches: np.ndarray
+    ids: np.ndarray
+    offset: np.ndarray
+
+
+def with_scores(records: Sequence[Record], dataset: str) -> dict[str, Record]:
+    """Runs of a data set whose records hold scores, by variant in the order of Table I; possibly none."""
+    found = {variant: [r for r in find(list(records), dataset, variant) if r.scores] for variant in TABLE_1}
+    return {variant: hits[0] for variant, hits in found.items() if hits}
+
+
+def at_epoch(record: Record, epoch: int | None = None) -> Scores:
+    """The scores after one epoch, the last one if none is named; :class:`FmucError` if it was not stored."""
+    if not record.scores:
+        raise FmucError(f"{record.run.name}: the record holds no scores of single patches: train the run anew "
+                        "(runs with a selection rule and seed 0 keep them)")
+    stored = record.scores["epochs"].tolist()
+    epoch = stored[-1] if epoch is None else epoch
+    if epoch not in stored:
+        raise FmucError(f"{record.run.name}: no scores of epoch {epoch}: choose one of {', '.join(map(str, stored))}")
+    at = stored.index(epoch)
+    plain, passes, labels, kept = (record.scores[name][at] for name in ("plain", "passes", "labels", "kept"))
+    rest = (record.scores[name] for name in ("truth", "patches", "ids", "offset"))
+    truth, patches, ids, offset = rest
+    return Scores(epoch, torch.from_numpy(plain), torch.from_numpy(passes), truth, labels, kept, patches, ids, offset)
+
+
+def replay(scores: Scores, selection: Selection) -> PseudoLabels:
+    """What a rule chooses from the stored logits: labels, mask and score, each (P,).
+
+    Raises :class:`FmucError` where the rule needs more passes than are stored.
+    """
+    return snapshots.choice(scores.plain, scores.passes, selection)
+
+
+def quality_quantity(truth: np.ndarray, labels: np.ndarray | Tensor, kept: np.ndarray | Tensor, classes: int
+                     ) -> tuple[float, float]:
+    """Shares as :mod:`fmuc.metrics` defines them, from (P,) each; NaN for a quality that nobody knows."""
+    counts = PseudoLabelCounts(classes)
+    labels, kept = torch.as_tensor(labels), torch.as_tensor(kept)
+    counts.update(torch.from_numpy(truth), PseudoLabels(labels, kept, kept.float()))
+    return metrics.quality(counts.kept.numpy()), metrics.quantity(counts.kept.numpy(), counts.seen.numpy())
+
+
+def outcomes(scores: Scores, selection: Selection) -> pd.Series:
+    """How many of the patches with a known class are kept or rejected, rightly or wrongly (``OUTCOMES``)."""
+    chosen, known = replay(scores, selection), scores.truth >= 0
+    right, kept = (chosen.labels.numpy() == scores.truth)[known], chosen.mask.numpy()[known]
+    return pd.Series([(k & r).sum() for k in (kept, ~kept) for r in (right, ~right)], index=OUTCOMES)
+
+
+def summary(scores: Scores, selection: Selection) -> pd.Series:
+    """Quality and quantity of a rule in %, and its ``OUTCOMES`` in patches."""
+    chosen = replay(scores, selection)
+    shares = quality_quantity(scores.truth, chosen.labels, chosen.mask, scores.plain.shape[-1])
+    return pd.concat([100 * pd.Series(shares, index=["quality", "quantity"]), outcomes(scores, selection)])
+
+
+# Curves
+
+
+def threshold_score(scores: Scores, selection: Selection) -> tuple[np.ndarray, np.ndarray]:
+    """Pseudo-labels and the score that the rule compares with its threshold, each (P,).
+
+    Of two thresholds the one on the mean moves and the one on the standard deviation stays: what that rejects has the
+    score -inf, since no threshold keeps it.
+    """
+    chosen = replay(scores, selection)
+    score = chosen.score.double().numpy()
+    if selection.rule == "two_thresholds":
+        every = replay(scores, replace(selection, threshold=1e-30))  # kept by the threshold on the std alone
+        score = np.where(every.mask.numpy(), score, -np.inf)
+    return chosen.labels.numpy(), score
+
+
+def trade_off(scores: Scores, selection: Selection) -> pd.DataFrame:
+    """Quality and quantity (shares) as the threshold falls through every score: columns threshold, quantity, quality.
+
+    A row keeps all scores >= its threshold, so that the points are all choices that some threshold makes.
+    """
+    labels, score = threshold_score(scores, selection)
+    order = np.argsort(-score, kind="stable")
+    score, known = score[order], (scores.truth >= 0)[order]
+    right = (labels == scores.truth)[order] & known
+    last = np.flatnonzero(np.isfinite(score) & (score != np.append(score[1:], -np.inf)))  # of each group of equals
+    total = known.cumsum()[last]
+    quality = np.divide(right.cumsum()[last], total, out=np.full(len(last), np.nan), where=total > 0)
+    return pd.DataFrame({"threshold": score[last], "quantity": (last + 1) / len(score), "quality": quality})
+
+
+def uncertainty_scores(scores: Scores, temperature: float = 1.0, passes: int | None = None
+                       ) -> tuple[np.ndarray, pd.DataFrame]:
+    """Pseudo-labels (P,), the class of the largest mean, and for each of them five scores (P, 5), larger is surer.
+
+    All from the tempered softmax of the same N dropout passes (all stored ones if ``passes`` is None; 0: the plain
+    pass), in nats: the largest mean; that minus its standard deviation; minus the standard deviation; minus the
+    entropy of the mean (total uncertainty); minus the mutual information of class and net, which is that entropy less
+    the mean entropy of the passes (epistemic part; Houlsby et al. 2011, Gal 2016).
+    """
+    passes = len(scores.passes) if passes is None else passes
+    if passes > len(scores.passes):
+        raise FmucError(f"{passes} passes were asked for, but {len(scores.passes)} were stored: ask for fewer")
+    logits = scores.passes[:passes] if passes else scores.plain[None]
+    mean, std = pass_statistics(logits.float(), temperature)
+    largest, labels = mean.max(dim=1)
+    spread = std.gather(1, labels[:, None]).squeeze(1)
+    parts = entropy_parts(temperature_softmax(logits, temperature))
+    values = (largest, largest - spread, -spread, -parts.total, -parts.epistemic)
+    return labels.numpy(), pd.DataFrame({name: v.double().numpy() for name, v in zip(SCORES, values, strict=True)})
+
+
+def risk_coverage(score: np.ndarray, correct: np.ndarray) -> pd.DataFrame:
+    """Share of wrong ones among the n surest (risk) for n = 1 ... P (coverage = n / P), from (P,) each.
+
+    Among equal scores the order is unknown: the risk is its expectation over all orders. Columns coverage, risk.
+    """
+    order = np.argsort(-score, kind="stable")
+    _, group = np.unique(-score[order], return_inverse=True)  # of equal scores, surest first
+    wrong = np.bincount(group, weights=~correct[order].astype(bool)) / np.bincount(group)
+    number = np.arange(1, len(score) + 1)
+    return pd.DataFrame({"coverage": number / len(score), "risk": wrong[group].cumsum() / number})
+
+
+def aurc(score: np.ndarray, correct: np.ndarray) -> float:
+    """Area under the risk-coverage curve (Geifman et al. 2019): its mean risk, the smaller the better; NaN for none."""
+    return float(risk_coverage(score, correct)["risk"].mean()) if len(score) else float("nan")
+
+
+def auroc(score: np.ndarray, correct: np.ndarray) -> float:
+    """Probability that a wrong pseudo-label has a lower score than a right one, equal scores counting one half.
+
+    1/2 is chance. NaN where all are right or all are wrong: then there is nothing to tell apart.
+    """
+    correct = np.asarray(correct, dtype=bool)
+    return float(roc_auc_score(correct, score)) if 0 < correct.sum() < len(correct) else float("nan")
+
+
+def score_table(scores: Scores, temperature: float = 1.0, passes: int | None = None) -> pd.DataFrame:
+    """AUROC for finding wrong pseudo-labels and AURC of each uncertainty score, over the patches of known class."""
+    labels, values = uncertainty_scores(scores, temperature, passes)
+    known = scores.truth >= 0
+    correct = (labels == scores.truth)[known]
+    rows = {name: (auroc(values[name][known].to_numpy(), correct), aurc(values[name][known].to_numpy(), correct))
+            for name in values}
+    return pd.DataFrame(rows, index=["AUROC", "AURC"]).T.rename_axis("score")
+
+
+# Calibration
+
+
+def confidences(scores: Scores, selection: Selection) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Confidence in its pseudo-label, whether it is right, whether the rule keeps it, and the clip's id; each (K,) of
+    the patches of known class. The confidence is the probability that the rule reads: plain, or the mean of passes."""
+    chosen = replay(scores, replace(selection, rule="confidence", std_threshold=None))
+    kept, known = replay(scores, selection).mask.numpy(), scores.truth >= 0
+    confidence = np.clip(chosen.score.double().numpy(), 0.0, 1.0)
+    return confidence[known], (chosen.labels.numpy() == scores.truth)[known], kept[known], scores.ids[known]
+
+
+def calibration(record: Record, draws: int = 1000, bins: int = 15) -> pd.DataFrame:
+    """Expected calibration error of a run's pseudo-labels at every stored epoch, of all and of the selected ones.
+
+    Columns: epoch, part ("all" or "selected"), n, confidence, accuracy, error, low, high (95 %, see
+    :func:`fmuc.metrics.calibration_error_interval`); shares, NaN where nothing was selected.
+    """
+    rows = []
+    for epoch in record.scores["epochs"].tolist():
+        confidence, correct, kept, ids = confidences(at_epoch(record, epoch), record.run.selection)
+        for part, of in (("all", np.ones_like(kept)), ("selected", kept)):
+            c, r = confidence[of], correct[of]
+            low, high = metrics.calibration_error_interval(c, r, ids[of], bins=bins, draws=draws)
+            means = (c.mean(), r.mean()) if len(c) else (np.nan, np.nan)
+            rows.append((epoch, part, len(c), *means, metrics.expected_calibration_error(c, r, bins), low, high))
+    columns = ["epoch", "part", "n", "confidence", "accuracy", "error", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def reliabilities(record: Record, bins: int = 15) -> pd.DataFrame:
+    """The reliability diagrams of a run's pseudo-labels after every stored epoch, of all and of the selected ones:
+    columns epoch, part ("all" or "selected") and those of :func:`fmuc.metrics.reliability`."""
+    tables = {}
+    for epoch in record.scores["epochs"].tolist():
+        confidence, correct, kept, _ = confidences(at_epoch(record, epoch), record.run.selection)
+        for part, of in (("all", np.ones_like(kept)), ("selected", kept)):
+            tables[epoch, part] = metrics.reliability(confidence[of], correct[of], bins)
+    return pd.concat(tables, names=["epoch", "part"]).reset_index(level=[0, 1]).reset_index(drop=True)
+
+
+# Against the trained rows
+
+
+def common_epoch(records: dict[str, Record]) -> int:
+    """The last epoch after which every one of these runs has scores."""
+    stored = (set(record.scores["epochs"].tolist()) for record in records.values())
+    return max(set.intersection(*stored))
+
+
+def against_training(records: dict[str, Record], scored: str = "FM") -> pd.DataFrame:
+    """Table I three ways, one row per variant; quality and quantity are shares.
+
+    ``replayed``: the rule on the scores of the one net ``scored``; ``trained``: its own net and choice on the same
+    patches at the same epoch; ``counted``: all patches offered to the row in that epoch, view by view, while its net
+    moved. ``replayed`` against ``trained`` is what feedback on the training does, up to the chance of a training.
+    """
+    epoch = common_epoch(records)
+    base, classes, rows = at_epoch(records[scored], epoch), len(records[scored].classes), {}
+    for variant, record in records.items():
+        labels, kept, _ = replay(base, record.run.selection)
+        own, (counted, seen) = at_epoch(record, epoch), record.counts(epoch, epoch)
+        if not np.array_equal(own.patches, base.patches):
+            raise FmucError(f"{record.run.name}: its scores are of other patches than those of {scored}: train both "
+                            "on the same data set")
+        rows[variant] = (*quality_quantity(base.truth, labels, kept, classes),
+                         *quality_quantity(own.truth, own.labels, own.kept, classes),
+                         metrics.quality(counted), metrics.quantity(counted, seen))
+    columns = pd.MultiIndex.from_product([("replayed", "trained", "counted"), ("quality", "quantity")])
+    return pd.DataFrame(rows, index=columns).T.rename_axis("variant")
+
+
+# Single patches
+
+
+def mistakes(scores: Scores, selection: Selection, classes: Sequence[str]) -> pd.DataFrame:
+    """Every patch of known class: columns at (its place in ``scores``), clip, patch (number in the clip), truth, label,
+    mean, std (of the label's probability), score, kept, right; the highest score first."""
+    labels, _, score = chosen = replay(scores, selection)
+    logits = scores.passes[: selection.passes] if selection.passes else scores.plain[None]
+    mean, std = (part.gather(1, labels[:, None]).squeeze(1).numpy()
+                 for part in pass_statistics(logits.float(), selection.temperature))
+    names = np.array([*classes, ""])  # -1: not known
+    table = pd.DataFrame({
+        "at": np.arange(len(labels)), "clip": [id.decode() for id in scores.ids.tolist()], "patch": scores.offset,
+        "truth": names[scores.truth], "label": names[labels.numpy()], "mean": mean, "std": std,
+        "score": score.numpy(), "kept": chosen.mask.numpy(), "right": labels.numpy() == scores.truth})
+    return table[scores.truth >= 0].sort_values(["score", "at"], ascending=[False, True])
+
+
+def accepted_wrong(table: pd.DataFrame) -> pd.DataFrame:
+    """Of :func:`mistakes`: kept and wrong, the surest first."""
+    return table[table["kept"] & ~table["right"]]
+
+
+def rejected_right(table: pd.DataFrame) -> pd.DataFrame:
+    """Of :func:`mistakes`: right and rejected, the nearest to being kept first."""
+    return table[~table["kept"] & table["right"]]
+
+
+def probabilities(scores: Scores, at: int, temperature: float = 1.0) -> np.ndarray:
+    """Tempered softmax of every stored pass for one patch: (N, C)."""
+    return temperature_softmax(scores.passes[:, at], temperature).numpy()
+
+
+def sounds(record: Record) -> tuple[datasets.Dataset, FeatureCache]:
+    """Data set and feature cache behind a record's scores, where they are on this machine.
+
+    Raises :class:`FmucError`, with how to get them, where they are not or are not those that the run has seen.
+    """
+    run = record.run
+    remedy = f"'python -m fmuc data {run.dataset}' and 'python -m fmuc features' make them"
+    if not paths.dataset_dir(run.dataset).is_dir():
+        raise FmucError(f"{run.dataset} is not on this machine: {remedy}")
+    data = datasets.load(run.dataset)
+    cache = open_cache(data, run.features)
+    patches = record.scores["patches"]
+    same = len(patches) == 0 or patches.max() < len(cache.clip_of_patch)
+    ids = [data.clips[clip].id.encode() for clip in cache.clip_of_patch[patches]] if same else []
+    if ids != record.scores["ids"].tolist():
+        raise FmucError(f"{run.dataset} on this machine is not what {run.name} was trained on: {remedy} anew")
+    return data, cache
+
+
+def excerpt(data: datasets.Dataset, record: Record, scores: Scores, at: int) -> np.ndarray:
+    """The sound of one patch: samples (L,) at the sample rate of the run's features, at least a second."""
+    features = record.run.features
+    length = features.patch_frames * features.hop
+    path = next(clip.path for clip in data.clips if clip.id.encode() == scores.ids[at])
+    start = int(scores.offset[at]) * length
+    whole = read_audio(path, features.sample_rate)
+    return whole[start : start + max(length, features.sample_rate)]

@@ -1,0 +1,157 @@
+"""The code that the benchmark measures ours against: each job as it is commonly written, correct and plain.
+
+FixMatch with one forward pass over all views and FMUC with the batch repeated N times, in float32, NCHW and with
+``nn.Dropout``; views drawn sample by sample with Pillow; log-Mel file by file with librosa; every patch in memory. Only
+``benchmarks.bench`` uses it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+
+import librosa
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fmuc.augment import Draw
+from fmuc.config import Features, Network, Run, Selection, View
+from fmuc.features import FeatureCache
+from fmuc.model import CNN420, Activation
+
+# Pillow filters only whole numbers, and of 32-bit ones only those above zero: pixel = (value + _ZERO) * _UNIT
+_UNIT, _ZERO = 2**12, 64
+
+
+def log_mel(path: Path, features: Features) -> np.ndarray:
+    """log(1 + Mel) of a sound file, peak-normalised: float32 (F, 1 + L // hop); ``features.log_mel`` by librosa."""
+    samples, rate = librosa.load(path, sr=features.sample_rate, mono=True)
+    mel = librosa.feature.melspectrogram(y=librosa.util.normalize(samples), sr=rate, n_fft=features.window,
+                                         hop_length=features.hop, n_mels=features.mel_bands, power=1.0)
+    return np.log1p(mel)
+
+
+def load_everything(cache: FeatureCache) -> Tensor:
+    """All normalised patches in memory: (P, F, T) float32."""
+    patches = (np.array(cache.patches, dtype=np.float32) - cache.mean[:, None]) / cache.std[:, None]
+    return torch.from_numpy(patches)
+
+
+def draw(view: View, shape: tuple[int, int], rng: np.random.Generator) -> Draw:
+    """Magnitudes for one patch of ``shape`` (F, T), as plain numbers."""
+    frames, bands = round(view.shift_time * shape[1]), round(view.shift_mel * shape[0])
+    return Draw(int(rng.integers(-frames, frames + 1)), int(rng.integers(-bands, bands + 1)),
+                rng.uniform(0, view.noise), rng.uniform(0, view.sharpen))
+
+
+def transform(patch: np.ndarray, drawn: Draw, rng: np.random.Generator) -> np.ndarray:
+    """Translated, sharpened and noisy copy of one patch (F, T); like any filter of Pillow, sharpening leaves out the
+    outermost rows and columns."""
+    mels, length = patch.shape
+    image = Image.fromarray(np.rint((patch + _ZERO) * _UNIT).astype(np.int32))
+    if drawn.frames or drawn.bands:
+        right, down = abs(drawn.frames), abs(drawn.bands)
+        padded = Image.fromarray(np.pad(np.asarray(image), ((down, down), (right, right)), mode="edge"))
+        left, top = right - drawn.frames, down - drawn.bands
+        image = padded.crop((left, top, left + length, top + mels))
+    if drawn.amount:
+        kernel = np.full(9, -drawn.amount / 9)
+        kernel[4] += 1 + drawn.amount
+        image = image.filter(ImageFilter.Kernel((3, 3), kernel.tolist(), scale=1))
+    view = np.asarray(image, dtype=np.float32) / _UNIT - _ZERO
+    if drawn.noise:
+        view = view + drawn.noise * rng.standard_normal(view.shape, dtype=np.float32)
+    return view
+
+
+def augment(patches: Tensor, view: View, rng: np.random.Generator) -> Tensor:
+    """One random view of each patch, sample by sample: (B, F, T) -> (B, F, T)."""
+    shape = (patches.shape[1], patches.shape[2])
+    return torch.from_numpy(np.stack([transform(patch, draw(view, shape, rng), rng) for patch in patches.numpy()]))
+
+
+def build(run: Run, classes: int) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Freshly initialised net and Adam."""
+    torch.manual_seed(run.seed)
+    net = network(classes, run.network)
+    return net, torch.optim.Adam(net.parameters(), lr=run.training.learning_rate)
+
+
+def network(classes: int, config: Network) -> nn.Module:
+    """CNN420 of PyTorch's own operators, which a ``Convolution`` is in float32; it takes the weights of ours."""
+    net = CNN420(classes, config)
+    for block in net.blocks:
+        for unit in block.units:
+            unit[0] = plain_activation(unit[0])
+    return net
+
+
+def plain_activation(activation: Activation) -> nn.Sequential:
+    """ReLU, BatchNorm and dropout one after the other, with the names that our weights have."""
+    return nn.Sequential(OrderedDict(relu=nn.ReLU(), norm=activation.norm, dropout=activation.dropout))
+
+
+def select(probabilities: Tensor, selection: Selection) -> tuple[Tensor, Tensor]:
+    """Tempered softmax of N passes (N, B, C) -> pseudo-labels and whether they are kept, each (B,)."""
+    mean = probabilities.mean(dim=0)
+    std = probabilities.std(dim=0, unbiased=False)
+    if selection.score == "max_of_difference" and selection.rule == "mean_minus_std":
+        score, labels = torch.max(mean - std, dim=1)
+        return labels, score > selection.threshold
+    confidence, labels = torch.max(mean, dim=1)
+    spread = std[torch.arange(len(labels)), labels]
+    if selection.rule == "confidence":
+        keep = confidence >= selection.threshold
+    elif selection.rule == "two_thresholds":
+        keep = (confidence > selection.threshold) & (spread < selection.std_threshold)
+    else:
+        keep = confidence - spread > selection.threshold
+    return labels, keep
+
+
+def repeated_logits(net: nn.Module, weak: Tensor, passes: int) -> Tensor:
+    """MC-Dropout by repeating the batch: (B, 1, F, T) -> (N, B, C). The net is in training mode afterwards."""
+    net.eval()
+    for module in net.modules():
+        if isinstance(module, nn.Dropout):
+            module.train()
+    with torch.no_grad():
+        logits = net(weak.repeat(passes, 1, 1, 1))
+    net.train()
+    return logits.view(passes, len(weak), -1)
+
+
+def learn(net: nn.Module, optimiser: torch.optim.Optimizer, labelled: Tensor, labels: Tensor, weak: Tensor,
+          strong: Tensor, selection: Selection) -> Tensor:
+    """One optimiser step on given views (B, 1, F, T) of a net in training mode; returns its loss.
+
+    Without dropout passes the weak view goes through the net in one batch with the others, as in most public FixMatch
+    code; BatchNorm then sees it, too.
+    """
+    if selection.passes:
+        weak_logits = repeated_logits(net, weak, selection.passes)
+        logits = net(torch.cat([labelled, strong]))
+        logits_labelled, logits_strong = logits.split([len(labelled), len(strong)])
+    else:
+        logits = net(torch.cat([labelled, weak, strong]))
+        logits_labelled, logits_weak, logits_strong = logits.split([len(labelled), len(weak), len(strong)])
+        weak_logits = logits_weak.detach()[None]
+    pseudo_labels, keep = select(torch.softmax(weak_logits / selection.temperature, dim=-1), selection)
+    loss = functional.cross_entropy(logits_labelled, labels)
+    loss = loss + (functional.cross_entropy(logits_strong, pseudo_labels, reduction="none") * keep).mean()
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return loss.detach()
+
+
+def step(net: nn.Module, optimiser: torch.optim.Optimizer, labelled: Tensor, labels: Tensor, unlabelled: Tensor,
+         run: Run, rng: np.random.Generator) -> Tensor:
+    """One step from normalised patches (B, F, T) and labels (B,); returns its loss."""
+    views = run.augmentation
+    x = augment(labelled, views.weak, rng)
+    weak, strong = augment(unlabelled, views.weak, rng), augment(unlabelled, views.strong, rng)
+    return learn(net, optimiser, x[:, None], labels, weak[:, None], strong[:, None], run.selection)
