@@ -8,7 +8,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from fmuc import data_commands, experiments, paths
@@ -24,22 +23,13 @@ EXIT_STATUS = """exit status:
   130  interrupted by Ctrl-C; the same command goes on from there
 """
 EXAMPLES = {
-    "doctor": ("doctor", "doctor --profile paper"),
     "features": ("features", "features --dataset scenes-sim --workers 2"),
     "train": ("train", "train --variant FMUC --seed 1", "train --profile paper --device cuda --compile",
               "train --scheduler tcp://10.0.0.1:8786  # docs/cluster.md"),
-    "watch": ("watch", "watch --dataset scenes-sim --output progress.png --every 10", "watch --once"),
-    "plan": ("plan", "plan --profile paper --no-forecast"),
     "compare": ("compare --source shipped", "compare --dataset birds --json"),
     "notebooks": ("notebooks --source shipped", "notebooks --only 06 07 -p source=shipped"),
     "reproduce": ("reproduce", "reproduce --profile smoke", "reproduce --dataset birds"),
     "figures": ("figures", "figures --dataset nsynth-gm --force"),
-    "bench": ("bench --jobs fm-step log-mel", "bench --quick"),
-    "scale": ("scale", "scale --json"),
-    "precision": ("precision --dataset nsynth-gm",),
-    "torture": ("torture --kills 3", "torture --seed 7 --profile smoke"),
-    "verify": ("verify", "verify --source runs"),
-    "ship": ("ship --profile mini",),
     "predict": ("predict birds_fmuc_s0 new/a.wav new/b.wav", "predict birds_fmuc_s0 new/a.wav --json"),
 }
 
@@ -100,14 +90,6 @@ def _train_runs(args: argparse.Namespace, runs: Sequence[Run]) -> None:
                 "folder": paths.relative(paths.runs_dir(args.profile))})
 
 
-def _plan(args: argparse.Namespace) -> None:
-    from fmuc import planning
-
-    plan = planning.make(args.profile, args.dataset, device=args.device, workers=args.workers,
-                         measured=not args.no_forecast, progress=not args.json)
-    print(json.dumps(plan.asdict(), indent=1) if args.json else planning.readable(plan))
-
-
 def _compare(args: argparse.Namespace) -> None:
     from fmuc import tables
 
@@ -163,87 +145,6 @@ def _figures(args: argparse.Namespace) -> None:
     _notebooks(args)
 
 
-def _bench(args: argparse.Namespace) -> None:
-    from benchmarks import bench
-    from fmuc import cost_plots, growth
-
-    frame = bench.run(args.jobs or (), quick=args.quick, progress=not args.json)
-    if not (args.jobs or args.quick):
-        bench.write(frame)
-        cost_plots.write_growth(growth.growth())
-    print(frame.to_json(orient="records", indent=1) if args.json else bench.readable(frame).to_string(index=False))
-    if failed := frame.loc[frame["met"] == "failed", "note"].tolist():
-        raise FmucError("; ".join(failed))
-
-
-def _scale(args: argparse.Namespace) -> None:
-    from fmuc import scaling
-
-    overhead, waiting, gpus = scaling.report(progress=not args.json)
-    scaling.write(overhead, waiting, gpus)
-    tables = {"overhead": asdict(overhead), "waiting": json.loads(waiting.to_json(orient="records")),
-              "gpus": json.loads(gpus.to_json(orient="records"))}
-    print(json.dumps(tables, indent=1) if args.json else scaling.readable(overhead, waiting, gpus))
-
-
-def _precision(args: argparse.Namespace) -> None:
-    from benchmarks import precision
-
-    for name in _names(args):
-        frame = precision.compare(args.profile, name, device=args.device, workers=args.workers, progress=not args.json)
-        precision.write(frame, name)
-        print(frame.reset_index().to_json(orient="records", indent=1) if args.json
-              else precision.readable(frame).to_string())
-
-
-def _torture(args: argparse.Namespace) -> None:
-    from fmuc.torture import torture
-
-    report = torture(args.profile, kills=args.kills, seed=args.seed, folder=args.folder, progress=not args.json)
-    print(json.dumps(report.asdict(), indent=1) if args.json else report)
-    if report.identical < report.runs:
-        raise FmucError(f"{report.runs - report.identical} of {report.runs} killed runs ended differently")
-
-
-def _doctor(args: argparse.Namespace) -> None:
-    from fmuc import doctor
-
-    findings = doctor.examine(args.profile)
-    print(json.dumps(doctor.plain(findings), indent=1) if args.json else doctor.readable(findings))
-    if broken := [finding.item for finding in findings if finding.state == doctor.BROKEN]:
-        raise FmucError(f"profile {args.profile} does not work here yet: {', '.join(broken)}")
-
-
-def _watch(args: argparse.Namespace) -> None:
-    from fmuc import monitor
-
-    path = args.output or monitor.default_file(args.profile, args.dataset)
-    frame = monitor.draw_until_done(args.profile, args.dataset, path, every=args.every, once=args.once,
-                                    report=lambda line: print(line, file=sys.stderr if args.json else sys.stdout,
-                                                              flush=True))
-    if args.json:
-        print(json.dumps({"file": paths.relative(path), "progress": json.loads(frame.to_json(orient="records"))}))
-
-
-def _ship(args: argparse.Namespace) -> None:
-    from fmuc import records as runs
-    from tools import readme
-
-    copied = runs.ship(args.profile, experiments.plan(args.profile))
-    if args.profile == "mini":
-        readme.update()
-    show(args, {"records": len(copied), "folder": paths.relative(paths.records_dir(args.profile, "shipped"))})
-
-
-def _verify(args: argparse.Namespace) -> None:
-    from fmuc.verify import verify
-
-    report = verify(args.profile, args.source, args.dataset)
-    print(json.dumps(report.asdict(), indent=1) if args.json else report)
-    if report.problems:
-        raise FmucError(f"{len(report.problems)} things are not as they should be")
-
-
 def _names(args: argparse.Namespace) -> list[str]:
     return [args.dataset] if args.dataset else list(experiments.presets(args.profile))
 
@@ -265,7 +166,7 @@ def _require_sense(args: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    examples = [EXAMPLES[name][0] for name in ("doctor", "reproduce", "watch", "compare")]
+    examples = [EXAMPLES[name][0] for name in ("reproduce", "compare")]
     parser = argparse.ArgumentParser(prog="python -m fmuc", description=DESCRIPTION,
                                      epilog=f"{epilog(examples)}\n{EXIT_STATUS}",
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -295,21 +196,12 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(f"--{option}", **known[option])
         return command
 
-    add("doctor", _doctor, "what works here for a profile, and the command that mends what does not")
     data_commands.add_parser(commands)
     add("features", _features, "extract log-Mel patches", "dataset", "workers", "scheduler")
     train = add("train", _train, "train one run, or every missing run of the plan",
                 "dataset", "device", "workers", "seed", "compile", "scheduler", "runs-per-gpu")
     train.add_argument("--variant", help=f"one of: {', '.join(experiments.VARIANTS)} (default: the whole plan)")
     train.add_argument("--json-lines", action="store_true", help="one JSON line per epoch instead of a progress bar")
-    watch = add("watch", _watch, "draw quality, quantity and accuracy of the runs into a PNG while they train",
-                "dataset")
-    watch.add_argument("--output", type=Path, metavar="PNG", help="file (default: progress.png beside the runs)")
-    watch.add_argument("--every", type=float, default=5.0, metavar="SECONDS", help="between two looks (default: 5)")
-    watch.add_argument("--once", action="store_true", help="draw it as it is now and end")
-    plan = add("plan", _plan, "runs of Tables I and II: work, memory, disk, hours here and expected on a GPU",
-               "dataset", "device", "workers")
-    plan.add_argument("--no-forecast", action="store_true", help="time no step (otherwise up to a minute)")
     add("compare", _compare, "Tables I and II beside the paper's, rank correlations and claims", "source", "dataset")
     notebooks = add("notebooks", _notebooks, "execute the notebooks with papermill", "source", "dataset", "force",
                     "workers")
@@ -320,23 +212,6 @@ def _parser() -> argparse.ArgumentParser:
                     "dataset", "device", "workers", "seed", "compile", "force", "scheduler", "runs-per-gpu")
     data_commands.add_soundfont_option(reproduce)
     add("figures", _figures, "figures and tables from the shipped records", "dataset", "force", "workers")
-    bench = add("bench", _bench, "our code beside a textbook's, as ratios; a whole run writes figures/bench.*",
-                profile=False)
-    bench.add_argument("--jobs", nargs="+", metavar="JOB", help="only these, as fm-step log-mel memory")
-    bench.add_argument("--quick", action="store_true", help="smaller batches, a rough picture")
-    add("scale", _scale, "cost of scheduling here, 1,000 workers simulated, the paper's plan on GPUs; writes "
-        "figures/scaling.*", profile=False)
-    add("precision", _precision, "Table II once more in float32, beside bfloat16: trains, writes figures/precision-*",
-        "dataset", "device", "workers")
-    torture = add("torture", _torture, "kill a run (SIGKILL) at random moments, again and again: it must end the same",
-                  "seed", profile=False)
-    torture.add_argument("--kills", type=int, default=20, metavar="N", help="runs to kill, each up to four times (20)")
-    torture.add_argument("--profile", default="smoke", help="whose FMUC run to take (default: smoke, seconds a run)")
-    torture.add_argument("--folder", type=Path, help="where to work (default: a new folder in the data folder)")
-    check = add("verify", _verify, "records, splits, tables, figures, notebooks and README against each other",
-                "source", "dataset")
-    check.set_defaults(source="shipped")
-    add("ship", _ship, "copy the profile's records into data/records and write the README's tables (maintainers)")
     predict = add("predict", _predict, "class, mean and std of a trained run on sound files, and what its rule says",
                   "seed", profile=False)
     predict.add_argument("run", metavar="RUN", help="a run's folder, name, or the beginning or the id of its name")

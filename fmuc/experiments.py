@@ -151,3 +151,23 @@ def plan(profile: str, dataset: str | None = None) -> list[Run]:
             seeds = p.seeds if variant in TABLE_2 else p.seeds[:1]
             runs += [make_run(profile, name, variant, seed) for seed in seeds]
     return runs
+
+
+_TRAINED = 3  # a backward pass costs about twice the forward pass
+
+
+def step_units(run: Run) -> int:
+    """Units of work of one step: N µB for the pseudo-labels, 3 (B + µB) for the training pass (Fig. 1 and 4)."""
+    training = run.training
+    if run.selection is None:
+        return _TRAINED * training.supervised_batch
+    weak = max(run.selection.passes, 1) * training.unlabelled_batch
+    return weak + _TRAINED * (training.labelled_batch + training.unlabelled_batch)
+
+
+def run_units(run: Run) -> int:
+    """Units of work of a whole run, warm start (D12) included, evaluations left out."""
+    training = run.training
+    warm_start = training.warm_start if run.selection is not None else 0
+    steps = training.epochs * training.iterations_per_epoch
+    return steps * step_units(run) + warm_start * _TRAINED * training.supervised_batch

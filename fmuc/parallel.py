@@ -13,8 +13,8 @@ import torch
 from fmuc import batch, cluster, datasets, experiments, paths
 from fmuc.batch import Failure, Job
 from fmuc.config import Features, Run
-from fmuc.cost import run_units
 from fmuc.errors import FmucError
+from fmuc.experiments import run_units
 from fmuc.features import open_cache
 from fmuc.launch import environment
 from fmuc.records import is_finished
