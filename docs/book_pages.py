@@ -71,10 +71,9 @@ class Gallery(SphinxDirective):
 
 
 def manifests() -> list[tuple[Path, list[dict]]]:
-    """Folders of figures with the rows of their manifests; those of the profile smoke are for tests only."""
+    """The folders of committed figures with the rows of their manifests."""
     folders = sorted(path.parent for path in paths.FIGURES.glob("*/manifest"))
-    named = [(folder, *folder.name.partition("-")[::2]) for folder in folders]
-    return [(folder, manifest(profile, dataset)) for folder, profile, dataset in named if profile != "smoke"]
+    return [(folder, manifest(folder)) for folder in folders if not folder.name.endswith(("-own", "-shipped"))]
 
 
 def entry(row: dict, folder: Path) -> nodes.section:

@@ -137,7 +137,7 @@ def _reproduce(args: argparse.Namespace) -> None:
         _notebooks(args)
     _compare(args)
     print(f"reproduced profile {args.profile} in {(time.monotonic() - started) / 60:.1f} minutes; figures and tables: "
-          f"{paths.relative(paths.figures_dir(args.profile, args.dataset or ''))}", file=sys.stderr)
+          f"{paths.relative(paths.figures_dir(args.profile, dataset=args.dataset or ''))}", file=sys.stderr)
 
 
 def _figures(args: argparse.Namespace) -> None:

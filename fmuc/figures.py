@@ -146,9 +146,9 @@ def table_files(frame: pd.DataFrame, name: str) -> dict[str, bytes]:
     return {f"{name}.md": f"{markdown(frame)}\n".encode(), f"{name}.csv": csv_bytes(frame)}
 
 
-def manifest(profile: str, dataset: str = "") -> list[dict]:
-    """Every row of a profile's manifest, by name."""
-    files = sorted((paths.figures_dir(profile, dataset) / "manifest").glob("*.json"))
+def manifest(folder: Path) -> list[dict]:
+    """Every row of a folder's manifest, by name."""
+    files = sorted((folder / "manifest").glob("*.json"))
     return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
 
@@ -178,7 +178,7 @@ def _save(name: str, profile: str, dataset: str, kind: str, contents: Mapping[st
         raise FmucError(f"name {name!r} of a {kind}: use small letters, digits and _ only")
     if not alt.strip():
         raise FmucError(f"{kind} {name!r} has no alt text: say in 'alt' what it shows")
-    folder = paths.figures_dir(profile, dataset)
+    folder = paths.figures_dir(profile, dataset=dataset)
     runs = {record.run.name: record.digest for record in sorted(records, key=lambda record: record.run.name)}
     sums = {file: sha256(content).hexdigest() for file, content in contents.items()}
     datasets = sorted({record.run.dataset for record in records})

@@ -360,7 +360,7 @@ def _job(path: Path, given: Mapping[str, object], code: str, in_place: bool, dig
     cells = [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in notebook.cells]
     data = digest(records)
     fingerprint = sha256(json.dumps([cells, values, code, data], sort_keys=True, default=repr).encode()).hexdigest()
-    output = paths.figures_dir(values["profile"], values["dataset"]) / "notebooks" / path.name
+    output = paths.figures_dir(values["profile"], values["source"], values["dataset"]) / "notebooks" / path.name
     return Job(path, output, values, fingerprint, data, parameters_cell(notebook, path.name),
                sum(cell.cell_type == "code" for cell in notebook.cells))
 

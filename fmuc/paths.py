@@ -1,34 +1,42 @@
-"""Every location of the project, from the repository root; the variable ``FMUC_DATA`` moves the data folder."""
+"""Every folder of the project. ``FMUC_DATA`` moves the data and runs, ``FMUC_FIGURES`` what notebooks write."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+from platformdirs import user_data_path
+
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
-FIGURES = ROOT / "figures"
+FIGURES = ROOT / "figures"  # committed, like the next two
 PUBLISHED = ROOT / "data" / "published"  # the paper's numbers
-SHIPPED_RECORDS = ROOT / "data" / "records"  # run records that come with the repository
+SHIPPED_RECORDS = ROOT / "data" / "records"
+
+# A package that is installed without its checkout does not write into site-packages.
+HOME = ROOT if (ROOT / "pyproject.toml").is_file() else user_data_path("fmuc")
+
+
+def _folder(variable: str, default: str) -> Path:
+    """The folder that an environment variable names; relative ones start at ``HOME`` in every process alike."""
+    return (HOME / os.path.expanduser(os.environ.get(variable, "").strip() or default)).resolve()
 
 
 def data_root() -> Path:
-    """Folder of data sets, feature caches and runs: ``$FMUC_DATA``, else ``data/`` of the repository."""
-    return Path(os.environ.get("FMUC_DATA", ROOT / "data")).expanduser().resolve()
+    """Folder of data sets, feature caches and runs: ``$FMUC_DATA``, else ``data/``."""
+    return _folder("FMUC_DATA", "data")
 
 
 def dataset_dir(name: str) -> Path:
-    """Folder that holds the sound files of data set ``name``."""
     return data_root() / name
 
 
 def features_dir(name: str, features_id: str) -> Path:
-    """Folder of one feature cache."""
     return data_root() / "features" / f"{name}-{features_id}"
 
 
 def runs_dir(profile: str) -> Path:
-    """Folder of the runs trained here (checkpoints and records)."""
+    """Folder of the runs trained here: checkpoints and records."""
     return data_root() / "runs" / profile
 
 
@@ -39,12 +47,13 @@ def records_dir(profile: str, source: str = "runs") -> Path:
     return runs_dir(profile) if source == "runs" else SHIPPED_RECORDS / profile
 
 
-def figures_dir(profile: str, dataset: str = "") -> Path:
-    """Folder of one profile's figures and tables; those of one ``dataset`` alone have a folder of their own."""
-    return FIGURES / (f"{profile}-{dataset}" if dataset else profile)
+def figures_dir(profile: str, source: str = "runs", dataset: str = "") -> Path:
+    """Folder that notebooks write figures and tables to, below ``$FMUC_FIGURES`` or ``figures/``; git ignores it."""
+    kind = {"runs": "own", "shipped": "shipped"}[source]
+    return _folder("FMUC_FIGURES", str(FIGURES)) / "-".join(filter(None, (profile, dataset, kind)))
 
 
 def relative(path: Path) -> str:
-    """``path`` as text, relative to the repository root where it lies inside (no machine's paths in outputs)."""
+    """``path`` as text, relative to the repository where it lies inside: outputs name no machine's folders."""
     path = Path(path)
     return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.as_posix()

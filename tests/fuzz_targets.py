@@ -369,7 +369,7 @@ def _notebooks(root: Path) -> list[Target]:
 
 
 def _figures(root: Path) -> list[Target]:
-    folder = paths.figures_dir("mini")
+    folder = paths.FIGURES / "mini"
     row = figure_files._save("fig1", "mini", "", "figure", {"fig1.svg": b"<svg/>", "fig1.csv": b"a\n1\n"}, [], "text")
 
     def right(group: checks.Group) -> bool:

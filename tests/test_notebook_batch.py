@@ -55,7 +55,7 @@ def statuses(summary: notebooks.Summary) -> list[str]:
 
 
 def executed(folder: Path, name: str) -> str:
-    return (folder.parent / "figures" / "smoke" / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8")
+    return (folder.parent / "figures" / "smoke-own" / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8")
 
 
 # --- which notebooks, which parameters ---
@@ -103,8 +103,8 @@ def test_parameters_cell_must_exist_once_and_hold_the_common_ones(folder):
 def test_one_data_set_alone_has_a_folder_of_its_own(folder):
     write(folder, "00_first", "print(dataset)")
     summary = run(folder, dataset="birds")
-    assert statuses(summary) == ["ran"] and summary.results[0].endswith("figures/smoke-birds")
-    assert (folder.parent / "figures" / "smoke-birds" / "notebooks" / "00_first.ipynb").is_file()
+    assert statuses(summary) == ["ran"] and summary.results[0].endswith("figures/smoke-birds-own")
+    assert (folder.parent / "figures" / "smoke-birds-own" / "notebooks" / "00_first.ipynb").is_file()
     assert statuses(run(folder)) == ["ran"]  # both data sets: another folder, and nothing of it is up to date
 
 
@@ -203,7 +203,7 @@ def test_up_to_date_until_something_changes(folder, monkeypatch):
     notebook.cells[2].source = "print(1)"
     nbformat.write(notebook, path)
 
-    copy = folder.parent / "figures" / "smoke" / "notebooks" / "00_first.ipynb"
+    copy = folder.parent / "figures" / "smoke-own" / "notebooks" / "00_first.ipynb"
     copy.rename(copy.with_suffix(".away"))
     assert would_run()
     copy.with_suffix(".away").rename(copy)
@@ -254,11 +254,11 @@ def test_the_longest_begins_first_and_the_summary_keeps_the_order(folder):
     assert [outcome.name[:2] for outcome in summary.outcomes] == ["00", "01", "02"]
     assert (folder / "order").read_text() == "1 2 0 "
     (folder / "order").unlink()
-    copy = folder.parent / "figures" / "smoke" / "notebooks" / "02_notebook.ipynb"
+    copy = folder.parent / "figures" / "smoke-own" / "notebooks" / "02_notebook.ipynb"
     content = json.loads(copy.read_text(encoding="utf-8"))
     content["metadata"]["papermill"]["duration"] = 100.0  # what it took counts for more than its cells
     copy.write_text(json.dumps(content), encoding="utf-8")
-    (folder.parent / "figures" / "smoke" / "notebooks" / "01_notebook.ipynb").write_text("no notebook")
+    (folder.parent / "figures" / "smoke-own" / "notebooks" / "01_notebook.ipynb").write_text("no notebook")
     run(folder, force=True)
     assert (folder / "order").read_text() == "2 1 0 "
 
@@ -316,7 +316,7 @@ def test_interrupt_ends_the_batch_and_its_kernel(folder, many):
     assert process.returncode != 0
     assert errors.count("Traceback") <= 1  # the caller's own
     wait_until(lambda: not alive(int((folder / "pid").read_text())))
-    assert json.loads((folder.parent / "figures/smoke/notebooks/manifest.json").read_text(encoding="utf-8")) == {}
+    assert json.loads((folder.parent / "figures/smoke-own/notebooks/manifest.json").read_text(encoding="utf-8")) == {}
 
 
 KERNEL = ["import os, sys\nprint(os.getcwd(), os.getsid(0) == os.getpid(), __name__, 'torch' in sys.modules)",

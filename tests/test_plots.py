@@ -36,7 +36,7 @@ def own_folder(tmp_path, monkeypatch):
     """No test writes into the real figures; every figure is closed."""
     monkeypatch.setattr(paths, "FIGURES", tmp_path / "figures")
     mpl.use("Agg")
-    yield tmp_path / "figures" / "mini"
+    yield tmp_path / "figures" / "mini-own"
     plt.close("all")
 
 
@@ -348,7 +348,7 @@ def test_saved_figure_is_complete_and_byte_stable(records, own_folder):
     assert {path.name: path.read_bytes() for path in own_folder.rglob("*") if path.is_file()} == first
     for name, digest in row["files"].items():
         assert hashlib.sha256(first[name]).hexdigest() == digest
-    assert plots.manifest("mini") == [row] == [json.loads(first["fig2a_quality.json"])]
+    assert plots.manifest(own_folder) == [row] == [json.loads(first["fig2a_quality.json"])]
     assert list(row["runs"]) == sorted(record.run.name for record in records) and row["datasets"] == [NAME]
     assert row["runs"] == {record.run.name: record.digest for record in records}
     assert (row["kind"], row["profile"], row["alt"]) == ("figure", "mini", "Quality rises.")
@@ -424,7 +424,7 @@ def test_many_at_the_same_time_lose_nothing(own_folder):
     frame = pd.DataFrame({"a": [1.0]})
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda i: plots.save_table(frame, f"table_{i % 10}", "mini", alt=f"number {i}"), range(60)))
-    assert [row["name"] for row in plots.manifest("mini")] == [f"table_{i}" for i in range(10)]
+    assert [row["name"] for row in plots.manifest(own_folder)] == [f"table_{i}" for i in range(10)]
     assert not list(own_folder.rglob("*.tmp"))
 
 
@@ -453,8 +453,8 @@ def test_refuses_text_that_cannot_be_read(own_folder):
 
 
 SHIPPED = [pytest.param(file, id=f"{file.parents[1].name}-{file.stem}")
-           for records in sorted(paths.SHIPPED_RECORDS.iterdir())  # figures/ also holds what other tests have made
-           for file in sorted((paths.figures_dir(records.name) / "manifest").glob("*.json"))
+           for records in sorted(paths.SHIPPED_RECORDS.iterdir())
+           for file in sorted((paths.FIGURES / records.name / "manifest").glob("*.json"))
            if json.loads(file.read_text(encoding="utf-8"))["kind"] == "figure"]
 
 
