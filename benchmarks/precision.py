@@ -1,96 +1,85 @@
-"""Whether bfloat16 changes the tables (D15): the rows of Table II with all their seeds, once more in float32."""
+"""Whether bfloat16 changes the tables (D15): Table II's runs once more in float32.
+
+``python -m benchmarks.precision mini nsynth-gm`` trains what is missing and writes ``figures/precision-nsynth-gm.*``.
+"""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from fmuc import experiments, paths, tables
-from fmuc import figures as figure_files
-from fmuc import parallel as schedule
-from fmuc.claims import spread
+from fmuc import experiments, parallel, paths, tables
 from fmuc.config import Run
 from fmuc.errors import FmucError
-from fmuc.records import load_all, load_record
+from fmuc.records import Record, load_all, load_record
 
 COLUMNS = {"quality": "quality", "quantity": "quantity", "unlabelled": "accuracy, unlabelled files",
            "test": "accuracy, test files"}
 
 
 def in_float32(run: Run) -> Run:
-    """The same run in float32: an id and a folder of its own."""
+    """The same run in float32, with an id and a folder of its own."""
     return replace(run, training=replace(run.training, precision="float32"))
 
 
-def compare(profile: str, dataset: str, *, device: str = "auto", workers: int | None = None,
-            progress: bool = True) -> pd.DataFrame:
-    """Train what is missing of the float32 runs and put them beside the bfloat16 runs trained here, else the shipped.
-
-    Index (variant, metric); columns bfloat16, float32 (means in %), their sample standard deviations over the seeds
-    ``std_bfloat16``, ``std_float32``, the difference of the means, ``seeds``, and ``within``: whether it is at most the
-    larger of the two deviations. Raises :class:`FmucError` where the other runs were not in bfloat16, and for failures.
-    """
-    try:
-        records = load_all(profile, "runs", dataset)
-    except FmucError:
-        records = load_all(profile, "shipped", dataset)
-    low = [record for record in records if record.run.variant in experiments.TABLE_2]
+def train_float32(profile: str, low: Sequence[Record]) -> list[Record]:
+    """Train what is missing of the float32 runs of bfloat16 records; return their records."""
     if other := {record.provenance["precision"] for record in low} - {"bfloat16"}:
-        raise FmucError(f"the runs of {dataset} were trained in {', '.join(other)}: this machine has no fast bfloat16")
+        raise FmucError(f"these runs were trained in {', '.join(other)}: compare runs trained in bfloat16")
     runs = [in_float32(record.run) for record in low]
-    if failures := schedule.train_plan(runs, profile, device=device, workers=workers, progress=progress):
-        raise FmucError("; ".join(f"run {f.run} failed: {f.message}" for f in failures))
-    high = [load_record(paths.runs_dir(profile) / run.name) for run in runs]
-    return beside(tables.measured(low, dataset), tables.measured(high, dataset))
+    if failures := parallel.train_plan(runs, profile):
+        raise FmucError("; ".join(f"run {failure.run} failed: {failure.message}" for failure in failures))
+    return [load_record(paths.runs_dir(profile) / run.name) for run in runs]
 
 
-def beside(low: pd.DataFrame, high: pd.DataFrame) -> pd.DataFrame:
-    """Two tables of runs as of ``tables.measured`` -> the comparison that :func:`compare` returns."""
+def compare(low: pd.DataFrame, high: pd.DataFrame) -> pd.DataFrame:
+    """Two tables of ``tables.measured`` -> means, sample standard deviations and differences by (variant, metric).
+
+    ``within``: whether the means differ by at most the larger deviation over the seeds.
+    """
     rows = {}
     for variant in dict.fromkeys(low.index.get_level_values("variant")):
         for column, metric in COLUMNS.items():
             one, two = (table.loc[variant, column].dropna() for table in (low, high))
             if len(one) and len(two):
-                difference, allowed = two.mean() - one.mean(), np.nanmax([one.std(ddof=1), two.std(ddof=1)])
+                stds, difference = (one.std(ddof=1), two.std(ddof=1)), two.mean() - one.mean()
                 rows[variant, metric] = {
-                    "bfloat16": one.mean(), "std_bfloat16": one.std(ddof=1), "float32": two.mean(),
-                    "std_float32": two.std(ddof=1), "difference": difference, "seeds": len(one),
-                    "within": bool(abs(difference) <= allowed),
-                }
+                    "bfloat16": one.mean(), "std_bfloat16": stds[0], "float32": two.mean(), "std_float32": stds[1],
+                    "difference": difference, "seeds": len(one), "within": bool(abs(difference) <= np.nanmax(stds))}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["variant", "metric"])
 
 
 def expected_outside(seeds: int) -> float:
-    """Share of means that would not be ``within`` if either precision drew from the same normal distribution.
-
-    Simulated, for so many seeds that a deviation means something, at least 2.
-    """
+    """Share of means outside if both precisions drew from one normal distribution; simulated."""
     one, two = np.random.default_rng(0).standard_normal((2, 200_000, seeds))
     allowed = np.maximum(one.std(axis=1, ddof=1), two.std(axis=1, ddof=1))
     return float((np.abs(one.mean(axis=1) - two.mean(axis=1)) > allowed).mean())
 
 
-def readable(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mean ± std of either precision, difference, and whether it lies within the spread over the seeds."""
-    shown = {name: [spread(*values) for values in zip(frame[name], frame[f"std_{name}"], strict=True)]
-             for name in ("bfloat16", "float32")}
-    shown["difference"] = frame["difference"].map("{:+.1f}".format)
-    shown["within the spread"] = frame["within"].map({True: "yes", False: "no"})
-    return pd.DataFrame(shown, index=frame.index)
-
-
-def write(frame: pd.DataFrame, dataset: str) -> list[Path]:
-    """``figures/precision-<data set>.csv`` and ``.md``, each whole or not at all."""
-    text = figure_files.markdown(readable(frame).reset_index().set_index("variant"))
+def report(frame: pd.DataFrame, dataset: str) -> str:
+    """The comparison as Markdown with a sentence that sums it up."""
+    shown = frame.reset_index()[["variant", "metric"]]
+    for name in ("bfloat16", "float32"):
+        shown[name] = [f"{mean:.1f} ± {std:.1f}" for mean, std in frame[[name, f"std_{name}"]].to_numpy()]
+    shown["difference"] = frame["difference"].map("{:+.1f}".format).to_numpy()
+    shown["within the spread"] = frame["within"].map({True: "yes", False: "no"}).to_numpy()
     kept, seeds = int(frame["within"].sum()), int(frame["seeds"].max())
-    chance = ("" if seeds < 2 else f" If the precision changed nothing, {expected_outside(seeds) * len(frame):.1f} of "
-              "them would be expected to differ by more (simulated).")
-    text = (f"{tables.title(dataset)}, in %: {kept} of {len(frame)} means in float32 differ from those in bfloat16 by "
-            f"at most the larger standard deviation over {seeds} seeds.{chance}\n\n{text}\n")
-    files = [paths.FIGURES / f"precision-{dataset}.{kind}" for kind in ("csv", "md")]
-    figure_files.write_file(files[0], frame.to_csv(float_format="%.4g", lineterminator="\n").encode())
-    figure_files.write_file(files[1], text.encode())
-    return files
+    chance = f" By chance, {expected_outside(seeds) * len(frame):.1f} would differ by more." if seeds > 1 else ""
+    table = shown.to_markdown(index=False, disable_numparse=True)
+    return (f"{tables.title(dataset)}, in %: {kept} of {len(frame)} means in float32 differ from those in bfloat16 by "
+            f"at most the larger standard deviation over {seeds} seeds.{chance}\n\n{table}\n")
+
+
+def main(profile: str, dataset: str) -> None:
+    low = [record for record in load_all(profile, "shipped", dataset) if record.run.variant in experiments.TABLE_2]
+    frame = compare(*(tables.measured(part, dataset) for part in (low, train_float32(profile, low))))
+    frame.to_csv(paths.FIGURES / f"precision-{dataset}.csv", float_format="%.4g")
+    (paths.FIGURES / f"precision-{dataset}.md").write_text(report(frame, dataset), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
