@@ -1,7 +1,6 @@
 """Weak and strong views of normalised log-Mel patches: translation, Gaussian noise, sharpening (paper §I, Fig. 1).
 
-Every function takes (B, F, T) and returns a new tensor; the magnitudes are drawn first, then applied. On the CPU
-``augment`` does so in one pass (``view_kernels``); the functions here do it elsewhere, and say what the pass computes.
+Every function takes (B, F, T) and returns a new tensor. Magnitudes are drawn first, then applied.
 """
 
 from __future__ import annotations
@@ -10,10 +9,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional
 
-from fmuc import view_kernels
 from fmuc.config import View
-from fmuc.fast.kernels import draw_seed
 
 
 class Draw(NamedTuple):
@@ -52,19 +50,15 @@ def add_noise(x: Tensor, std: Tensor, rng: Generator) -> Tensor:
 
 def sharpen(x: Tensor, amount: Tensor) -> Tensor:
     """Unsharp mask: x + amount * (x - 3x3 mean of x), edges repeated; ``amount`` (B,)."""
-    padded = torch.nn.functional.pad(x[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
+    padded = functional.pad(x[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
     rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]  # separable box: adding beats a 1-channel convolution
     blurred = (rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]) / 9
     return torch.addcmul(x, x - blurred, amount[:, None, None])
 
 
 def augment(x: Tensor, view: View, rng: Generator) -> Tensor:
-    """One random view of each patch: (B, F, T) -> (B, F, T). The input is not touched."""
+    """One random view of each patch: (B, F, T) -> (B, F, T)."""
     d = draw(view, len(x), (x.shape[1], x.shape[2]), rng)
-    if x.is_cpu and x.dtype == torch.float32:
-        out = torch.empty(x.shape, dtype=x.dtype)
-        view_kernels.views(x.contiguous().numpy(), *(part.numpy() for part in d), draw_seed(rng), out.numpy())
-        return out
     if view.shift_time or view.shift_mel:
         x = translate(x, d.frames, d.bands)
     if view.sharpen:

@@ -1,21 +1,18 @@
 """Checkpoints: the state of a run after an epoch, in files that are there whole or not at all and prove their content.
 
 ``checkpoint-<epoch>.safetensors`` holds tensors and, as its one metadata entry ``fmuc``, JSON: whose they are, the
-history, and a SHA-256 over all of it (the format itself protects no byte of a tensor). The last two are kept: where
-the newest cannot be used, training goes on from the one before and says so; where none can, it stops and says so, and
-nothing is deleted. Nothing here unpickles.
+history, and a SHA-256 over all of it. The last two are kept: where the newest cannot be used, training goes on from the
+one before and says so; where none can, it stops and says so, and nothing is deleted. Nothing here unpickles.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
 import re
 import sys
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,24 +20,13 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from fmuc.errors import DISK_FULL, FmucError
+from fmuc.errors import FmucError
 from fmuc.paths import relative
 
 KEPT = 2  # checkpoints of an unfinished run
 _ENTRY = "fmuc"
-_NAME = re.compile(r"checkpoint(?:-(\d+))?\.safetensors")  # without a number: of earlier versions
-_LEFT = (".*.tmp", ".run.json", ".split.json.*")  # beside a record: of processes that were killed while they wrote
-_FOREIGN = {
-    "run": "it belongs to run {}",
-    "data": "the data set or its labelled part has changed since",
-    "code": "another version of the code made it",
-}
-_REMEDIES = {
-    **dict.fromkeys(DISK_FULL, "make room on its disk"),
-    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "make it writable, or let FMUC_DATA name another folder"),
-    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENODEV, errno.ENXIO),
-                    "the folder is gone: bring it back, or see whether its disk is mounted"),
-}
+_FOREIGN = {"run": "it belongs to run {}", "data": "the data set or its labelled part has changed since",
+            "code": "another version of the code made it"}
 
 
 class Unusable(Exception):
@@ -53,8 +39,8 @@ class Foreign(Unusable):
 
 def files(folder: Path) -> list[Path]:
     """The checkpoints of a run, newest first: by the epoch in their names, whatever the clock said."""
-    found = [(int(match[1] or -1), path) for path in folder.glob("checkpoint*.safetensors")
-             if (match := _NAME.fullmatch(path.name))]
+    found = [(int(match[1]), path) for path in folder.glob("checkpoint-*.safetensors")
+             if (match := re.fullmatch(r"checkpoint-(\d+)\.safetensors", path.name))]
     return [path for _, path in sorted(found, reverse=True)]
 
 
@@ -67,12 +53,11 @@ def read(path: Path, **expected: str) -> tuple[dict[str, Tensor], dict]:
         data = path.read_bytes()  # not mapped: what was checked stays as it is, whatever becomes of the file
         tensors = load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        content = json.loads(header.get("__metadata__", {}).get(_ENTRY, "{}"))
-    except Exception as error:  # of whatever kind that a damaged file leads to
-        raise Unusable(_reason(error)) from None
-    if not isinstance(content, dict) or "sha256" not in content:
-        raise Unusable("it has no checksum: it is damaged or an older version's")
-    if content.pop("sha256") != _digest(tensors, content):
+        content = json.loads(header["__metadata__"][_ENTRY])
+        checksum = content.pop("sha256")
+    except Exception as error:  # whatever a damaged file leads to
+        raise Unusable(f"it is damaged: {_reason(error)}") from None
+    if checksum != _digest(tensors, content):
         raise Unusable("it does not hold what was written: its SHA-256 differs")
     for name, value in expected.items():
         if content.get(name) != value:
@@ -83,7 +68,16 @@ def read(path: Path, **expected: str) -> tuple[dict[str, Tensor], dict]:
 def write(path: Path, tensors: dict[str, Tensor], content: dict) -> None:
     """Write tensors (contiguous, on the CPU) and JSON content, whole or not at all."""
     sealed = content | {"sha256": _digest(tensors, content)}
-    _write_whole(path, save(tensors, {_ENTRY: json.dumps(sealed)}))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(save(tensors, {_ENTRY: json.dumps(sealed)}))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):  # the error that led here says more
+            temporary.unlink(missing_ok=True)
 
 
 def add(folder: Path, epoch: int, tensors: dict[str, Tensor], content: dict) -> None:
@@ -100,15 +94,14 @@ def resume(folder: Path, restore: Callable[[dict[str, Tensor], dict], None], **e
     """Give ``restore`` the newest checkpoint that can be used; returns its path, or None where there is none.
 
     A damaged one, or one that ``restore`` raises an error for, is passed over with one line on stderr. Raises
-    :class:`FmucError` where none is left, and where the newest whole one is of another run or of other data.
+    :class:`FmucError` where none is left, and :class:`Foreign` where the newest is of another run or of other data.
     """
     problems = []
     for path in files(folder):
         try:
             restore(*read(path, **expected))
         except Foreign as error:
-            problems = [_problem(path, error)]
-            break
+            raise Foreign(_problem(path, error)) from None
         except Exception as error:
             problems.append(_problem(path, error))
             continue
@@ -130,22 +123,15 @@ def keep_last(folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def clean(folder: Path, *patterns: str) -> None:
-    """Remove what killed processes left half written (default: beside a record); their lock must be held."""
-    for pattern in patterns or _LEFT:
-        for path in folder.glob(pattern):
-            path.unlink(missing_ok=True)
-
-
 @contextlib.contextmanager
 def explained(folder: Path) -> Iterator[None]:
     """Errors of the system while ``folder`` is written (full, read-only, gone, ...) as :class:`FmucError`."""
     try:
         yield
     except OSError as error:
-        remedy = _REMEDIES.get(error.errno, "see whether its disk is in order")
-        raise FmucError(f"{relative(folder)}: cannot be written ({error.strerror or _reason(error)}): {remedy}; the "
-                        "same call then goes on from the last finished epoch") from None
+        raise FmucError(f"{relative(folder)}: cannot be written ({error.strerror or _reason(error)}): make room, make it "
+                        "writable or let FMUC_DATA name another folder; the same call then goes on from the last "
+                        "finished epoch") from None
 
 
 def state(net: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -187,33 +173,6 @@ def _digest(tensors: dict[str, Tensor], content: dict) -> str:
         digest.update(f"\n{name} {value.dtype} {list(value.shape)} ".encode())
         digest.update(value.contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Under a temporary name, then renamed; on the disk before and after, so that a power cut does no harm either."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):  # the error that led here says more
-            temporary.unlink(missing_ok=True)
-    if hasattr(os, "O_DIRECTORY"):  # not on Windows
-        _sync_names(path.parent)
-
-
-def _sync_names(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems have no such thing
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def _problem(path: Path, error: Exception) -> str:

@@ -2,123 +2,83 @@
 
 Axis letters used throughout the package: B batch, N dropout passes, C classes, F Mel bands, T frames, P patches.
 "D<k>" in a comment refers to the README's numbered list *Deviations and assumptions*.
+
+The classes are pydantic dataclasses: a wrong value raises ``pydantic.ValidationError``, a ``ValueError`` that names the
+key. :func:`run_from_dict` and :func:`override`, which read what users write, raise :class:`ConfigError` instead.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, field, fields, is_dataclass
+from functools import cache
 from reprlib import repr as abridged
+from typing import Annotated, Literal, dataclass_transform
 
-from fmuc.errors import FmucError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
+from fmuc.errors import ConfigError
 
-class ConfigError(FmucError, ValueError):
-    """A value that no configuration may have; the message names the key."""
+# A field that came after the first records: at its default it is not part of a configuration's id.
+ADDED = {"added": True}
 
-
-def shortened(value: object) -> str:
-    """``repr`` for a message: what a file holds may be of any length."""
-    text = abridged(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def require(ok: bool, message: str) -> None:
-    """:class:`ConfigError` with ``message`` unless ``ok``."""
-    if not ok:
-        raise ConfigError(message)
+Positive = Annotated[int, Field(gt=0, lt=2**31)]
+Count = Annotated[int, Field(ge=0, lt=2**31)]
+Channels = Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(strict=False, min_length=1, max_length=64)]
+Name = Annotated[str, Field(max_length=80)]
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300  # not NaN
-
-
-def _is_whole_numbers(value: object) -> bool:
-    return isinstance(value, tuple) and all(map(_is_whole, value))
-
-
-_KINDS: dict[str, tuple[Callable[[object], bool], str]] = {  # by annotation
-    "int": (_is_whole, "a whole number"),
-    "float": (_is_number, "a finite number"),
-    "float | None": (lambda value: value is None or _is_number(value), "a finite number or None"),
-    "str": (lambda value: isinstance(value, str), "a text"),
-    "bool": (lambda value: isinstance(value, bool), "true or false"),
-    "tuple[int, ...]": (_is_whole_numbers, "whole numbers"),
-    "tuple[int, int]": (lambda value: _is_whole_numbers(value) and len(value) == 2, "two whole numbers"),
-}
-
-
-def require_types(config: object, name: str) -> None:
-    """Every value has the type of its annotation: files may hold anything."""
-    for part in fields(config):
-        value = getattr(config, part.name)
-        if part.type in _KINDS:
-            fits, wanted = _KINDS[part.type]
-            ok = fits(value)
-        else:
-            wanted = part.type  # another configuration, or None
-            ok = type(value).__name__.removesuffix("Type") in wanted.split(" | ")
-        if not ok:  # the message takes longer than the check
-            raise ConfigError(f"{name}.{part.name} must be {wanted}, not {shortened(value)}")
-
-
-RULES = ("confidence", "mean_minus_std", "two_thresholds")
-MOST_CHANNELS, MOST_BLOCKS, LARGEST_STEM = 4096, 64, 63  # a net that a record asks for must fit into memory
-MOST_DROPOUT = 0.99  # 16 bits decide, so that much more could not be told from dropping everything
-
-
-def _content(config: object) -> dict:
-    """``asdict`` with the whole numbers of float fields as floats: 2 and 2.0 are equal content."""
-    content = {}
-    for part in fields(config):
-        value = getattr(config, part.name)
-        if is_dataclass(value):
-            value = _content(value)
-        elif part.type.startswith("float") and value is not None:
-            value = float(value)
-        content[part.name] = value
-    return content
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def config(cls: type) -> type:
+    """Make ``cls`` a frozen dataclass that checks the type and range of each value."""
+    strict = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    return pydantic_dataclass(frozen=True, config=strict)(cls)
 
 
 def content_id(config: object) -> str:
-    """First 8 hex digits of the SHA-256 of a config's content; equal content, equal id, on any machine."""
+    """First 8 hex digits of the SHA-256 of a configuration; equal content has an equal id on any machine."""
     text = json.dumps(_content(config), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-@dataclass(frozen=True)
+def _content(config: object) -> dict:
+    """``asdict`` without the added fields that have their default."""
+    content = {}
+    for part in fields(config):
+        value = getattr(config, part.name)
+        if not (part.metadata.get("added") and value == part.default):
+            content[part.name] = _content(value) if is_dataclass(value) else value
+    return content
+
+
+@config
 class Features:
-    """Log-Mel patches (paper §III, values of reference [5] assumed, D2).
+    """Log-Mel patches (paper §III; the values of reference [5] are assumed, D2).
 
     ``sample_rate`` in Hz, ``window`` (= FFT size) and ``hop`` in samples, ``mel_bands`` = F, ``patch_frames`` = T.
     """
 
-    sample_rate: int
-    window: int
-    hop: int
-    mel_bands: int
-    patch_frames: int
+    sample_rate: Positive
+    window: Annotated[Positive, Field(multiple_of=2)]
+    hop: Positive
+    mel_bands: Positive
+    patch_frames: Positive
 
-    def __post_init__(self) -> None:
-        require_types(self, "features")
-        for name, value in asdict(self).items():
-            require(value > 0, f"features.{name} must be a positive integer, not {value}")
-        require(self.window % 2 == 0, f"features.window must be even, not {self.window}")
-        require(self.hop <= 4 * self.window, "features.hop must not exceed four windows")
+    @model_validator(mode="after")
+    def _check(self) -> Features:
+        if self.hop > 4 * self.window:
+            raise ValueError("hop must not exceed four windows")
+        return self
 
     @property
     def id(self) -> str:
         return content_id(self)
 
 
-@dataclass(frozen=True)
+@config
 class View:
     """Magnitudes of one augmentation of a normalised patch (unit variance per band); zero switches a part off.
 
@@ -127,90 +87,76 @@ class View:
     ``sharpen``: largest unsharp-mask amount (uniform per example). All assumed, D5.
     """
 
-    shift_time: float = 0.0
-    shift_mel: float = 0.0
-    noise: float = 0.0
-    sharpen: float = 0.0
-
-    def __post_init__(self) -> None:
-        require_types(self, "view")
-        for name in ("shift_time", "shift_mel"):
-            require(0 <= getattr(self, name) <= 0.5, f"view.{name} must lie in [0, 0.5], not {getattr(self, name)}")
-        for name in ("noise", "sharpen"):
-            require(getattr(self, name) >= 0, f"view.{name} must not be negative, not {getattr(self, name)}")
+    shift_time: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    shift_mel: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    noise: Annotated[float, Field(ge=0)] = 0.0
+    sharpen: Annotated[float, Field(ge=0)] = 0.0
 
 
-@dataclass(frozen=True)
+@config
 class Augmentation:
     """Weak and strong view (paper §I, Fig. 1)."""
 
-    weak: View = View(shift_time=0.05, shift_mel=0.0, noise=0.0, sharpen=0.0)
+    weak: View = View(shift_time=0.05)
     strong: View = View(shift_time=0.2, shift_mel=0.05, noise=0.5, sharpen=1.0)
 
-    def __post_init__(self) -> None:
-        require_types(self, "augmentation")
 
-
-@dataclass(frozen=True)
+@config
 class Network:
-    """CNN420 (paper §V-A): a pre-activation ResNet with dropout before every convolution of a block.
+    """A network of :data:`fmuc.model.NETWORKS`, by default CNN420 (paper §V-A).
 
     ``widths`` channels and ``blocks`` number of residual blocks of each stage; ``stem`` (kernel, stride) of the first
-    convolution; ``final_norm`` BatchNorm before pooling; ``dropout`` probability. The layer table is assumed, D3.
+    convolution; ``final_norm`` BatchNorm before pooling; ``dropout`` probability; ``kind`` name in the table. The layer
+    table is assumed, D3.
     """
 
-    widths: tuple[int, ...] = (16, 32, 64, 128)
-    blocks: tuple[int, ...] = (1, 3, 2, 1)
-    stem: tuple[int, int] = (7, 2)
+    widths: Channels = (16, 32, 64, 128)
+    blocks: Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(strict=False)] = (1, 3, 2, 1)
+    stem: Annotated[tuple[Annotated[int, Field(ge=1, le=63)], Annotated[int, Field(ge=1, le=63)]],
+                    Field(strict=False)] = (7, 2)
     final_norm: bool = False
-    dropout: float = 0.1
+    dropout: Annotated[float, Field(ge=0, le=0.99)] = 0.1
+    kind: Name = field(default="cnn420", metadata=ADDED)
 
-    def __post_init__(self) -> None:
-        for name in ("widths", "blocks", "stem"):
-            if isinstance(getattr(self, name), list):  # JSON has no tuples
-                object.__setattr__(self, name, tuple(getattr(self, name)))
-        require_types(self, "network")
-        require(len(self.widths) == len(self.blocks) > 0, "network.widths and network.blocks must be of one length")
-        for name, most in (("widths", MOST_CHANNELS), ("blocks", MOST_BLOCKS), ("stem", LARGEST_STEM)):
-            value = getattr(self, name)
-            require(all(1 <= number <= most for number in value) and len(value) <= MOST_BLOCKS,
-                     f"network.{name} must lie between 1 and {most}, not {shortened(value)}")
-        require(0 <= self.dropout <= MOST_DROPOUT,
-                 f"network.dropout must lie in [0, {MOST_DROPOUT}], not {self.dropout}")
+    @model_validator(mode="after")
+    def _check(self) -> Network:
+        if len(self.widths) != len(self.blocks):
+            raise ValueError("widths and blocks must be of one length")
+        return self
 
 
-@dataclass(frozen=True)
+def _pairs(value: object) -> object:
+    """A mapping as sorted pairs, which can be hashed."""
+    return tuple(sorted(value.items())) if isinstance(value, Mapping) else value
+
+
+@config
 class Selection:
     """Which pseudo-labels are kept (paper §V-A).
 
-    ``rule``: "confidence" (FixMatch: max softmax >= threshold), "mean_minus_std" (FMUC: mean - std > threshold) or
-    "two_thresholds" (UPS: mean > threshold and std < std_threshold). ``passes`` = N dropout passes; 0: one pass with
-    dropout off. ``batch_norm`` of the weak passes: "running" statistics or those of the "batch" (D8).
-    ``score``: "argmax_of_mean" (mean - std of the class with the highest mean) or "max_of_difference" (D7).
+    ``rule``: a name of :data:`fmuc.selection.RULES`, which checks what follows. ``threshold`` and ``std_threshold`` (of
+    the rule two_thresholds) are in the rule's own units. ``temperature`` T of Eq. (1). ``passes`` = N dropout passes;
+    0: one pass with dropout off. ``batch_norm`` of the weak passes: "running" statistics or those of the "batch" (D8).
+    ``score`` of the rule mean_minus_std: "argmax_of_mean" (of the class with the highest mean) or "max_of_difference"
+    (D7). ``options``: further numbers of a rule, such as ``{"momentum": 0.9}``.
     """
 
-    rule: str = "confidence"
+    rule: Name = "confidence"
     threshold: float = 0.95
     std_threshold: float | None = None
-    temperature: float = 1.0
-    passes: int = 0
-    batch_norm: str = "running"
-    score: str = "argmax_of_mean"
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    passes: Annotated[int, Field(ge=0, le=10_000)] = 0
+    batch_norm: Literal["running", "batch"] = "running"
+    score: Literal["argmax_of_mean", "max_of_difference"] = "argmax_of_mean"
+    options: Annotated[tuple[tuple[str, float], ...], BeforeValidator(_pairs), Field(strict=False)] = field(
+        default=(), metadata=ADDED)
 
-    def __post_init__(self) -> None:
-        require_types(self, "selection")
-        require(self.rule in RULES, f"selection.rule must be one of {', '.join(RULES)}, not {shortened(self.rule)}")
-        require(0 < self.threshold < 1, f"selection.threshold must lie in (0, 1), not {self.threshold}")
-        require(self.temperature > 0, f"selection.temperature must be positive, not {self.temperature}")
-        require(self.passes >= 0, f"selection.passes must be a whole number >= 0, not {self.passes}")
-        require((self.std_threshold is not None) == (self.rule == "two_thresholds"),
-                 "selection.std_threshold goes with the rule two_thresholds, and only with it")
-        require(self.batch_norm in ("running", "batch"), "selection.batch_norm must be 'running' or 'batch'")
-        require(self.score in ("argmax_of_mean", "max_of_difference"),
-                 "selection.score must be 'argmax_of_mean' or 'max_of_difference'")
+    def option(self, name: str, default: float) -> float:
+        """Value of ``options[name]``, ``default`` where it is not set."""
+        return dict(self.options).get(name, default)
 
 
-@dataclass(frozen=True)
+@config
 class Training:
     """Optimisation (paper §III). Adam; ``learning_rate`` constant; losses summed without weights.
 
@@ -220,28 +166,18 @@ class Training:
     ``precision``: "auto" (bfloat16 autocast where the hardware is made for it), "float32" or "bfloat16".
     """
 
-    labelled_batch: int = 32
-    unlabelled_batch: int = 224
-    learning_rate: float = 1e-3
-    iterations_per_epoch: int = 500
-    epochs: int = 200
-    supervised_batch: int = 256
-    warm_start: int = 0
-    evaluate_every: int = 10
-    precision: str = "auto"
-
-    def __post_init__(self) -> None:
-        require_types(self, "training")
-        for name in ("labelled_batch", "iterations_per_epoch", "epochs", "supervised_batch", "evaluate_every"):
-            require(getattr(self, name) > 0, f"training.{name} must be positive, not {getattr(self, name)}")
-        for name in ("unlabelled_batch", "warm_start"):
-            require(getattr(self, name) >= 0, f"training.{name} must not be negative, not {getattr(self, name)}")
-        require(self.learning_rate > 0, f"training.learning_rate must be positive, not {self.learning_rate}")
-        require(self.precision in ("auto", "float32", "bfloat16"),
-                 f"training.precision must be auto, float32 or bfloat16, not {shortened(self.precision)}")
+    labelled_batch: Positive = 32
+    unlabelled_batch: Count = 224
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    iterations_per_epoch: Positive = 500
+    epochs: Positive = 200
+    supervised_batch: Positive = 256
+    warm_start: Count = 0
+    evaluate_every: Positive = 10
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
-@dataclass(frozen=True)
+@config
 class Run:
     """Everything that defines one training run.
 
@@ -250,30 +186,26 @@ class Run:
     every draw.
     """
 
-    dataset: str
-    variant: str
-    seed: int
+    dataset: Annotated[str, Field(pattern=r"^[\w.-]{1,80}$")]  # a part of the names of folders
+    variant: Name
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     features: Features
-    labelled_share: float
+    labelled_share: Annotated[float, Field(gt=0, le=1)]
     selection: Selection | None = None
-    labels: str = "part"
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    network: Network = field(default_factory=Network)
-    training: Training = field(default_factory=Training)
+    labels: Literal["part", "all"] = "part"
+    augmentation: Augmentation = Augmentation()
+    network: Network = Network()
+    training: Training = Training()
 
-    def __post_init__(self) -> None:
-        require_types(self, "run")
-        require(re.fullmatch(r"[\w.-]{1,80}", self.dataset) is not None,  # a part of the names of folders
-                 f"run.dataset must be a name of letters, digits, hyphens and dots, not {shortened(self.dataset)}")
-        require(len(self.variant) <= 80 and self.variant.isprintable(),
-                 f"run.variant must be a name of at most 80 characters, not {shortened(self.variant)}")
-        require(self.labels in ("part", "all"), f"run.labels must be 'part' or 'all', not {shortened(self.labels)}")
-        require(0 <= self.seed < 2**32, f"run.seed must be a whole number from 0 to {2**32 - 1}, not {self.seed}")
-        require(0 < self.labelled_share <= 1, f"run.labelled_share must lie in (0, 1], not {self.labelled_share}")
-        require(self.labels == "part" or self.selection is None,
-                 "run.selection must be None where run.labels is 'all': there is nothing to pseudo-label")
-        require(self.selection is None or self.training.unlabelled_batch > 0,
-                 "training.unlabelled_batch must be positive where there is a run.selection, not 0")
+    @model_validator(mode="after")
+    def _check(self) -> Run:
+        if not self.variant.isprintable():
+            raise ValueError("variant must be printable text")
+        if self.labels == "all" and self.selection is not None:
+            raise ValueError("selection must be None where labels is 'all': there is nothing to pseudo-label")
+        if self.selection is not None and self.training.unlabelled_batch == 0:
+            raise ValueError("training.unlabelled_batch must be positive where there is a selection, not 0")
+        return self
 
     @property
     def id(self) -> str:
@@ -286,33 +218,49 @@ class Run:
         return f"{self.dataset}_{variant}_s{self.seed}_{self.id}"
 
 
-def run_from_dict(data: dict) -> Run:
-    """Inverse of ``dataclasses.asdict`` for a :class:`Run`; unknown or wrong keys raise :class:`ConfigError`."""
-    nested = dict(_object(data, "run"))
-    for name, kind in (("features", Features), ("augmentation", Augmentation), ("network", Network),
-                       ("training", Training), ("selection", Selection)):
-        require(name in nested, f"not a run configuration of this version: run.{name} is missing")
-        if not (name == "selection" and nested[name] is None):
-            nested[name] = _part(kind, _object(nested[name], f"run.{name}"), f"run.{name}")
-    return _part(Run, nested, "run")
+@cache
+def _adapter(kind: type) -> TypeAdapter:
+    return TypeAdapter(kind)
 
 
-def _object(value: object, name: str) -> dict:
-    if not isinstance(value, dict):
-        raise ConfigError(f"{name} must be an object with keys, not {shortened(value)}")
-    return value
-
-
-def _part(kind: type, content: dict, name: str) -> object:
-    """A configuration from the content that JSON gave for it."""
-    if kind is Augmentation:
-        content = {key: _part(View, _object(value, f"{name}.{key}"), f"{name}.{key}")
-                   for key, value in content.items()}
-    known = {part.name for part in fields(kind)}
-    for key in content:
-        if key not in known:
-            raise ConfigError(f"not a run configuration of this version: {name} has no {shortened(key)}")
+def from_dict(kind: type, data: object) -> object:
+    """Inverse of ``dataclasses.asdict`` for a configuration class; :class:`ConfigError` for wrong keys or values."""
     try:
-        return kind(**content)
-    except TypeError as error:  # a key is missing
-        raise ConfigError(f"not a run configuration of this version: {name}: {error}") from None
+        return _adapter(kind).validate_json(json.dumps(data))  # JSON has no tuples: lists may stand for them
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join([kind.__name__.lower(), *(str(part) for part in first["loc"])])
+        given = "" if isinstance(first["input"], dict) else f", not {abridged(first['input'])}"
+        raise ConfigError(f"{where}: {first['msg'].removeprefix('Value error, ')}{given}") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{kind.__name__.lower()}: not a configuration ({error})") from None
+
+
+def run_from_dict(data: dict) -> Run:
+    """A :class:`Run` from the dictionary that ``asdict`` made of it; :class:`ConfigError` if it is none."""
+    return from_dict(Run, data)
+
+
+def override(run: Run, settings: Mapping[str, object]) -> Run:
+    """``run`` with other values: ``{"selection.passes": 20, "augmentation.strong.noise": 0.1}``.
+
+    Raises :class:`ConfigError` with the known keys for an unknown one, and for a value out of range.
+    """
+    data = asdict(run)
+    if run.selection is not None:
+        data["selection"]["options"] = dict(run.selection.options)
+    for key, value in settings.items():
+        *parents, last = key.split(".")
+        section = data
+        for parent in parents:
+            section = section.get(parent) if isinstance(section, dict) else None
+        if not isinstance(section, dict):
+            raise ConfigError(f"unknown setting {key!r}: {run.variant} has {', '.join(_sections(data))}")
+        if last not in section and parents != ["selection", "options"]:
+            raise ConfigError(f"unknown setting {key!r}: known are {', '.join(section)}")
+        section[last] = value
+    return run_from_dict(data)
+
+
+def _sections(data: Mapping) -> list[str]:
+    return [name for name, value in data.items() if isinstance(value, dict)]

@@ -1,14 +1,22 @@
-"""From the statistics of the weak view to pseudo-labels: the rules of FixMatch, FMUC and UPS (paper §V-A)."""
+"""From the passes of the weak view to pseudo-labels: the rules of FixMatch, FMUC and UPS (paper §V-A).
+
+A rule is a function ``(probabilities (N, B, C), Selection) -> PseudoLabels`` and an entry in :data:`RULES`; the
+probabilities are those of Eq. (1), one set for each of the N passes. Its contract: the higher its score, the surer the
+net, and where all passes are certain of one class, the pseudo-label is kept. :func:`check_rule` refuses others, and a
+threshold that nothing can exceed.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fmuc.config import Selection
-from fmuc.uncertainty import PassStatistics, pass_statistics, weak_logits
+from fmuc.errors import ConfigError
+from fmuc.uncertainty import pass_statistics, temperature_softmax, weak_logits
 
 
 class PseudoLabels(NamedTuple):
@@ -19,31 +27,71 @@ class PseudoLabels(NamedTuple):
     score: Tensor
 
 
-def select(statistics: PassStatistics, selection: Selection) -> PseudoLabels:
-    """Binarise and filter: (B, C) mean and std -> one pseudo-label per example.
+def confidence(probabilities: Tensor, selection: Selection) -> PseudoLabels:
+    """FixMatch [2]: max softmax >= threshold, of the mean over the passes."""
+    score, labels = probabilities.mean(dim=0).max(dim=1)
+    return PseudoLabels(labels, score >= selection.threshold, score)
 
-    confidence: max mean >= threshold (FixMatch [2]); mean_minus_std: mean - std > threshold (§V-A);
-    two_thresholds: mean > threshold and std < std_threshold of the chosen class (UPS [14]).
-    """
-    mean, std = statistics
-    if selection.rule == "mean_minus_std" and selection.score == "max_of_difference":
+
+def mean_minus_std(probabilities: Tensor, selection: Selection) -> PseudoLabels:
+    """FMUC (§V-A): mean - std > threshold, of the class with the highest mean (D7)."""
+    mean, std = pass_statistics(probabilities)
+    if selection.score == "max_of_difference":
         score, labels = (mean - std).max(dim=1)
-        return PseudoLabels(labels, score > selection.threshold, score)
-    confidence, labels = mean.max(dim=1)
-    spread = std.gather(1, labels[:, None]).squeeze(1)
-    if selection.rule == "confidence":
-        return PseudoLabels(labels, confidence >= selection.threshold, confidence)
-    if selection.rule == "two_thresholds":
-        mask = (confidence > selection.threshold) & (spread < selection.std_threshold)
-        return PseudoLabels(labels, mask, confidence)
-    score = confidence - spread
+    else:
+        confidence, labels = mean.max(dim=1)
+        score = confidence - std.gather(1, labels[:, None]).squeeze(1)
     return PseudoLabels(labels, score > selection.threshold, score)
+
+
+def two_thresholds(probabilities: Tensor, selection: Selection) -> PseudoLabels:
+    """UPS [14]: mean > threshold and std < std_threshold of the class with the highest mean."""
+    if selection.std_threshold is None:
+        raise ConfigError("selection.std_threshold is missing: the rule two_thresholds needs it, such as 0.05")
+    mean, std = pass_statistics(probabilities)
+    score, labels = mean.max(dim=1)
+    spread = std.gather(1, labels[:, None]).squeeze(1)
+    return PseudoLabels(labels, (score > selection.threshold) & (spread < selection.std_threshold), score)
+
+
+RULES: dict[str, Callable[[Tensor, Selection], PseudoLabels]] = {
+    "confidence": confidence,
+    "mean_minus_std": mean_minus_std,
+    "two_thresholds": two_thresholds,
+}
+
+
+def select(logits: Tensor, selection: Selection) -> PseudoLabels:
+    """Binarise and filter: logits of N passes (N, B, C) -> one pseudo-label per example.
+
+    Raises :class:`ConfigError` for a rule that :data:`RULES` does not have.
+    """
+    if selection.rule not in RULES:
+        raise ConfigError(f"unknown selection.rule {selection.rule!r}: known are {', '.join(RULES)}")
+    return RULES[selection.rule](temperature_softmax(logits, selection.temperature), selection)
 
 
 def pseudo_label(net: nn.Module, weak: Tensor, selection: Selection) -> PseudoLabels:
     """Weakly augmented patches (B, 1, F, T) -> :class:`PseudoLabels`; no gradient, no change of the net."""
-    logits = weak_logits(net, weak, selection.passes, selection.batch_norm)  # (N, B, C)
-    return select(pass_statistics(logits, selection.temperature), selection)
+    return select(weak_logits(net, weak, selection.passes, selection.batch_norm), selection)
+
+
+def check_rule(selection: Selection, classes: int) -> None:
+    """Raise :class:`ConfigError` for an unknown rule, one that breaks the contract, or a threshold beyond its scores.
+
+    Tried on two examples: one on which the passes are undecided and disagree, one on which all are certain.
+    """
+    passes = max(1, selection.passes)
+    undecided = torch.eye(classes).repeat(-(-passes // classes), 1)[:passes] / 10  # each pass leans to another class
+    certain = torch.zeros(passes, classes)
+    certain[:, 0] = 1000 * selection.temperature
+    result = select(torch.stack([undecided, certain], dim=1), selection)
+    if not result.score[1] > result.score[0]:
+        raise ConfigError(f"the rule {selection.rule} scores an undecided prediction {result.score[0]:.3g}, a certain "
+                          f"one {result.score[1]:.3g}: its score must be higher where the net is surer (negate it?)")
+    if not result.mask[1]:
+        raise ConfigError(f"the rule {selection.rule} would keep no pseudo-label at all: even a certain prediction "
+                          f"scores {result.score[1]:.3g}; lower selection.threshold ({selection.threshold:g})")
 
 
 class PseudoLabelCounts:

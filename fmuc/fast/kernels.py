@@ -1,33 +1,32 @@
-"""ReLU, BatchNorm and dropout as one pass over memory: the loops, forward and backward, behind ``fmuc.fast.activations``.
+"""ReLU, BatchNorm and dropout as one pass over memory: the loops, forward and backward, of the fused activation.
 
 Between two convolutions the plain operators walk eight times through the activations; on one core that took longer
-than the convolutions did. The kernels read bfloat16 or float32 and compute in float32. Of dropout's mask 16 random bits
-decide, so that a probability is quantised to k / 65536 (0.1 becomes 0.1000061): in training those of each element's
-position, for the backward pass to make them again, in passes without a gradient the next ones (``random_bits``).
+than the convolutions did. The kernels read bfloat16 or float32 and compute in float32. 16 random bits decide on the
+dropout of an element, so that a probability is quantised to k / 65536 (0.1 becomes 0.1000061). They are a function of a
+seed and the element's position: the backward pass makes its mask again instead of keeping it.
 
-They work on one core: training runs are single-threaded processes, one per core.
+The kernels use one core: training runs are single-threaded processes, one per core.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
-from numba import njit
-
-if TYPE_CHECKING:
-    import torch
-from numba import types
+import torch
+from numba import njit, types
 from numba.extending import overload
 
 SIMD = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
+_FLUSH = 64  # tiles after which float32 sums are added to float64 ones
 
 
-def draw_seed(rng: torch.Generator | None = None) -> np.ndarray:
-    """A fresh seed, (2,) uint32, from ``rng``, a generator of the CPU (default: torch's global one)."""
-    import torch  # only here: who reads sound files needs no PyTorch
+def draw_seed() -> np.ndarray:
+    """A fresh seed, (2,) uint32, from torch's global generator."""
+    return torch.empty(2, dtype=torch.int32).random_(-(2**31), None).numpy().view(np.uint32)
 
-    return torch.empty(2, dtype=torch.int32).random_(-(2**31), None, generator=rng).numpy().view(np.uint32)
+
+def quantised(probability: float) -> int:
+    """How many of 65,536 random values drop an element."""
+    return min(round(probability * 65536), 65535)
 
 
 @njit(**SIMD)
@@ -45,33 +44,6 @@ def fill(bits: np.ndarray, start: int, seed: np.ndarray) -> None:
         x = np.uint32(np.uint32(x ^ np.uint32(x >> np.uint32(11))) * np.uint32(0xAC4C1B51))
         x = np.uint32(np.uint32(x ^ np.uint32(x >> np.uint32(15))) * np.uint32(0x31848BAB))
         bits[k] = np.uint32(x ^ np.uint32(x >> np.uint32(14)))
-
-
-@njit(**SIMD)
-def sequences(number: int, seed: np.ndarray) -> np.ndarray:
-    """State of ``number`` sequences, (4, number) uint32, each begun at hashes of ``seed`` (2,): see :func:`advance`."""
-    state = np.empty((4, number), np.uint32)
-    fill(state.reshape(-1), 0, seed)
-    return state
-
-
-@njit(**SIMD)
-def advance(state: np.ndarray, step: int) -> np.ndarray:
-    """The next number of each sequence, (number,) uint32, in a row of ``state``; ``step`` counts from 0.
-
-    "xorshift128" (G. Marsaglia, "Xorshift RNGs", 2003), of period 2^128 - 1: half the time of :func:`fill`. Of its four
-    words, oldest first, the oldest gives way to a new one; here the row where the oldest is goes round instead.
-    """
-    oldest, newest = state[step % 4], state[(step + 3) % 4]
-    for k in range(len(oldest)):
-        x, w = oldest[k], newest[k]
-        x = np.uint32(x ^ np.uint32(x << np.uint32(11)))
-        x = np.uint32(x ^ np.uint32(x >> np.uint32(8)))
-        oldest[k] = np.uint32(np.uint32(w ^ np.uint32(w >> np.uint32(19))) ^ x)
-    return oldest
-
-
-_FLUSH = 64  # tiles after which float32 sums are added to float64 ones
 
 
 def _load(x, i): ...  # implemented below for both types: Numba knows no bfloat16, so that its bits come as uint16
@@ -104,8 +76,8 @@ def _store_typed(x, i, value):
     return bfloat16 if x.dtype == types.uint16 else float32
 
 
-# The inner loops are functions of their own on slices of one tile, and load before they choose: so they compile to SIMD
-# instructions. A tile holds a whole number of positions with all their channels; its random bits stay in the L1 cache.
+# Inner loops are functions of their own on slices of one tile, so that they compile to SIMD instructions. A tile holds
+# a whole number of positions with all their channels; its random bits stay in the L1 cache.
 
 
 @njit(**SIMD)
@@ -162,8 +134,8 @@ def _activate_tile(x, y, scale, shift, bits, dropped):
 
 
 @njit(**SIMD)
-def activate_repeatably(x, y, scale, shift, dropped, seed):
-    """:func:`activate` with a mask that is a function of the position: the backward pass makes it again."""
+def activate(x, y, scale, shift, dropped, seed):
+    """y = dropout(relu(x) * scale + shift), with dropout's factor in ``scale`` and ``shift``, (C,); x and y flat."""
     length = tile_length(len(scale))
     scale, shift, numbers = _tile(scale, length), _tile(shift, length), np.empty(length // 2, np.uint32)
     for start in range(0, len(x), length):
@@ -171,61 +143,6 @@ def activate_repeatably(x, y, scale, shift, dropped, seed):
         if dropped:
             fill(numbers, start // 2, seed)
         _activate_tile(x[start:end], y[start:end], scale, shift, numbers.view(np.uint16), np.uint16(dropped))
-
-
-@njit(**SIMD)
-def activate(x, scale, shift, dropped, seed):
-    """x becomes dropout(relu(x) * scale + shift), with dropout's factor in ``scale`` and ``shift``, (C,); x flat."""
-    length = tile_length(len(scale))
-    scale, shift, state = _tile(scale, length), _tile(shift, length), sequences(length // 2, seed)
-    for tile in range((len(x) + length - 1) // length):
-        part, bits = x[tile * length : (tile + 1) * length], advance(state, tile) if dropped else state[0]
-        _activate_tile(part, part, scale, shift, bits.view(np.uint16), np.uint16(dropped))
-
-
-@njit(**SIMD)
-def _drop_tile(x, y, bits, dropped):
-    for k in range(len(x)):
-        value = x[k]
-        y[k] = value if bits[k] >= dropped else x.dtype.type(0)
-
-
-@njit(**SIMD)
-def drop(x, y, channels, dropped, seed):
-    """The mask of :func:`activate` on what it makes without one; y flat, as long as x or as several of its copies."""
-    length = tile_length(channels)
-    state, tile = sequences(length // 2, seed), 0
-    for first in range(0, len(y), len(x)):
-        part = y[first : first + len(x)]
-        for start in range(0, len(x), length):
-            _drop_tile(x[start : start + length], part[start : start + length],
-                       advance(state, tile).view(np.uint16), np.uint16(dropped))
-            tile += 1
-
-
-@njit(**SIMD)
-def _add_and_activate_tile(x, total, y, scale, shift, bits, dropped):
-    for k in range(len(x)):
-        _store(total, k, _load(x, k) + _load(total, k))
-        value = max(_load(total, k), np.float32(0)) * scale[k] + shift[k]
-        _store(y, k, value if bits[k] >= dropped else np.float32(0))
-
-
-@njit(**SIMD)
-def add_and_activate(x, total, y, scale, shift, dropped, seed):
-    """x is added to ``total``, rounded to their type, and y is what :func:`activate` makes of that; all flat.
-
-    Where ``total`` and y are several times as long as x, x is added to each of their parts.
-    """
-    length, tile = tile_length(len(scale)), 0
-    scale, shift, state = _tile(scale, length), _tile(shift, length), sequences(length // 2, seed)
-    for first in range(0, len(y), len(x)):
-        sums, part = total[first : first + len(x)], y[first : first + len(x)]
-        for start in range(0, len(x), length):
-            end, bits = start + length, advance(state, tile) if dropped else state[0]
-            _add_and_activate_tile(x[start:end], sums[start:end], part[start:end], scale, shift, bits.view(np.uint16),
-                                   np.uint16(dropped))
-            tile += 1
 
 
 @njit(**SIMD)
@@ -279,7 +196,7 @@ def gradient(x, g, out, of_g, of_x, constant, dropped, seed):
                        numbers.view(np.uint16), np.uint16(dropped), of_g, of_x, constant)
 
 
-# What a call of a layer does, per channel and in float64, around the loops: one call from Python instead of forty.
+# What a layer does per channel, in float64, around the loops.
 
 
 @njit(**SIMD)
@@ -308,7 +225,7 @@ def learn_and_activate(x, y, weight, bias, running_mean, running_var, momentum, 
         running_mean[c] += momentum * (statistics[0, c] - running_mean[c])
         running_var[c] += momentum * (statistics[1, c] * count / (count - 1) - running_var[c])
     scale_and_shift = factors(weight, bias, statistics[0], statistics[1], eps, dropped)
-    activate_repeatably(x, y, scale_and_shift[0], scale_and_shift[1], dropped, seed)
+    activate(x, y, scale_and_shift[0], scale_and_shift[1], dropped, seed)
     return statistics
 
 
