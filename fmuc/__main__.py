@@ -73,7 +73,7 @@ def _train(args: argparse.Namespace) -> None:
     def report(row: dict) -> None:
         print(json.dumps({"epoch": row["epoch"], "text": train.describe(row)}), flush=True)
 
-    record = train.train(run, device=args.device, folder=paths.runs_dir(args.profile) / run.name, compiled=args.compile,
+    record = train.train(run, device=args.device, folder=paths.runs_dir(args.profile) / run.name,
                          progress=not args.json_lines, on_epoch=report if args.json_lines else None)
     if not args.json_lines:
         show(args, {"run": run.name, **record.results, "wall_seconds": record.provenance["wall_seconds"]})

@@ -129,8 +129,8 @@ def explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise FmucError(f"{relative(folder)}: cannot be written ({error.strerror or _reason(error)}): make room, make it "
-                        "writable or let FMUC_DATA name another folder; the same call then goes on from the last "
+        raise FmucError(f"{relative(folder)}: cannot be written ({error.strerror or _reason(error)}): make room, make "
+                        "it writable or let FMUC_DATA name another folder; the same call then goes on from the last "
                         "finished epoch") from None
 
 

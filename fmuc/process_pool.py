@@ -17,7 +17,7 @@ from threading import Event, Lock, Thread, Timer
 
 from fmuc import paths
 
-IMPORTS = ("fmuc.train", "fmuc.numba_ready", "torch._dynamo")  # for training; the last one is what Adam asks for
+IMPORTS = ("fmuc.train", "torch._dynamo")  # for training; the last one is what Adam asks for
 END = "\x04"  # the line that ends the errors of a job whose process takes further ones
 UNFIT = 3  # exit status of a process whose code is not that of whoever sent the job
 _POLL = 0.2  # seconds between two looks at whether a process is still wanted

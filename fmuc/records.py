@@ -31,7 +31,7 @@ from fmuc.config import Run, Selection, run_from_dict
 from fmuc.errors import FmucError
 from fmuc.experiments import chosen, plan
 from fmuc.selection import PseudoLabels, select
-from fmuc.uncertainty import pass_statistics, weak_logits
+from fmuc.uncertainty import weak_logits
 
 FORMAT = 2
 FILES = ("run.json", "history.csv", "counts.npz", "files.npz", "scores.npz", "split.json")
@@ -260,7 +260,7 @@ def choice(plain: Tensor, passes: Tensor, selection: Selection) -> PseudoLabels:
     if selection.passes > len(passes):
         raise FmucError(f"selection.passes is {selection.passes}, but {len(passes)} passes were stored: ask for fewer")
     logits = passes[: selection.passes] if selection.passes else plain[None]
-    return select(pass_statistics(logits.float(), selection.temperature), selection)
+    return select(logits.float(), selection)
 
 
 def take(net: nn.Module, weak: Tensor, run: Run, seed: int) -> Snapshot:

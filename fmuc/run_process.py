@@ -88,8 +88,8 @@ def _train(job: dict, report: Callable[[dict], None]) -> None:
     from fmuc import train
 
     run = run_from_dict(job["run"])
-    train.train(run, device=job["device"], folder=paths.data_root() / job["folder"], compiled=job["compiled"],
-                progress=False, on_epoch=lambda row: report({"step": row["epoch"], "text": train.describe(row)}))
+    train.train(run, device=job["device"], folder=paths.data_root() / job["folder"], progress=False,
+                on_epoch=lambda row: report({"step": row["epoch"], "text": train.describe(row)}))
 
 
 def _extract(job: dict, report: Callable[[dict], None]) -> None:

@@ -1,9 +1,8 @@
 """From the passes of the weak view to pseudo-labels: the rules of FixMatch, FMUC and UPS (paper §V-A).
 
-A rule is a function ``(probabilities (N, B, C), Selection) -> PseudoLabels`` and an entry in :data:`RULES`; the
-probabilities are those of Eq. (1), one set for each of the N passes. Its contract: the higher its score, the surer the
-net, and where all passes are certain of one class, the pseudo-label is kept. :func:`check_rule` refuses others, and a
-threshold that nothing can exceed.
+A rule is a function ``(logits (N, B, C), Selection) -> PseudoLabels`` and an entry in :data:`RULES`; the logits are
+those of N passes over the batch. Its contract: the higher its score, the surer the net, and where all passes are certain
+of one class, the pseudo-label is kept. :func:`check_rule` refuses others, and a threshold that no score can exceed.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from fmuc.config import Selection
 from fmuc.errors import ConfigError
-from fmuc.uncertainty import pass_statistics, temperature_softmax, weak_logits
+from fmuc.uncertainty import pass_statistics, weak_logits
 
 
 class PseudoLabels(NamedTuple):
@@ -27,28 +26,29 @@ class PseudoLabels(NamedTuple):
     score: Tensor
 
 
-def confidence(probabilities: Tensor, selection: Selection) -> PseudoLabels:
+def confidence(logits: Tensor, selection: Selection) -> PseudoLabels:
     """FixMatch [2]: max softmax >= threshold, of the mean over the passes."""
-    score, labels = probabilities.mean(dim=0).max(dim=1)
+    mean, _ = pass_statistics(logits, selection.temperature)
+    score, labels = mean.max(dim=1)
     return PseudoLabels(labels, score >= selection.threshold, score)
 
 
-def mean_minus_std(probabilities: Tensor, selection: Selection) -> PseudoLabels:
+def mean_minus_std(logits: Tensor, selection: Selection) -> PseudoLabels:
     """FMUC (§V-A): mean - std > threshold, of the class with the highest mean (D7)."""
-    mean, std = pass_statistics(probabilities)
+    mean, std = pass_statistics(logits, selection.temperature)
     if selection.score == "max_of_difference":
         score, labels = (mean - std).max(dim=1)
     else:
-        confidence, labels = mean.max(dim=1)
-        score = confidence - std.gather(1, labels[:, None]).squeeze(1)
+        highest, labels = mean.max(dim=1)
+        score = highest - std.gather(1, labels[:, None]).squeeze(1)
     return PseudoLabels(labels, score > selection.threshold, score)
 
 
-def two_thresholds(probabilities: Tensor, selection: Selection) -> PseudoLabels:
+def two_thresholds(logits: Tensor, selection: Selection) -> PseudoLabels:
     """UPS [14]: mean > threshold and std < std_threshold of the class with the highest mean."""
     if selection.std_threshold is None:
         raise ConfigError("selection.std_threshold is missing: the rule two_thresholds needs it, such as 0.05")
-    mean, std = pass_statistics(probabilities)
+    mean, std = pass_statistics(logits, selection.temperature)
     score, labels = mean.max(dim=1)
     spread = std.gather(1, labels[:, None]).squeeze(1)
     return PseudoLabels(labels, (score > selection.threshold) & (spread < selection.std_threshold), score)
@@ -68,7 +68,7 @@ def select(logits: Tensor, selection: Selection) -> PseudoLabels:
     """
     if selection.rule not in RULES:
         raise ConfigError(f"unknown selection.rule {selection.rule!r}: known are {', '.join(RULES)}")
-    return RULES[selection.rule](temperature_softmax(logits, selection.temperature), selection)
+    return RULES[selection.rule](logits, selection)
 
 
 def pseudo_label(net: nn.Module, weak: Tensor, selection: Selection) -> PseudoLabels:

@@ -157,7 +157,8 @@ class Trainer:
             index, what = (int(bad[0]), "the loss is") if len(bad) else (len(steps) - 1, "the weights are")
             patches = torch.cat(self.indices(steps[index], semi)).numpy()
             raise FmucError(f"{run.name}: {what} not finite in {phase}, step {index + 1} of {len(steps)}, whose batch "
-                            f"{_origin(patches, self.source.cache, self.dataset)}; what was saved before is kept")
+                            f"{_origin(patches, self.source.cache, self.dataset)}; what was saved before is kept, "
+                            "and the same call goes on from there")
         return losses
 
     def warm_up(self) -> None:
@@ -320,17 +321,26 @@ def train(run: Run, *, device: str = "auto", folder: Path, progress: bool = True
             _remove_temporary(folder)
             if force:
                 _set_aside(folder, "asked to train it again")
-            elif records.is_finished(folder) and not is_current(run, folder):
-                _set_aside(folder, "it was trained on other data")
+        if records.is_finished(folder):
+            _check_record(run, folder)
         if not records.is_finished(folder):
             _train(Trainer(run, load(run.dataset), folder, device), progress, on_epoch)
         with checkpoints.explained(folder):
             checkpoints.keep_last(folder)
+    return records.load_record(folder)
+
+
+def _check_record(run: Run, folder: Path) -> None:
+    """Set a finished run aside if it is of other data; raise :class:`FmucError` if it is another run."""
     record = records.load_record(folder)
     if record.run != run:
         raise FmucError(f"{relative(folder)}: holds the record of run {record.run.name}, not of {run.name}: "
                         "use another folder or delete it")
-    return record
+    if not is_current(run, folder):
+        _set_aside(folder, "it was trained on other data")
+    elif record.provenance["code"] != records.code_digest():
+        print(f"fmuc: {relative(folder)}: trained by another version of the code and used as it is; --force trains it "
+              "again", file=sys.stderr)
 
 
 def is_current(run: Run, folder: Path) -> bool:

@@ -34,9 +34,9 @@ def temperature_softmax(logits: Tensor, temperature: float) -> Tensor:
     return torch.softmax(logits.float() / temperature, dim=-1)
 
 
-def pass_statistics(probabilities: Tensor) -> PassStatistics:
-    """(N, B, C) probabilities -> their mean and population std (ddof = 0, D6) over the N passes."""
-    std, mean = torch.std_mean(probabilities, dim=0, correction=0)
+def pass_statistics(logits: Tensor, temperature: float) -> PassStatistics:
+    """(N, B, C) logits -> mean and population std (ddof = 0, D6) of the tempered softmax over the N passes."""
+    std, mean = torch.std_mean(temperature_softmax(logits, temperature), dim=0, correction=0)
     return PassStatistics(mean, std)
 
 

@@ -14,7 +14,7 @@ from conftest import TINY
 from torch.nn import BatchNorm2d
 from torch.testing import assert_close
 
-from fmuc import checkpoints, datasets, uncertainty
+from fmuc import batches, checkpoints, datasets, uncertainty
 from fmuc import train as training
 from fmuc.augment import augment
 from fmuc.config import Augmentation, Network, Run, Selection, Training, View
@@ -24,7 +24,9 @@ from fmuc.model import Activation
 from fmuc.records import is_finished, load_record
 from fmuc.selection import PseudoLabelCounts
 from fmuc.splits import load_split
-from fmuc.train import Batch, PatchSource, Trainer, as_images, build, predict, step, stream, train
+from fmuc.batches import PatchSource, stream
+from fmuc.fixmatch import Batch, as_images, build, step
+from fmuc.train import Trainer, predict, train
 
 CPU = torch.device("cpu")
 LOW_FM = Selection(rule="confidence", threshold=0.7)
@@ -129,7 +131,7 @@ def slow_step(net: torch.nn.Module, batch: Batch, run: Run, rng: torch.Generator
 
 @pytest.mark.parametrize("selection", [LOW_FM, LOW_FMUC, replace(LOW_FMUC, passes=0)], ids=["FM", "FMUC", "w/o MC-Dr."])
 def test_one_step_equals_plain_autograd(selection, monkeypatch):
-    monkeypatch.setitem(uncertainty.PART, "cpu", 14 * 12 * 8)  # the whole batch, pass by pass, as in the reference
+    monkeypatch.setitem(uncertainty.CALL_SIZE, "cpu", 14 * 12 * 8)  # the whole batch, pass by pass, as in the reference
     run, batch = replace(RUN, selection=selection), random_batch()
     net, optimiser = decided(run)
     reference, counts = deepcopy(net), PseudoLabelCounts(3)
@@ -234,29 +236,6 @@ def test_patches_come_normalised_with_the_labels_of_their_files(trainable, tmp_p
 def test_a_batch_larger_than_the_pool_goes_round_it(trainable, tmp_path):
     t = trainer(tmp_path, replace(RUN, training=replace(RUN.training, unlabelled_batch=50)))
     assert np.bincount(t.indices(0, unlabelled=True)[1].numpy())[t.unlabelled].min() == 1
-
-
-def test_the_next_batch_is_prefetched_where_patches_stay_on_the_disk(trainable, tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(training.FeatureCache, "prefetch", lambda self, rows: asked.append(rows.tolist()))
-    resident = trainer(tmp_path)
-    asked.clear()  # all of them were read once
-    resident.batch(0, unlabelled=True)
-    assert asked == []
-    monkeypatch.setattr(training, "RESIDENT_BYTES", 0)
-    mapped = trainer(tmp_path)
-    for unlabelled in (True, False):
-        mapped.batch(0, unlabelled)
-        assert asked[-1] == torch.cat(mapped.indices(1, unlabelled)).tolist()
-        assert_close(mapped.batch(0, unlabelled).labelled, resident.batch(0, unlabelled).labelled, rtol=0, atol=0)
-
-
-def test_a_net_that_cannot_be_compiled_is_trained_as_it_is(trainable, tmp_path, capsys):
-    record = train(RUN, device="cpu", folder=tmp_path / "compiled", progress=False, compiled=True)
-    assert "not compiled, training goes on without (CUDA graphs need a GPU)" in capsys.readouterr().err
-    plain = train(RUN, device="cpu", folder=tmp_path / "plain" / "run", progress=False)
-    np.testing.assert_array_equal(record.kept, plain.kept)
-    assert record.provenance["compiled"] is False
 
 
 # The hidden truth
@@ -577,7 +556,7 @@ def test_supervised_training_learns(trainable, tmp_path):
 
 def test_patches_that_do_not_fit_are_read_batch_by_batch_with_the_same_result(trainable, tmp_path, monkeypatch):
     resident = trainer(tmp_path)
-    monkeypatch.setattr(training, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(batches, "RESIDENT_BYTES", 0)
     mapped = trainer(tmp_path)
     assert resident.source.resident is not None and mapped.source.resident is None
     for t in (resident, mapped):

@@ -20,10 +20,10 @@ from fmuc.config import Features, Run, Selection
 from fmuc.errors import FmucError
 from fmuc.experiments import FMUC
 from fmuc.features import cut_patches, log_mel, read_audio
+from fmuc.fixmatch import as_images, build
 from fmuc.records import is_finished, load_record
 from fmuc.selection import select
-from fmuc.train import as_images, build
-from fmuc.uncertainty import pass_statistics, temperature_softmax, weak_logits
+from fmuc.uncertainty import temperature_softmax, weak_logits
 
 _BATCH = 256  # patches at a time
 
@@ -71,10 +71,10 @@ class Predictor:
             rule, x = self.selection, self.patches(path)
             logits = torch.cat([weak_logits(self.net, part, rule.passes, rule.batch_norm)
                                 for part in x.split(_BATCH)], dim=1)  # (N, P, C)
-        by_patch = select(pass_statistics(logits, rule.temperature), rule)
+        by_patch = select(logits, rule)
         passes = temperature_softmax(logits, rule.temperature).mean(dim=1, keepdim=True)  # (N, 1, C): of the file
         std, mean = torch.std_mean(passes, dim=0, correction=0)
-        chosen = select((mean, std), rule)
+        chosen = select(rule.temperature * passes.log(), rule)
         index = int(chosen.labels)
         spread = float(std[0, index]) if rule.passes else float("nan")
         return Prediction(str(path), self.classes[index], float(mean[0, index]), spread, bool(chosen.mask),

@@ -22,7 +22,7 @@ from fmuc import records as snapshots
 from fmuc.config import Selection
 from fmuc.errors import FmucError
 from fmuc.experiments import TABLE_1
-from fmuc.features import FeatureCache, open_cache
+from fmuc.features import FeatureCache, open_cache, read_audio
 from fmuc.records import Record, find
 from fmuc.selection import PseudoLabelCounts, PseudoLabels
 from fmuc.uncertainty import entropy_parts, pass_statistics, temperature_softmax
