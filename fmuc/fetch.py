@@ -26,7 +26,7 @@ from urllib3.exceptions import HTTPError
 
 from fmuc import paths
 from fmuc.datasets import DEVELOPMENT, EVALUATION
-from fmuc.errors import DISK_FULL, FmucError
+from fmuc.errors import FmucError
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,7 @@ def licence_notice(source: Source) -> str:
             f"Please cite: {source.citation}")
 
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _CHUNK = 1 << 20  # bytes
 _BIG = 100_000_000  # bytes from which the check of a sum shows its progress
 _HTTP_AGAIN = (408, 425, 429)  # as every 5xx: the same request may succeed later
