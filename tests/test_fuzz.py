@@ -1,40 +1,28 @@
-"""Nothing that is read is trusted: thousands of damaged files, values of every kind, and no pickle anywhere."""
+"""Nothing that is read is trusted: damaged files, values of every kind, and no pickle anywhere."""
 
 from __future__ import annotations
 
 import ast
-import io
 import json
 import struct
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections import Counter
+from dataclasses import asdict
 
 import fuzz
 import nbformat
-import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from IPython.core.inputtransformer2 import TransformerManager
 
-from fmuc import figures as analysis_plots
-from fmuc import figures as figure_files
-from fmuc import figures as plots
-from fmuc import notebooks as notebook_files
-from fmuc import tables as published
+from fmuc import tables
 from fmuc.config import Augmentation, ConfigError, Features, Network, Run, Selection, Training, View, run_from_dict
 from fmuc.errors import LONGEST, FmucError
-from fmuc.features import parse_npy, read_audio
-from fmuc.metrics import expected_calibration_error
-from fmuc.own import importing as sound_lists
+from fmuc.features import read_audio
+from fmuc.own import importing
 from fmuc.paths import NOTEBOOKS, ROOT
-from fmuc.splits import read_split
 
-INPUTS = 110  # for each reader
-
-quick = settings(max_examples=200, deadline=None,
+quick = settings(max_examples=100, deadline=None,
                  suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
@@ -42,76 +30,57 @@ quick = settings(max_examples=200, deadline=None,
 
 
 def test_every_reader_refuses_clearly_or_reads_right():
-    """See ``fuzz.py``: with limits of time and memory, and with unpickling forbidden."""
-    report = fuzz.run(inputs=INPUTS)
+    report = fuzz.run(inputs=4400)
     print(report)
-    assert not report.failures, report
-    assert report.inputs == INPUTS * len(report.outcomes) > 2500
-    assert all(sum(found.values()) == INPUTS for found in report.outcomes.values())
-    total = sum(report.outcomes.values(), type(report.outcomes["split.json"])())
+    assert not report.faults, report
+    assert report.inputs == 4400 and len(report.outcomes) >= 20
+    total = sum(report.outcomes.values(), Counter())
     assert total[fuzz.REFUSED] > 1000 and total[fuzz.RIGHT] > 300  # neither judge says always the same
-
-
-@dataclass
-class Reader:
-    """A target that does what a reader must not do."""
-
-    read: Callable[[], object]
-    place: Path
-    name: str = "reader"
-    files: tuple[str, ...] = ("a.json",)
-    refusals: tuple[type[Exception], ...] = (FmucError,)
-    names_file: bool = True
-    after: Callable[[], None] = lambda: None
-    mutate: Callable = lambda content, rng, name: b"damaged"
-    contents: dict[str, bytes] | None = None
-
-    def right(self, result: object) -> bool:
-        return result == "right"
-
-    def restore(self) -> None:
-        (self.place / "a.json").write_bytes(b"whole")
 
 
 def fail(error: BaseException) -> None:
     raise error
 
 
+def spin() -> None:
+    while True:
+        pass
+
+
 @pytest.mark.parametrize(("read", "outcome"), [
-    (lambda: "right", fuzz.RIGHT), (lambda: "wrong", "wrong result"),
-    (lambda: fail(FmucError("a.json: is damaged: restore it")), fuzz.REFUSED),
-    (lambda: fail(FmucError("something is wrong")), "unclear error"),
-    (lambda: fail(FmucError("a.json: Unable to allocate 8 TiB")), "too much memory"),
-    (lambda: fail(ValueError("a.json: is damaged")), "other exception"),
-    (lambda: fail(MemoryError()), "too much memory"), (lambda: exec("while True: pass"), "hang"),
+    (lambda: "right", fuzz.RIGHT), (lambda: fail(FmucError("a.json: is damaged: restore it")), fuzz.REFUSED),
+    (lambda: "wrong", "wrong result"), (lambda: fail(FmucError("something is wrong")), "unclear error"),
+    (lambda: fail(FmucError("a.json: Unable to allocate 8 TiB")), "unclear error"),
+    (lambda: fail(ValueError("a.json: is damaged")), "ValueError"), (lambda: fail(MemoryError()), "MemoryError"),
+    (spin, "more than 0.3 seconds"),
 ])
 def test_the_fuzzer_sees_what_it_looks_for(tmp_path, monkeypatch, read, outcome):
     monkeypatch.setattr(fuzz, "SECONDS", 0.3)
-    reader = Reader(read, tmp_path, contents={"a.json": b"whole"})
-    assert fuzz._try(reader, 0, 0)[0] == outcome
+    monkeypatch.setattr(fuzz, "_limit", lambda *_: None)  # of this process, which is no worker
+    (tmp_path / "a.json").write_bytes(b"whole")
+    target = fuzz.Target("reader", tmp_path, ("a.json",), read, lambda result: result == "right", (FmucError,),
+                         mutate=lambda *_: b"damaged")
+    found, what = fuzz.attempt(target, 0, 0)
+    assert outcome == found or (found == fuzz.FAULT and outcome in what)
     assert (tmp_path / "a.json").read_bytes() == b"whole"
 
 
 CRASHING = """
 import json, os, sys
-from pathlib import Path
-start, inputs, seed, folder = sys.argv[2:]
-Path(folder, "names").write_text('["one", "other"]')
-for number in range(int(start), 2 * int(inputs)):
+for number in range(int(sys.argv[2]), int(sys.argv[3])):
+    print(json.dumps([["one", "other"][number % 2], number]), flush=True)
     if number == 3:
         os.abort()
-    print(json.dumps({"reader": ["one", "other"][number % 2], "number": number, "outcome": "clear error", "what": ""}),
-          flush=True)
-print('{"done": true}', flush=True)
+    print(json.dumps(["clear error", ""]), flush=True)
 """
 
 
-def test_a_crash_is_counted_and_the_rest_goes_on(tmp_path, monkeypatch):
+def test_a_crash_is_a_fault_and_the_rest_goes_on(tmp_path, monkeypatch):
     (tmp_path / "worker.py").write_text(CRASHING)
     monkeypatch.setattr(fuzz, "__file__", str(tmp_path / "worker.py"))
-    report = fuzz.run(inputs=4)
-    assert report.outcomes == {"one": {"clear error": 4}, "other": {"clear error": 3, "crash": 1}}
-    assert report.failures == ["other, number 3: crash: "] and report.inputs == 8
+    report = fuzz.run(inputs=8)
+    assert report.outcomes == {"one": {fuzz.REFUSED: 4}, "other": {fuzz.REFUSED: 3, fuzz.FAULT: 1}}
+    assert report.faults == ["other, number 3: the worker died: "]
 
 
 # --- values of every kind ---
@@ -143,16 +112,17 @@ def test_any_run_survives_its_file(run):
     assert "/" not in run.name and run.name.isprintable()
 
 
-def paths_of(content: object, path: tuple = ()) -> list[tuple]:
+def places(content: object, path: tuple = ()) -> list[tuple]:
+    """The keys that lead to every value within ``content``."""
     inner = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
-    return [path, *(found for key, value in inner for found in paths_of(value, (*path, key)))]
+    return [path, *(found for key, value in inner for found in places(value, (*path, key)))]
 
 
 @quick
 @given(RUNS, st.data(), JSON)
 def test_any_value_in_the_place_of_another_is_named_or_makes_a_run(run, data, value):
     content = {"run": json.loads(json.dumps(asdict(run)))}
-    *parents, last = data.draw(st.sampled_from(paths_of(content)[1:]))
+    *parents, last = data.draw(st.sampled_from(places(content)[1:]))
     part = content
     for key in parents:
         part = part[key]
@@ -169,44 +139,18 @@ def test_any_value_in_the_place_of_another_is_named_or_makes_a_run(run, data, va
 
 
 @quick
-@given(JSON)
-def test_any_json_as_a_run_or_a_split(tmp_path, content):
-    with pytest.raises(ConfigError):
-        run_from_dict(content)
-    (tmp_path / "split.json").write_text(json.dumps(content))
-    with pytest.raises(FmucError, match=r"split\.json: not a saved split") as caught:
-        read_split(tmp_path / "split.json")
-    assert str(caught.value).isprintable()
-
-
-@quick
 @given(st.text(max_size=300) | st.text('a",\n\r\t\0;\ufeff', max_size=60))
 def test_any_text_as_a_list_of_sounds(tmp_path, text):
     path = tmp_path / "list.csv"
-    path.write_bytes(text.encode("utf-8", "surrogatepass"))
     for header in ("", "path,label\n"):
         path.write_bytes(header.encode() + text.encode("utf-8", "surrogatepass"))
         try:
-            files, _ = sound_lists.from_csv(path)
+            files, _ = importing.from_csv(path)
         except FmucError as error:
             line = str(error)
             assert "list.csv" in line and line.isprintable()
         else:
-            assert files and all(file.path.isprintable() or not file.path.isascii() for file in files)
-
-
-@quick
-@given(st.binary(max_size=200), st.sampled_from(["<f8", "<i4", "|S3", "|O", "<f2", "|V0", "?"]),
-       st.lists(st.integers(-1, 2**70), max_size=3), st.booleans())
-def test_any_bytes_as_an_array(content, descr, shape, by_columns):
-    stream = io.BytesIO()
-    np.lib.format.write_array_header_1_0(stream, {"descr": descr, "fortran_order": by_columns, "shape": tuple(shape)})
-    for whole in (content, stream.getvalue() + content):
-        try:
-            array = parse_npy(whole)
-        except ValueError:
-            continue
-        assert array.nbytes <= len(content) and not array.dtype.hasobject
+            assert files
 
 
 @quick
@@ -222,19 +166,7 @@ def test_any_wav_header(tmp_path, tag, channels, rate, byte_rate, align, bits, s
         line = str(error)
         assert "a.wav" in line and line.isprintable() and "llocate" not in line
     else:
-        assert sound.ndim == 1 and 0 < sound.size < 10_000 and np.isfinite(sound).all()
-
-
-@quick
-@given(st.sampled_from([3, 0.5, [0, 1], True, "text", (1,)]), st.text(max_size=30) | SCALARS)
-def test_any_value_of_a_notebook_parameter_has_the_type_or_is_refused(default, value):
-    try:
-        bound = notebook_files.bind({"x": default}, {"x": value}, "00_first.ipynb")
-    except FmucError as error:
-        line = str(error)
-        assert line.startswith("00_first.ipynb: parameter x must be of type") and line.isprintable()
-    else:
-        assert type(bound["x"]) is type(default)
+        assert sound.ndim == 1 and 0 < sound.size < 10_000
 
 
 @quick
@@ -243,33 +175,6 @@ def test_an_error_is_one_readable_line(text):
     line = str(FmucError(text))
     assert line.isprintable() and len(line) <= 10 * LONGEST + 10
     assert line == text or not text.isprintable() or len(text) > LONGEST
-
-
-# --- what is shown ---
-
-
-@quick
-@given(st.text(max_size=100))
-def test_no_name_becomes_a_tag(name):
-    shown = figure_files.plain(name)
-    assert "<" not in shown and ">" not in shown
-    assert shown == name or any(sign in name for sign in "<>&")
-
-
-def test_a_class_may_have_any_sign_in_a_figure(tmp_path):
-    names = ["US$ & CA$", "$", "a_b", r"\frac{1}", "<b>", "100 %", "{x}^2", "é\u202e"]
-    fig, (left, right) = figure_files.figure("double", columns=2)
-    plots.confusion_heatmap(left, np.eye(len(names)), names)
-    rates = pd.DataFrame({"quality": np.arange(len(names))}, index=names)
-    analysis_plots.class_dots(right, {"FM": rates}, "quality")
-    fig.savefig(tmp_path / "a.svg")
-    assert [label.get_text() for label in left.get_xticklabels()][:3] == [r"US\$ & CA\$", r"\$", "a b"]
-    figure_files.plt.close(fig)
-
-
-def test_the_calibration_error_of_nothing_is_not_a_number():
-    assert np.isnan(expected_calibration_error(np.empty(0), np.empty(0, dtype=bool)))
-    assert expected_calibration_error(np.array([0.5, 0.5]), np.array([True, False])) == 0
 
 
 @pytest.mark.parametrize(("old", "new", "named"), [
@@ -282,20 +187,20 @@ def test_a_published_number_that_cannot_be_is_named(tmp_path, monkeypatch, old, 
     text = (ROOT / "data" / "published" / "table1.csv").read_text()
     assert old in text
     (tmp_path / "table1.csv").write_text(text.replace(old, new, 1))
-    monkeypatch.setattr(published.paths, "PUBLISHED", tmp_path)
+    monkeypatch.setattr(tables.paths, "PUBLISHED", tmp_path)
     with pytest.raises(FmucError, match=f"table1.csv, {named}"):
-        published.read("table1")
+        tables.read("table1")
 
 
 # --- no pickle ---
 
-FORBIDDEN = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "jsonpickle"}
-CALLS = {"eval", "exec", "read_pickle", "to_pickle", "unsafe_load", "full_load"}
+FORBIDDEN = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "shelve", "marshal", "jsonpickle"}
+CALLS = {"eval", "exec", "read_pickle", "to_pickle", "unsafe_load", "full_load", "joblib.load"}
 
 
 def sources() -> dict[str, str]:
     """Code of the package and of the notebooks by file."""
-    found = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "fmuc").glob("*.py"))}
+    found = {str(path): path.read_text(encoding="utf-8") for path in sorted((ROOT / "fmuc").rglob("*.py"))}
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
         cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
         found[path.name] = "\n".join(TransformerManager().transform_cell(cell) for cell in cells)
@@ -310,12 +215,14 @@ def unsafe(tree: ast.AST) -> list[str]:
             found += [alias.name for alias in node.names if alias.name.partition(".")[0] in FORBIDDEN]
         elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in FORBIDDEN:
             found.append(node.module)
+        elif isinstance(node, ast.ImportFrom) and node.module == "joblib":
+            found += [alias.name for alias in node.names if alias.name == "load"]
         elif isinstance(node, ast.Call):
             function = ast.unparse(node.func)
             name = function.rpartition(".")[2]
             given = {keyword.arg: getattr(keyword.value, "value", None) for keyword in node.keywords}
             method = name in ("eval", "exec") and "." in function  # net.eval()
-            if (name in CALLS and not method) or given.get("allow_pickle") not in (None, False) or (
+            if ({name, function} & CALLS and not method) or given.get("allow_pickle") not in (None, False) or (
                     function == "torch.load" and given.get("weights_only") is not True):
                 found.append(function)
     return found
@@ -328,7 +235,7 @@ def test_the_package_and_the_notebooks_unpickle_nothing():
 
 @pytest.mark.parametrize("code", [
     "import pickle", "from joblib import load", "import numpy as np\nnp.load(p, allow_pickle=True)", "torch.load(p)",
-    "torch.load(p, weights_only=False)", "pd.read_pickle(p)", "eval(text)", "yaml.unsafe_load(p)",
+    "torch.load(p, weights_only=False)", "pd.read_pickle(p)", "eval(text)", "joblib.load(p)",
 ])
 def test_the_search_for_pickle_finds_it(code):
     assert unsafe(ast.parse(code))
