@@ -5,13 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import soundfile
 from conftest import note_names, write_nsynth_split
 
 from fmuc import datasets
 from fmuc.datasets import NSYNTH_FAMILIES, Clip, Dataset, load, load_nsynth
 from fmuc.errors import FmucError
-from fmuc.features import read_audio
 
 
 def edit_index(folder, change):
@@ -148,31 +146,3 @@ def test_dataset_refuses_bad_clips(tmp_path):
                          (replace(good, id="b", split="dev"), "b has the split 'dev'")):
         with pytest.raises(FmucError, match=message):
             Dataset("d", ("x",), (good, bad))
-
-
-def test_read_audio_averages_channels(tmp_path):
-    stereo = np.random.default_rng(0).uniform(-0.9, 0.9, (500, 2)).astype(np.float32)
-    soundfile.write(tmp_path / "s.wav", stereo, 8000, subtype="FLOAT")
-    mono = read_audio(tmp_path / "s.wav", 8000)
-    assert mono.dtype == np.float32
-    np.testing.assert_allclose(mono, (stereo[:, 0] + stereo[:, 1]) / 2, atol=1e-7)
-
-
-def test_read_audio_resamples_a_tone_to_the_same_tone(tmp_path):
-    for rate in (44100, 22050):
-        soundfile.write(tmp_path / f"{rate}.wav", 0.5 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate), rate)
-    down, same = read_audio(tmp_path / "44100.wav", 22050), read_audio(tmp_path / "22050.wav", 22050)
-    assert down.shape == same.shape == (22050,)
-    np.testing.assert_allclose(down[500:-500], same[500:-500], atol=1e-3)
-
-
-@pytest.mark.parametrize(("name", "message"), [
-    ("text.wav", "cannot be read as sound"), ("absent.wav", "cannot be read as sound"), ("empty.wav", "no samples"),
-    ("nan.wav", "not finite"),
-])
-def test_read_audio_names_the_bad_file(tmp_path, name, message):
-    (tmp_path / "text.wav").write_text("this is no sound")
-    soundfile.write(tmp_path / "empty.wav", np.zeros(0), 8000)
-    soundfile.write(tmp_path / "nan.wav", np.array([0.1, np.nan]), 8000, subtype="FLOAT")
-    with pytest.raises(FmucError, match=rf"{name}: .*{message}.*; replace the file"):
-        read_audio(tmp_path / name, 8000)

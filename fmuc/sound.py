@@ -1,0 +1,240 @@
+"""Sound files -> mono samples. Files are read to the end of their stream: a header may lie about its length.
+
+Any format that libsndfile reads will do: WAV, FLAC, OGG, MP3, AIFF and so on. Everything that opens sound uses
+:func:`read_sound`, so that a file has the same samples wherever it is used.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+import struct
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import soundfile
+import soxr
+
+from fmuc import paths
+from fmuc.errors import FmucError
+
+RATES = (1000, 2_000_000)  # Hz; recordings of bats lie within
+_BLOCK = 2**20  # samples of all channels decoded at a time: what a header claims allocates no more
+_DENSEST = 1000  # samples per byte: three times what FLAC makes of silence
+_UNKNOWN_LENGTH = 2**62  # frames and more: libsndfile's value for a stream
+_OPEN_LENGTH = 0x7FFFF000  # bytes and more: what writers to a pipe put for a length that they do not know yet
+# What libsndfile logs about sound that is shorter or longer than its header claims. A wrong size of a RIFF or FORM
+# chunk is no loss: writers often forget to subtract the 8 bytes of its header ("riff" is W64's, "Riff size" RF64's).
+_CLAIM = re.compile(r"^\s*(?:data|Data Size|SSND|BODY|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+_XING = re.compile(rb"(?:Xing|Info)\0\0\0[\x01-\x0f]")  # in the first frame of an MP3 file: how many there are
+_MP3_FRAME = 1152  # samples; behind the last one there may be anything, and a block with an error is lost as a whole
+_MP3_SLACK = 10_000  # samples that encoders add at both ends of an MP3 file
+_STREAM_START = {"OGG": re.compile(rb"OggS\0\x02"), "FLAC": re.compile(rb"fLaC[\0\x80]\0\0\x22")}
+_NEVER_CLOSED = "never closed by its recorder: the header says no samples, read to the end of the file"
+
+
+class SoundError(FmucError):
+    """A file that is no usable sound; ``reason`` says why, without the file's name."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{paths.relative(path)}: {reason}; replace the file or take it out of the data set")
+        self.path, self.reason = path, reason
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.path, self.reason)  # how a worker process hands it over
+
+
+class Sound(NamedTuple):
+    """A decoded file. ``samples`` float32 (L,): the mean of the channels, within ±1 unless the file holds floats.
+
+    ``note`` says what is odd about the file, "" if nothing is; ``cut``: samples are missing.
+    """
+
+    samples: np.ndarray
+    rate: int  # Hz
+    channels: int
+    subtype: str  # libsndfile's name of the encoding
+    note: str = ""
+    cut: bool = False
+
+
+def read_sound(path: Path) -> Sound:
+    """Decode a whole sound file. Raises :class:`SoundError` for one that is missing, unreadable or without samples."""
+    try:
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise SoundError(path, "is a folder")
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe could block for ever
+            raise SoundError(path, "is not a regular file")
+        if not status.st_size:
+            raise SoundError(path, "is empty (0 bytes)")
+        with open(path, "rb", buffering=0) as file, np.errstate(all="ignore"):
+            sound = _read(file)
+    except FileNotFoundError:
+        raise SoundError(path, "does not exist") from None
+    except PermissionError:
+        raise SoundError(path, "cannot be read: permission denied") from None
+    except soundfile.LibsndfileError as error:
+        raise SoundError(path, f"is not sound that libsndfile reads ({error.error_string.rstrip('.')})") from None
+    except (OSError, ValueError, TypeError, MemoryError) as error:
+        raise SoundError(path, f"cannot be read ({error})") from None
+    if not sound.samples.size:
+        raise SoundError(path, "holds no samples")
+    return sound
+
+
+def read_audio(path: Path, sample_rate: int) -> np.ndarray:
+    """Mono samples of a sound file at ``sample_rate`` Hz, resampled (soxr, high quality) if need be: float32 (L,).
+
+    Raises :class:`SoundError` for a file that cannot be used.
+    """
+    sound = read_sound(path)
+    mono = sound.samples
+    if not RATES[0] <= sound.rate <= RATES[1]:  # resampled, a few samples per second would become millions
+        raise SoundError(path, f"has a sample rate of {sound.rate} Hz")
+    if not np.isfinite(mono).all():
+        raise SoundError(path, "holds samples that are not finite")
+    if sound.rate != sample_rate:
+        mono = soxr.resample(mono, sound.rate, sample_rate, quality="HQ")
+        if not mono.size:
+            raise SoundError(path, f"is too short for a sample rate of {sample_rate} Hz")
+    return np.ascontiguousarray(mono, dtype=np.float32)
+
+
+class _Stream(soundfile.SoundFile):
+    """A file to be decoded from begin to end: soundfile seeks after every block, which not every codec allows."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _read(file: BinaryIO) -> Sound:
+    size, kind, sound, failure = os.fstat(file.fileno()).st_size, "", None, None
+    try:
+        with _Stream(file.fileno(), closefd=False) as stream:
+            kind = stream.format
+            sound = None if kind == "MP3" else _decode(stream, size)
+    except soundfile.LibsndfileError as error:
+        failure = error
+    heard = sound is not None and sound.samples.size > 0
+    if heard and kind not in _STREAM_START:
+        return sound
+    file.seek(0)
+    content = file.read()
+    if kind == "MP3":
+        return _read_mp3(content)
+    if heard:
+        several = len(_STREAM_START[kind].findall(content)) > 1
+        return sound._replace(note="holds several streams: only the first is read") if several else sound
+    wav, note = _first_data_chunk(content)
+    if wav:
+        with _Stream(io.BytesIO(wav)) as stream:
+            return _decode(stream, size)._replace(note=note)
+    if failure is not None:
+        raise failure
+    return sound
+
+
+def _decode(stream: soundfile.SoundFile, size: int, *, exact: bool = True) -> Sound:
+    """Decode to the end; ``size`` of the file in bytes. Without ``exact`` the header only estimates the length."""
+    parts, count, damage = [], 0, ""
+    longest = _MP3_FRAME if stream.format == "MP3" else max(1, _BLOCK // stream.channels)
+    while count < stream.frames and not damage:
+        block = np.empty((min(longest, stream.frames - count), stream.channels), dtype=np.float32)
+        try:
+            read = len(stream.read(out=block))
+        except soundfile.LibsndfileError as error:
+            read = stream.tell() - count
+            damage = error.error_string.rstrip(".")
+            if read <= 0 and not count:
+                raise
+        if read <= 0:
+            break
+        parts.append(_mean(block[:read]))
+        count += read
+        if count > max(_DENSEST * size, 2**26):
+            raise ValueError(f"it unpacks to more than {_DENSEST} samples per byte")
+    samples = np.concatenate(parts) if len(parts) > 1 else parts[0] if parts else np.empty(0, np.float32)
+    claimed = stream.frames if exact and stream.frames < _UNKNOWN_LENGTH else count
+    note, cut = _oddities(stream.extra_info) if exact else ("", False)
+    if count < claimed:
+        note, cut = f"cut short: {count:,} of the {claimed:,} samples of its header are there", True
+    if damage:
+        note, cut = f"damaged after {count:,} samples ({damage})", True
+    return Sound(samples, stream.samplerate, stream.channels, stream.subtype, note, cut)
+
+
+def _oddities(log: str) -> tuple[str, bool]:
+    """A note and whether samples are missing, from what libsndfile logged of a header."""
+    sizes = [(int(claim), int(there)) for claim, there in _CLAIM.findall(log)]
+    longest = max((claim for claim, there in sizes if claim > there + 8), default=0)
+    if longest >= _OPEN_LENGTH:
+        return "header of a stream, without a length: read to its end", False
+    if longest:
+        return "cut short: its header claims more samples than there are", True
+    if "wasn't closed properly" in log or any(claim == 0 < there for claim, there in sizes):
+        return _NEVER_CLOSED, False
+    return "", False
+
+
+def _mean(samples: np.ndarray) -> np.ndarray:
+    """The mean of the channels of (L, channels) samples: float32 (L,)."""
+    channels = samples.shape[1]
+    if channels == 1:
+        return samples[:, 0]
+    return samples @ np.full(channels, 1 / channels, dtype=np.float32)  # ``mean`` over so short an axis is slow
+
+
+class _Endless(io.BytesIO):
+    """The bytes of an MP3 file that claim to be many more.
+
+    Without a Xing header libsndfile estimates the length from the size of the file and the first frame, and decodes no
+    further. With a size that is too large it decodes all that is there.
+    """
+
+    _at_end = False
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at_end = (offset, whence) == (0, 2)
+        return super().seek(offset, whence)
+
+    def tell(self) -> int:
+        return super().tell() * (64 if self._at_end else 1)
+
+
+def _read_mp3(content: bytes) -> Sound:
+    content = content.partition(b"APETAGEX")[0] or content  # a tag behind the sound, which the decoder takes for damage
+    if not _XING.search(content):
+        with _Stream(_Endless(content)) as stream:
+            return _decode(stream, len(content), exact=False)
+    file = io.BytesIO(content)
+    with _Stream(file) as stream:
+        sound = _decode(stream, len(content))
+    if len(content) - file.tell() > 1000:  # more than a tag: perhaps files were joined, and the first header stayed
+        with _Stream(_Endless(_XING.sub(bytes(8), content))) as stream:
+            joined = _decode(stream, len(content), exact=False)
+        if len(joined.samples) > len(sound.samples) + _MP3_SLACK:
+            return joined._replace(note="several MP3 files in one: all are read")
+    return sound
+
+
+def _first_data_chunk(content: bytes) -> tuple[bytes, str]:
+    """A WAV file with right sizes up to the end of its first data chunk, and what was wrong; b"" if that cannot be."""
+    if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
+        return b"", ""
+    at, kind, length = 12, b"", 0
+    while kind != b"data":
+        at += length + length % 2
+        if at + 8 >= len(content):
+            return b"", ""
+        kind, length = struct.unpack_from("<4sI", content, at)
+        at += 8
+    note = "more than one data chunk: only the first is read"
+    if not length and struct.unpack_from("<I", content, 4)[0] + 8 <= at:
+        length, note = len(content) - at, _NEVER_CLOSED
+    chunk = content[at : at + length]
+    header = content[8 : at - 4] + struct.pack("<I", len(chunk))
+    return b"RIFF" + struct.pack("<I", len(header) + len(chunk)) + header + chunk, note
