@@ -93,7 +93,7 @@ def _train_runs(args: argparse.Namespace, runs: Sequence[Run]) -> None:
 def _compare(args: argparse.Namespace) -> None:
     from fmuc import tables
 
-    result = tables.compare(args.profile, args.source, args.dataset)
+    result = tables.compare(args.profile, args.dataset)
     print(json.dumps(result, indent=1) if args.json else tables.format_compare(result))
 
 

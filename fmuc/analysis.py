@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from fmuc import tables
-from fmuc import tables as published
 from fmuc.claims import Claim, spread
 from fmuc.experiments import FULLY_SUPERVISED, TABLE_1, TABLE_2, preset
 from fmuc.metrics import expected_calibration_error, quality, quantity, row_normalised
@@ -253,7 +252,7 @@ def named_confusions(fm: np.ndarray, fmuc: np.ndarray, classes: Sequence[str], d
     of the class was kept); of our FixMatch: wrong and kept (how many) and place (among all kinds of its mistakes by
     share, 1 the most frequent; missing if never made). Empty where the paper has no such data set or names none.
     """
-    named = published.read("fig3")
+    named = tables.read_published("fig3")
     named = named.loc[named["dataset"] == paper_dataset(dataset), ["true", "pseudo_label", "share"]]
     shares, other = (100 * row_normalised(kept[: len(classes)]) for kept in (fm, fmuc))
     mistakes, rows = shares[(shares > 0) & ~np.eye(len(classes), dtype=bool)], []

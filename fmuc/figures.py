@@ -34,7 +34,6 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
 from fmuc import paths
-from fmuc import tables as published
 from fmuc.analysis import shown_history
 from fmuc.errors import FmucError
 from fmuc.experiments import FULLY_SUPERVISED, LABELLED_ONLY, TABLE_1, TABLE_2
@@ -47,7 +46,7 @@ from fmuc.tables import (
     history_table,
     metrics_of,
     paper_dataset,
-    published_table1,
+    read_published,
     title,
 )
 
@@ -351,7 +350,7 @@ def _references(ax: Axes, dataset: str, metric: str, variants: Sequence[str]) ->
 
 
 def _published(dataset: str, metric: str, variants: Sequence[str]) -> list[tuple[str, str, float]]:
-    paper, figure_2 = published_table1(), published.read("fig2")
+    paper, figure_2 = read_published("table1"), read_published("fig2")
     paper = paper[paper["dataset"] == paper_dataset(dataset)]
     figure_2 = figure_2[(figure_2["dataset"] == paper_dataset(dataset)) & (figure_2["metric"] == metric)]
     start = figure_2[figure_2["at"] == "start"]

@@ -1,65 +1,55 @@
-"""Run records -> Tables I and II beside the paper's numbers, rank correlation and claims. Every number is in %."""
+"""Run records -> Tables I and II beside the paper's numbers, and yours beside the shipped ones. Every number is in %.
+
+The rows of a table are those of :mod:`fmuc.experiments`, then the variants of your own runs.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 from tabulate import tabulate
 
 from fmuc import claims as rules
 from fmuc import paths
 from fmuc.claims import THIRDS, Claim, number, spread
+from fmuc.config import Run
 from fmuc.errors import FmucError
-from fmuc.experiments import TABLE_1, TABLE_2, Preset, chosen
+from fmuc.experiments import TABLE_1, TABLE_2, VARIANTS, chosen
 from fmuc.metrics import quality, quantity
-from fmuc.own.importing import read_csv
-from fmuc.records import Record, load_all
+from fmuc.records import Record, available
 
-NUMBERS = {"table1": ("quality", "quantity"), "table2": ("mean", "std"), "fig2": ("value",), "fig3": ("epoch", "share")}
-TEXTS = {"table1": ("dataset", "variant"), "table2": ("dataset", "split", "variant"),
-         "fig2": ("dataset", "variant", "metric", "at"), "fig3": ("dataset", "variant", "true", "pseudo_label")}
-_REMEDY = "restore it from git"
-
-
-def read(name: str) -> pd.DataFrame:
-    """One table, tidy; its numbers are in % (but for an epoch), NaN where the paper has none.
-
-    Raises :class:`FmucError` with the line for what cannot be one of the paper's numbers, and for a row that is there
-    twice.
-    """
-    path, seen = paths.PUBLISHED / f"{name}.csv", {}
-    rows = read_csv(path, (*TEXTS[name], *NUMBERS[name]), (), _REMEDY)
-    for where, row in rows:
-        for column in TEXTS[name]:
-            if not (row[column].isprintable() and row[column].strip()):
-                raise FmucError(f"{where}: {column} must be a name, not {row[column][:80]!r}; {_REMEDY}")
-        for column in NUMBERS[name]:
-            if row[column] and not _is_share(row[column]):
-                raise FmucError(f"{where}: {column} must be a number from 0 to 100, not {row[column][:80]!r}; "
-                                f"{_REMEDY}")
-        key = tuple(row[column] for column in TEXTS[name])
-        if key in seen:
-            raise FmucError(f"{where}: {', '.join(key)} is there twice, first in {seen[key]}; {_REMEDY}")
-        seen[key] = where
-    frame = pd.DataFrame([row for _, row in rows])[list(rows[0][1])]
-    return frame.assign(**{column: pd.to_numeric(frame[column]) for column in NUMBERS[name]})
-
-
-def _is_share(text: str) -> bool:
-    try:
-        return text.isascii() and 0 <= float(text) <= 100
-    except ValueError:
-        return False
-
-
-PAPER = {"nsynth-gm": "nsynth", "nsynth": "nsynth", "scenes-sim": "tut2017", "tut2017": "tut2017"}
-TITLES = {"nsynth": "NSynth", "tut2017": "TUT2017"}
 METRICS, PARTS = ("quality", "quantity"), ("test", "unlabelled")
 ESTIMATES = tuple(f"validation_{metric}" for metric in METRICS)  # where the truth of unlabelled files is not known
 COLUMNS = (*METRICS, *THIRDS, *PARTS, "known", *ESTIMATES)
+NAMES = {**{m: m for m in METRICS}, **{f"validation_{m}": f"{m} on validation files" for m in METRICS},
+         **{part: f"accuracy on {part} files" for part in PARTS}}
+
+SIDES = {"shipped": "shipped", "yours": "runs"}  # of a comparison: where their records are
+
+PAPER = {"nsynth-gm": "nsynth", "nsynth": "nsynth", "scenes-sim": "tut2017", "tut2017": "tut2017"}
+TITLES = {"nsynth": "NSynth", "tut2017": "TUT2017"}
+_PUBLISHED = {"table1": METRICS, "table2": ("mean", "std"), "fig2": ("value",), "fig3": ("share",)}  # columns in %
+
+
+def read_published(name: str) -> pd.DataFrame:
+    """Return one of the paper's tables or figures, tidy; :class:`FmucError` for what cannot be the paper's number."""
+    path = paths.PUBLISHED / f"{name}.csv"
+    try:
+        frame = pd.read_csv(path)
+        shares = frame[list(_PUBLISHED[name])].apply(pd.to_numeric, errors="coerce")
+        texts = frame.drop(columns=list(_PUBLISHED[name]))
+    except (OSError, ValueError, KeyError) as error:
+        raise FmucError(f"{paths.relative(path)}: {str(error)[:200]}: restore it from git") from None
+    wrong = ~((shares >= 0) & (shares <= 100)).all(axis=1) | texts.isna().any(axis=1) | texts.duplicated()
+    if wrong.any():
+        raise FmucError(f"{paths.relative(path)}, line {wrong.idxmax() + 2}: not a share in % with its names, or there "
+                        "twice: restore it from git")
+    return frame.rename(columns={"split": "part"}).replace({"unlabeled": "unlabelled"})
 
 
 def paper_dataset(dataset: str) -> str | None:
@@ -80,17 +70,6 @@ def header(dataset: str) -> str:
     return f"{title(dataset)} | paper: {TITLES[paper]}" if paper else title(dataset)
 
 
-def published_table1() -> pd.DataFrame:
-    """The paper's Table I, tidy: columns dataset, variant, quality, quantity."""
-    return read("table1")
-
-
-def published_table2() -> pd.DataFrame:
-    """The paper's Table II, tidy: columns dataset, part, variant, mean, std."""
-    frame = read("table2").rename(columns={"split": "part"})
-    return frame.replace({"part": {"unlabeled": "unlabelled"}})
-
-
 def last_tenth(epochs: int) -> tuple[int, int]:
     """First and last epoch that Table I reads: the last tenth of the training, at least one epoch (D13)."""
     return epochs - max(1, epochs // 10) + 1, epochs
@@ -103,7 +82,7 @@ def thirds(record: Record, epochs: int | None = None) -> tuple[float, float, flo
 
 
 def measured(records: Sequence[Record], dataset: str, epochs: int | None = None) -> pd.DataFrame:
-    """One row per run of a data set: index (variant, seed), columns ``COLUMNS`` in %, NaN where there is no value.
+    """One row per run of a data set: index (variant, seed), columns ``COLUMNS``, NaN where there is no value.
 
     Quality and quantity come from the counts of the first ``epochs`` epochs (default: all): the learning rate is
     constant, so the beginning of a longer run of Table II is the run of Table I. Accuracies are those of the whole run.
@@ -112,25 +91,18 @@ def measured(records: Sequence[Record], dataset: str, epochs: int | None = None)
     """
     rows: dict[tuple[str, int], dict] = {}
     for record in (r for r in records if r.run.dataset == dataset):
-        run, trained = record.run, len(record.kept)
+        run, last = record.run, min(epochs or len(record.kept), len(record.kept))
         if (run.variant, run.seed) in rows:
             raise FmucError(f"two records of {dataset}, {run.variant}, seed {run.seed}, one of them {run.name}: "
                             "delete the one of another configuration")
-        if epochs and run.selection and trained < epochs:
-            raise FmucError(f"{run.name} has {trained} epochs, Table I needs {epochs}: delete it and train it again")
-        kept, seen = record.counts(*last_tenth(epochs or trained))
-        values = [quality(kept), quantity(kept, seen), *np.divide(thirds(record, epochs), 100),
+        kept, seen = record.counts(*last_tenth(last))
+        estimates = record.history.reindex(columns=list(ESTIMATES)).loc[:last].ffill().iloc[-1]
+        values = [quality(kept), quantity(kept, seen), *np.divide(thirds(record, last), 100),
                   *(record.results.get(f"{part}_accuracy", np.nan) for part in PARTS),
-                  seen[:-1].sum() / seen.sum() if seen.sum() else np.nan, *_estimates(record, epochs or trained)]
+                  seen[:-1].sum() / seen.sum() if seen.sum() else np.nan, *estimates]
         rows[run.variant, run.seed] = dict(zip(COLUMNS, np.multiply(values, 100), strict=True))
     index = pd.MultiIndex.from_tuples(list(rows), names=["variant", "seed"])
     return pd.DataFrame(list(rows.values()), index=index, columns=list(COLUMNS), dtype=float).sort_index()
-
-
-def _estimates(record: Record, epochs: int) -> tuple[float, float]:
-    """Quality and quantity on the validation files in the last epoch up to ``epochs`` that has them, else NaN."""
-    rows = record.history.reindex(columns=list(ESTIMATES)).loc[:epochs].dropna(how="all")
-    return tuple(rows.iloc[-1]) if len(rows) else (np.nan, np.nan)
 
 
 def truth_known(records: Sequence[Record], dataset: str) -> bool:
@@ -140,6 +112,23 @@ def truth_known(records: Sequence[Record], dataset: str) -> bool:
     """
     seen = sum((record.seen.sum(axis=0) for record in records if record.run.dataset == dataset), start=np.zeros(1))
     return bool(seen[:-1].any() or not seen.any())
+
+
+def own_variants(records: Sequence[Record], dataset: str) -> dict[str, Run]:
+    """One run of each variant of a data set that no row of the paper is, by variant."""
+    return {r.run.variant: r.run for r in records if r.run.dataset == dataset and r.run.variant not in VARIANTS}
+
+
+def table1_variants(records: Sequence[Record], dataset: str) -> list[str]:
+    """The rows of Table I, then your own variants that select pseudo-labels."""
+    return [*TABLE_1, *(variant for variant, run in own_variants(records, dataset).items() if run.selection)]
+
+
+def table2_variants(records: Sequence[Record], dataset: str) -> list[str]:
+    """The rows of Table II, then your own variants that have trained as long."""
+    epochs = [r.run.training.epochs for r in records if r.run.dataset == dataset and r.run.variant in TABLE_2]
+    own = own_variants(records, dataset).items()
+    return [*TABLE_2, *(variant for variant, run in own if run.training.epochs >= max(epochs, default=0))]
 
 
 def _summary(values: pd.Series, variants: Sequence[str]) -> pd.DataFrame:
@@ -157,22 +146,24 @@ def _summary(values: pd.Series, variants: Sequence[str]) -> pd.DataFrame:
 def table1(records: Sequence[Record], dataset: str, epochs: int) -> pd.DataFrame:
     """Table I from the counts of the last tenth of ``epochs`` epochs (D13), the paper's numbers beside ours.
 
-    Index: the eight variants in the paper's order; columns (metric, x) for the metrics quality and quantity and x of
-    mean, std, n (runs with a value), seeds (their values), paper. Where no true class of an unlabelled example is
-    known, the metrics validation_quality and validation_quantity come as well.
+    Index: the variants; columns (metric, x) for the metrics quality and quantity and x of mean, std, n (runs with a
+    value), seeds (their values), paper. Where no true class of an unlabelled example is known, the metrics
+    validation_quality and validation_quantity come as well.
     """
-    runs, paper = measured(records, dataset, epochs), published_table1()
+    runs, paper = measured(records, dataset, epochs), read_published("table1")
     paper = paper[paper["dataset"] == paper_dataset(dataset)].set_index("variant")
     paper = paper.reindex(columns=[*METRICS, *ESTIMATES]).astype(float)
     metrics = METRICS if truth_known(records, dataset) else (*METRICS, *ESTIMATES)
-    return pd.concat({m: _summary(runs[m], list(TABLE_1)).assign(paper=paper[m]) for m in metrics}, axis=1)
+    variants = table1_variants(records, dataset)
+    return pd.concat({m: _summary(runs[m], variants).assign(paper=paper[m]) for m in metrics}, axis=1)
 
 
 def table2(records: Sequence[Record], dataset: str) -> pd.DataFrame:
     """Table II, file-wise accuracy: index (part, variant); columns mean, std, n, seeds, paper, paper_std."""
-    runs, paper = measured(records, dataset), published_table2()
+    runs, paper = measured(records, dataset), read_published("table2")
     paper = paper[paper["dataset"] == paper_dataset(dataset)].set_index(["part", "variant"])[["mean", "std"]]
-    ours = pd.concat({part: _summary(runs[part], TABLE_2) for part in PARTS}, names=["part"])
+    variants = table2_variants(records, dataset)
+    ours = pd.concat({part: _summary(runs[part], variants) for part in PARTS}, names=["part"])
     return ours.join(paper.rename(columns={"mean": "paper", "std": "paper_std"}))
 
 
@@ -181,40 +172,38 @@ def metrics_of(table: pd.DataFrame) -> list[str]:
     return list(table.columns.get_level_values(0).unique())
 
 
-def cell(row: Mapping, dataset: str) -> str:
-    """Ours and the paper's number: ``86.7 ± 0.4 (n=3) | paper 86.7``; "–" for what was not run or not published.
+def cell(mean: float, std: float, n: float) -> str:
+    """``86.7 ± 0.4 (n=3)``; "–" for what was not run."""
+    return "–" if pd.isna(mean) else f"{spread(mean, std)} (n={n:.0f})"
 
-    The paper's side is left out for a data set in whose place the paper has none.
-    """
-    ours = "–" if pd.isna(row["mean"]) else f"{spread(row['mean'], row['std'])} (n={row['n']})"
-    paper = f" | paper {spread(row['paper'], row.get('paper_std', np.nan))}"
-    return ours + paper if paper_dataset(dataset) else ours
+
+def _beside_paper(row: Mapping, dataset: str) -> str:
+    """Ours and, where the paper has the data set, its number: ``86.7 ± 0.4 (n=3) | paper 86.7``."""
+    paper = f" | paper {spread(row['paper'], row.get('paper_std', np.nan))}" if paper_dataset(dataset) else ""
+    return cell(row["mean"], row["std"], row["n"]) + paper
 
 
 def format_table1(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """:func:`table1` as text; a quality that nobody can know is "unknown", with the validation estimate beside it."""
     columns = {}
     for metric in metrics_of(table):
-        texts = [cell(row, dataset) for _, row in table[metric].iterrows()]
+        texts = [_beside_paper(row, dataset) for _, row in table[metric].iterrows()]
         if metric == "quality" and ESTIMATES[0] in metrics_of(table):
             ran = table[("quantity", "n")] > 0
             texts = ["unknown" if there else text for text, there in zip(texts, ran, strict=True)]
-        columns[f"{_METRIC_NAMES[metric]} in %: {header(dataset)}"] = texts
+        columns[f"{NAMES[metric]} in %: {header(dataset)}"] = texts
     return pd.DataFrame(columns, index=table.index)
-
-
-_METRIC_NAMES = {**{m: m for m in METRICS}, **{f"validation_{m}": f"{m} on validation files" for m in METRICS}}
 
 
 def format_table2(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """:func:`table2` as text: a row for each part, a column for each method."""
-    texts = pd.Series([cell(row, dataset) for _, row in table.iterrows()], index=table.index).unstack("variant")
-    texts = texts.loc[list(PARTS), list(TABLE_2)].rename_axis(columns=None)
-    return texts.rename(index=lambda part: f"{part} in %: {header(dataset)}").rename_axis("file-wise accuracy")
+    texts = pd.Series([_beside_paper(row, dataset) for _, row in table.iterrows()], index=table.index)
+    wide = texts.unstack("variant")[texts.index.unique("variant")].loc[list(PARTS)].rename_axis(columns=None)
+    return wide.rename(index=lambda part: f"{part} in %: {header(dataset)}").rename_axis("file-wise accuracy")
 
 
 def history_table(records: Sequence[Record], dataset: str, variants: Sequence[str] = tuple(TABLE_1)) -> pd.DataFrame:
-    """Every epoch of every run, tidy and in %: columns variant, seed, epoch, quality, quantity and, where evaluated,
+    """Every epoch of every run, tidy: columns variant, seed, epoch, quality, quantity and, where evaluated,
     test_accuracy and unlabelled_accuracy."""
     columns = [*METRICS, *(f"{part}_accuracy" for part in PARTS)]
     frames = [
@@ -245,82 +234,86 @@ def spearman(records: Sequence[Record], dataset: str, epochs: int) -> dict:
     return result
 
 
-def compare(profile: str, source: str = "runs", dataset: str | None = None) -> dict:
-    """Ours against the paper, ready for JSON; what does not exist is None.
+# Yours beside the shipped runs
 
-    ``{<data set>: {"table1": {"rows", "spearman"}, "table2", "claims", "regime", ...}}``; ``source`` and ``dataset``
-    as in :func:`fmuc.records.load_all`.
+RULE = """'within': your mean lies in the 95 % prediction interval of the shipped seeds (Student's t), which holds the
+mean of as many new seeds as yours 19 times out of 20. 'equal': to one decimal. One shipped seed has no known spread."""
+
+
+def prediction_interval(seeds: Sequence[float], new: int) -> tuple[float, float]:
+    """95 % interval for the mean of ``new`` further seeds, from n seeds: mean ± t(n - 1) s sqrt(1 / n + 1 / new).
+
+    Student's t accounts for n being small; values of seeds are taken to be normally distributed. NaN for n < 2.
     """
-    records, result = load_all(profile, source, dataset), {}
+    if len(seeds) < 2 or not new:
+        return np.nan, np.nan
+    half = stdtrit(len(seeds) - 1, 0.975) * np.std(seeds, ddof=1) * np.sqrt(1 / len(seeds) + 1 / new)
+    return float(np.mean(seeds) - half), float(np.mean(seeds) + half)
+
+
+def _verdict(shipped: pd.Series, yours: pd.Series) -> dict:
+    """Interval of the shipped seeds and where your number lies, see ``RULE``; "–" if one of the two does not exist."""
+    if pd.isna(shipped["mean"]) or pd.isna(yours["mean"]):
+        return {"low": np.nan, "high": np.nan, "verdict": "–"}
+    low, high = prediction_interval(shipped["seeds"], yours["n"])
+    word = "no spread known" if np.isnan(low) else "within" if low <= yours["mean"] <= high else "outside"
+    return {"low": low, "high": high, "verdict": "equal" if number(shipped["mean"]) == number(yours["mean"]) else word}
+
+
+def compare(profile: str, dataset: str | None = None) -> dict:
+    """The paper's numbers, the shipped ones and yours, ready for JSON; what does not exist is None.
+
+    ``{<data set>: {"header", "epochs", "runs", "numbers", "claims"}}``; "numbers" has a row for each metric and variant
+    with its verdict, see ``RULE``, and "claims" those of each source. ``dataset`` as in :func:`fmuc.records.load_all`.
+    """
+    sources = {whose: available(profile, source, dataset) for whose, source in SIDES.items()}
+    result = {}
     for name, preset in chosen(profile, dataset).items():
-        ours = [record for record in records if record.run.dataset == name]
-        result[name] = _plain({"records": len(ours), **_compare(ours, preset)})
+        records = {whose: [r for r in found if r.run.dataset == name] for whose, found in sources.items()}
+        if any(records.values()):
+            result[name] = _compare(records, name, preset.training.epochs)
+    if not result:
+        of, option = (f" of {dataset}", f" --dataset {dataset}") if dataset else ("", "")
+        raise FmucError(f"no run records{of}, neither shipped nor yours: train the runs with 'python -m fmuc train "
+                        f"--profile {profile}{option}'")
     return result
 
 
-def _compare(records: Sequence[Record], preset: Preset) -> dict:
-    dataset, epochs = preset.dataset, preset.training.epochs
+def _compare(records: Mapping[str, Sequence[Record]], dataset: str, epochs: int) -> dict:
+    sides = pd.concat({whose: _all_numbers(found, dataset, epochs) for whose, found in records.items()}, axis=1)
+    rows = [{"metric": metric, "variant": variant, "paper": np.fmax(*(row[whose]["paper"] for whose in SIDES)),
+             **{f"{whose}_{key}": row[whose][key] for whose in SIDES for key in ("mean", "std", "n")},
+             **_verdict(*(row[whose] for whose in SIDES))} for (metric, variant), row in sides.iterrows()]
+    judged = {whose: [asdict(claim) | {"verdict": claim.verdict} for claim in claims(found, dataset, epochs)]
+              for whose, found in records.items() if found}
+    return {"header": header(dataset), "epochs": epochs, "runs": {whose: len(records[whose]) for whose in SIDES},
+            "numbers": json.loads(pd.DataFrame(rows).to_json(orient="records", double_precision=4)), "claims": judged}
+
+
+def _all_numbers(records: Sequence[Record], dataset: str, epochs: int) -> pd.DataFrame:
+    """Tables I and II below each other: index (metric or part, variant)."""
     one, two = table1(records, dataset, epochs), table2(records, dataset)
-    fm = {metric: one.loc["FM", (metric, "mean")] for metric in METRICS}
-    above = two.loc[("unlabelled", "FM"), "mean"] - two.loc[("test", "FM"), "mean"]
-    return {
-        "header": header(dataset),
-        "epochs": epochs,
-        "truth_known": truth_known(records, dataset),
-        "table1": {"rows": {v: {m: one.loc[v, m].to_dict() for m in metrics_of(one)} for v in one.index},
-                   "spearman": spearman(records, dataset, epochs)},
-        "table2": {part: {v: two.loc[(part, v)].to_dict() for v in TABLE_2} for part in PARTS},
-        "claims": [asdict(claim) | {"verdict": claim.verdict} for claim in claims(records, dataset, epochs)],
-        "regime": {"fm_quantity": fm["quantity"], "fm_quality": fm["quality"],
-                   "unlabelled_above_test": None if pd.isna(above) else bool(above > 0)},
-    }
-
-
-def _plain(value: object) -> object:
-    """The same for JSON: numbers of Python rounded to 1e-4, lists, None for NaN."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, (float, np.floating)):
-        return None if np.isnan(value) else round(float(value), 4)
-    return int(value) if isinstance(value, np.integer) else value
+    return pd.concat({**{metric: one[metric] for metric in metrics_of(one)}, **{part: two.loc[part] for part in PARTS}})
 
 
 def format_compare(comparison: Mapping) -> str:
     """:func:`compare` as a text to read."""
-    return "\n\n\n".join(_format_dataset(name, part) for name, part in comparison.items())
+    return "\n\n\n".join([*map(_format_dataset, comparison.values()), RULE])
 
 
-def _format_dataset(dataset: str, part: Mapping) -> str:
-    one, two = part["table1"]["rows"], part["table2"]
-    frame = pd.DataFrame.from_dict({v: {(m, key): value for m, row in rows.items() for key, value in row.items()}
-                                    for v, rows in one.items()}, orient="index")
-    texts = format_table1(frame, dataset).rename(columns=lambda name: name.partition(":")[0])
-    tables = [tabulate(texts, headers=["Table I", *texts], disable_numparse=True),
-              tabulate([[v, *(cell(two[p][v], dataset) for p in PARTS)] for v in TABLE_2],
-                       headers=["Table II: accuracy in %", *PARTS], disable_numparse=True)]
-    lines = [f"{claim['verdict']:>13}  {claim['section']:<4}  {claim['text']}"
-             + (f"\n{'':21}{claim['ours']}" if claim["ours"] else "") for claim in part["claims"]]
-    head = (f"{part['header']}\nrecords of runs: {part['records']}; Table I reads the last tenth of {part['epochs']} "
-            "epochs; ± is the sample standard deviation over seeds")
-    blocks = [head, tables[0], _format_ranks(dataset, part), tables[1], _format_regime(part),
-              "Claims of the paper in our runs:\n" + "\n".join(lines)]
-    return "\n\n".join(block for block in blocks if block)
-
-
-def _format_ranks(dataset: str, part: Mapping) -> str:
-    if not paper_dataset(dataset):
-        return ""
-    rank = part["table1"]["spearman"]
-    rho = [f"{m} {'–' if rank[m] is None else format(rank[m], '.2f')} ({rank['rows'][m]} rows)" for m in METRICS]
-    return f"Spearman's rank correlation with the paper: {', '.join(rho)}"
-
-
-def _format_regime(part: Mapping) -> str:
-    regime = part["regime"]
-    above = {None: "not known", True: "yes", False: "no"}[regime["unlabelled_above_test"]]
-    quality = (f"with a quality of {number(regime['fm_quality'])} %" if part["truth_known"] else
-               "whose quality is not known")
-    return (f"Regime: FM keeps {number(regime['fm_quantity'])} %, {quality}; "
-            f"unlabelled accuracy above test accuracy: {above}")
+def _format_dataset(part: Mapping) -> str:
+    sides = [whose for whose in SIDES if part["runs"][whose]]
+    missing = {"shipped": "No runs are shipped for this data set.", "yours": "There are no runs of yours yet."}
+    runs = ", ".join(f"{part['runs'][whose]} {whose}" for whose in sides)
+    blocks = [f"{part['header']}\nRuns: {runs}; ± is the "
+              f"sample standard deviation over seeds; Table I: last tenth of {part['epochs']} epochs",
+              *(text for whose, text in missing.items() if whose not in sides)]
+    for metric, rows in pd.DataFrame(part["numbers"]).groupby("metric", sort=False):
+        texts = {f"{NAMES[metric]} in %": rows["variant"], "paper": rows["paper"].map(number),
+                 **{whose: [cell(*row) for row in rows.filter(like=f"{whose}_").to_numpy(float)] for whose in sides},
+                 **({"yours in the shipped spread?": rows["verdict"]} if len(sides) == 2 else {})}
+        blocks.append(tabulate(texts, headers="keys", disable_numparse=True))
+    claimed = [[*(claim["verdict"] for claim in claims), claims[0]["section"], claims[0]["text"], claims[-1]["ours"]]
+               for claims in zip(*part["claims"].values(), strict=True)]
+    blocks.append(tabulate(claimed, [*sides, "", "claim of the paper", f"decided by ({sides[-1]})"], maxcolwidths=50))
+    return "\n\n".join(blocks)

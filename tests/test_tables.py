@@ -7,12 +7,13 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from synthetic_records import SYNTHETIC, synthetic_plan, synthetic_record, without_truth
 
-from fmuc import experiments, tables
+from fmuc import experiments, paths, tables
 from fmuc import records as runs
-from fmuc.claims import RULES
+from fmuc.claims import RULES, THIRDS, judge
 from fmuc.errors import FmucError
 
 NAME = "nsynth-gm"
@@ -98,10 +99,8 @@ def test_thirds_by_hand():
     assert tables.thirds(record)[2] == pytest.approx(10.0)  # epochs 6 and 7 of seven
 
 
-def test_refuses_a_short_run_and_two_records_of_one_run():
+def test_refuses_two_records_of_one_run():
     record = synthetic_record("FM", [0.5] * 5, [0.5] * 5)
-    with pytest.raises(FmucError, match=f"{record.run.name} has 5 epochs, Table I needs 30"):
-        tables.table1([record], NAME, 30)
     other = replace(record, run=replace(record.run, labelled_share=0.5))
     with pytest.raises(FmucError, match=r"two records of nsynth-gm, FM, seed 0.*delete"):
         tables.table1([record, other], NAME, 5)
@@ -130,10 +129,8 @@ def test_accuracies_are_those_of_the_whole_run():
 # --- text ------------------------------------------------------------------------------------------------------------
 
 def test_cells(whole_plan):
-    assert tables.cell({"mean": 86.72, "std": 0.41, "n": 3, "paper": 86.7}, NAME) == "86.7 ± 0.4 (n=3) | paper 86.7"
-    assert tables.cell({"mean": 86.72, "std": None, "n": 1, "paper": 86.7}, NAME) == "86.7 (n=1) | paper 86.7"
-    assert tables.cell({"mean": math.nan, "std": math.nan, "n": 0, "paper": 86.7}, NAME) == "– | paper 86.7"
-    assert tables.cell({"mean": 1.0, "std": 0.0, "n": 2, "paper": None}, NAME) == "1.0 ± 0.0 (n=2) | paper –"
+    assert tables.cell(86.72, 0.41, 3) == "86.7 ± 0.4 (n=3)" and tables.cell(86.72, math.nan, 1) == "86.7 (n=1)"
+    assert tables.cell(math.nan, math.nan, 0) == "–" and tables.cell(1.0, 0.0, 2) == "1.0 ± 0.0 (n=2)"
     table = tables.format_table2(tables.table2(whole_plan, NAME), NAME)
     assert list(table.columns) == list(experiments.TABLE_2)
     assert table["FMUC"].iloc[0].endswith("| paper 72.1 ± 0.7")
@@ -196,11 +193,51 @@ def test_a_quality_that_is_known_for_some_files_is_measured_on_them():
 
 
 def test_published_tables_are_whole():
-    one, two = tables.published_table1(), tables.published_table2()
+    one, two = tables.read_published("table1"), tables.read_published("table2")
     for dataset in ("nsynth", "tut2017"):
         assert list(one[one["dataset"] == dataset]["variant"]) == list(experiments.TABLE_1)
         assert len(two[two["dataset"] == dataset]) == 5
     assert set(two["part"]) == {"test", "unlabelled"} and set(two["variant"]) <= set(experiments.TABLE_2)
+
+
+@pytest.mark.parametrize(("old", "new", "named"), [
+    ("78.4", "784", "line 2"), ("78.4", "high", "line 2"), ("78.4", "", "line 2"),
+    ("nsynth,FMUC,", "nsynth,FM,", "line 4"),
+    ("quality", "qualities", "quality"), ("nsynth,FM,", ",FM,", "line 2"),
+])
+def test_what_is_not_the_papers_number_is_refused(tmp_path, monkeypatch, old, new, named):
+    text = (paths.PUBLISHED / "table1.csv").read_text()
+    (tmp_path / "table1.csv").write_text(text.replace(old, new, 1))
+    monkeypatch.setattr(paths, "PUBLISHED", tmp_path)
+    with pytest.raises(FmucError, match=f"table1.csv.*{named}.*restore it from git"):
+        tables.read_published("table1")
+
+
+def own(variant, epochs=10, **numbers):
+    """A run of a variant that the paper does not have."""
+    record = synthetic_record("FMUC", [0.8] * epochs, [0.6] * epochs, **numbers)
+    return replace(record, run=replace(record.run, variant=variant))
+
+
+def test_own_variants_are_rows_of_the_tables():
+    records = [synthetic_record("FM", [0.7] * 10, [0.9] * 10, test=0.6), own("my rule", test=0.7),
+               own("short", 5, test=0.5)]
+    one, two = tables.table1(records, NAME, 10), tables.table2(records, NAME)
+    assert list(one.index) == [*experiments.TABLE_1, "my rule", "short"]
+    assert one.loc["my rule", ("quality", "mean")] == pytest.approx(80, abs=0.1)
+    assert math.isnan(one.loc["my rule", ("quality", "paper")])
+    assert one.loc["short", ("quantity", "mean")] == pytest.approx(60)  # the last tenth of what it has
+    assert list(two.loc["test"].index) == [*experiments.TABLE_2, "my rule"]  # the short one is not comparable
+    assert tables.format_table1(one, NAME).loc["my rule"].str.endswith("| paper –").all()
+    assert tables.format_table2(two, NAME).loc["test in %: " + tables.header(NAME), "my rule"] == "70.0 (n=1) | paper –"
+
+
+def test_a_new_row_of_table_1_is_one_of_ours(monkeypatch):
+    rows = {**experiments.TABLE_1, "MY RULE": experiments.TABLE_1["FM"]}
+    monkeypatch.setattr(tables, "TABLE_1", rows)
+    monkeypatch.setattr(tables, "VARIANTS", (*experiments.VARIANTS, "MY RULE"))
+    table = tables.table1([own("MY RULE")], NAME, 10)
+    assert list(table.index) == list(rows) and table.loc["MY RULE", ("quality", "n")] == 1
 
 
 def test_history_table(whole_plan):
@@ -253,7 +290,7 @@ def test_every_claim_holds_on_records_of_the_papers_shape(whole_plan):
 
 
 @pytest.mark.parametrize(("numbers", "fails"), [
-    ({"FMUC_quality": 0.70}, {"quality_every_third", "one_threshold", "mc_dropout", "gain_shrinks"}),
+    ({"FMUC_quality": 0.70}, {"quality_every_third", "one_threshold", "mc_dropout", "gain_shrinks", "no_temperature"}),
     ({"FMUC_quantity": 0.95}, {"quantity_below"}),
     ({"FM_thresh._0.99_quality": 0.70}, {"fm_threshold"}),
     ({"FM_thresh._0.99_quantity": 0.97}, {"fm_threshold"}),
@@ -261,11 +298,10 @@ def test_every_claim_holds_on_records_of_the_papers_shape(whole_plan):
     ({"FMUC_w._temp._4_quality": 0.86}, {"temperature_4"}),
     ({"FMUC_w._temp._4_quantity": 0.65}, {"temperature_4"}),
     ({"FMUC_w/o_temp._quality": 0.90}, {"no_temperature", "temperature_most"}),
-    ({"FMUC_w/o_temp._quantity": 0.71}, {"no_temperature"}),
     ({"FMUC_two_thresh._quality": 0.92}, {"one_threshold"}),
     ({"FMUC_two_thresh._quantity": 0.78}, {"one_threshold"}),
     ({"FMUC_w/o_MC-Dr._quality": 0.90}, {"mc_dropout"}),
-    ({"FMUC_test": 0.66}, {"test_accuracy"}),
+    ({"FMUC_test": 0.66}, {"test_accuracy", "gain_shrinks"}),
     ({"FMUC_unlabelled": 0.67}, {"unlabelled_accuracy", "known_domain"}),
     ({"FMUC_test": 0.89}, {"gain_shrinks", "supervision_on_top", "known_domain"}),
     ({"Labelled_part_only_test": 0.74}, {"fm_helps"}),
@@ -277,6 +313,22 @@ def test_what_does_not_hold_is_said(numbers, fails):
     if len(numbers) == 1 and len(fails) == 1:
         assert {key for key, holds in found.items() if holds is False} == fails
     assert None not in found.values()
+
+
+@pytest.mark.parametrize("paper", ["nsynth", "tut2017"])
+def test_the_papers_own_numbers_support_every_claim_that_they_decide(paper):
+    """Thirds of FM's quality from Fig. 2; nobody has published those of FMUC, nor the labelled part alone."""
+    one, two, curves = (tables.read_published(name) for name in ("table1", "table2", "fig2"))
+    runs = one[one["dataset"] == paper].set_index("variant")[["quality", "quantity"]]
+    runs = runs.join(two[two["dataset"] == paper].pivot(index="variant", columns="part", values="mean"), how="outer")
+    at = curves[(curves["dataset"] == paper) & (curves["variant"] == "FM")].set_index("at")["value"]
+    runs = runs.assign(known=100.0, **dict.fromkeys(THIRDS, math.nan))
+    runs.loc["FM", [THIRDS[0], THIRDS[2]]] = at["start"], at["end"]
+    runs = pd.concat({0: runs}, names=["seed"]).swaplevel().rename_axis(["variant", "seed"]).sort_index()
+    found = {claim.key: claim.verdict for claim in judge(runs, paper)}
+    assert found.pop("quality_every_third") == "does not hold"  # no number, no support
+    assert found.pop("fm_helps") == found.pop("supervision_on_top") == "not run"
+    assert len(found) == 13 and set(found.values()) == {"holds"}
 
 
 def test_every_third_means_every_third():
@@ -347,69 +399,82 @@ def test_what_was_not_run_decides_nothing(whole_plan, missing):
 
 # --- compare ---------------------------------------------------------------------------------------------------------
 
+def test_the_prediction_interval_holds_19_of_20_means():
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(4000):
+        shipped, new = rng.normal(70, 3, 3), rng.normal(70, 3, 2)
+        low, high = tables.prediction_interval(shipped, len(new))
+        inside += low <= new.mean() <= high
+    assert inside / 4000 == pytest.approx(0.95, abs=0.011)  # 3 standard errors
+    assert all(map(math.isnan, tables.prediction_interval([70.0], 3)))
+
+
 @pytest.fixture
-def shipped(whole_plan, monkeypatch):
-    """``compare`` reads these records instead of a folder."""
-    def use(records):
-        monkeypatch.setattr(tables, "load_all", lambda profile, source, dataset=None: list(records))
+def stored(monkeypatch):
+    """Let ``compare`` find these records instead of those in the folders."""
+    def use(**sources):
+        monkeypatch.setattr(tables, "available", lambda profile, source, dataset: sources.get(source, []))
 
-    preset = experiments.preset("mini", NAME)
-    epochs = preset.training.epochs
-    records, numbers = [], synthetic_plan(NAME, epochs=epochs, seeds=preset.seeds)
-    for run in experiments.plan("mini", NAME):
-        fabricated = runs.find(numbers, NAME, run.variant, run.seed)[0]
-        repeated = preset.table_2_factor if run.training.epochs > epochs else 1
-        records.append(replace(fabricated, run=run, kept=np.tile(fabricated.kept, (repeated, 1, 1)),
-                               seen=np.tile(fabricated.seen, (repeated, 1))))
-    use(records)
-    return use, records
+    return use
 
 
-def test_compare_is_json_and_text(shipped):
-    _, records = shipped
+def row_of(result, metric, variant):
+    return next(row for row in result["numbers"] if (row["metric"], row["variant"]) == (metric, variant))
+
+
+def test_compare_sets_yours_beside_the_shipped_ones_and_the_paper(stored):
+    shipped = [synthetic_record("FM", [0.8] * 40, [0.9] * 40, seed=seed, test=test, unlabelled=0.7)
+               for seed, test in enumerate((0.60, 0.61, 0.62))]
+    shipped.append(synthetic_record("FMUC w. temp. 4", [0.9] * 20, [0.3] * 20))
+    yours = [synthetic_record("FM", [0.8] * 40, [0.5] * 40, seed=seed, test=test, unlabelled=0.7)
+             for seed, test in enumerate((0.61, 0.62, 0.63))]
+    yours += [synthetic_record("FMUC w. temp. 4", [0.8] * 20, [0.3] * 20), own("my rule")]
+    stored(shipped=shipped, runs=yours)
     result = json.loads(json.dumps(tables.compare("mini")))[NAME]
-    epochs = experiments.preset("mini", NAME).training.epochs
-    expected = tables.spearman(records, NAME, epochs)
-    assert result["table1"]["spearman"]["quality"] == pytest.approx(expected["quality"], abs=1e-4)
-    assert result["table1"]["rows"]["FMUC"]["quality"]["paper"] == 86.7
-    assert result["table2"]["unlabelled"]["Fully supervised"]["mean"] is None
-    assert result["regime"]["unlabelled_above_test"] is True
-    assert result["regime"]["fm_quantity"] == result["table1"]["rows"]["FM"]["quantity"]["mean"]
-    assert result["records"] == len(records)
+    assert result["runs"] == {"shipped": 4, "yours": 5}
+    test = row_of(result, "test", "FM")
+    half = 4.302653 * 1.0 * math.sqrt(2 / 3)  # t with 2 degrees of freedom, three seeds beside three
+    assert (test["low"], test["high"]) == pytest.approx((61 - half, 61 + half), abs=1e-3)
+    assert (test["paper"], test["shipped_mean"], test["yours_mean"], test["verdict"]) == (71.0, 61.0, 62.0, "within")
+    assert row_of(result, "quality", "FM")["verdict"] == "equal"
+    assert row_of(result, "quantity", "FM")["verdict"] == "outside"  # equal in all shipped seeds
+    assert row_of(result, "quality", "FMUC w. temp. 4")["verdict"] == "no spread known"
+    assert row_of(result, "quality", "my rule")["shipped_mean"] is None
     text = tables.format_compare({NAME: result})
-    for part in ("nsynth-gm (stand-in) | paper: NSynth", "| paper 86.7", "Spearman", "±", "T = 4", "        holds"):
+    for part in ("nsynth-gm (stand-in) | paper: NSynth", "62.0 ± 1.0 (n=3)", "within", "my rule", "95 % prediction"):
         assert part in text
-    assert "not run" not in text and "does not hold" not in text and "nan" not in text
+    assert "nan" not in text
 
 
-def test_compare_says_what_is_missing_or_not_so(shipped):
-    use, records = shipped
-    use([record for record in records if record.run.variant in ("FM", "FMUC") and record.run.seed == 0])
+@pytest.mark.parametrize(("source", "missing"), [("shipped", "no runs of yours yet"), ("runs", "No runs are shipped")])
+def test_compare_with_one_side_only(stored, whole_plan, source, missing):
+    stored(**{source: whole_plan})
     text = tables.format_compare(tables.compare("mini"))
-    assert "not run  §VI   Full supervision" in text and "– | paper 92.3" in text and "nan" not in text
-    swapped = {"FM": "FMUC", "FMUC": "FM"}
-    by_key = {(record.run.variant, record.run.seed): record for record in records}
-    use([replace(by_key[swapped.get(r.run.variant, r.run.variant), r.run.seed], run=r.run) for r in records])
-    text = tables.format_compare(tables.compare("mini"))
-    assert "does not hold  §VI   FMUC is more accurate than FM on test files" in text
+    assert missing in text and "reproduce" not in text and "nan" not in text and "spread?" not in text
+    assert "not run" not in text and "does not hold" not in text
 
 
-def test_rows_that_kept_nothing_support_no_claim_and_break_nothing(shipped):
-    use, records = shipped
-    use([replace(record, kept=np.zeros_like(record.kept)) for record in records])
+def test_compare_without_any_record_names_the_remedy(stored):
+    stored()
+    with pytest.raises(FmucError, match="neither shipped nor yours.*train --profile mini --dataset nsynth-gm"):
+        tables.compare("mini", NAME)
+
+
+def test_rows_that_kept_nothing_support_no_claim_and_break_nothing(stored, whole_plan):
+    stored(runs=[replace(record, kept=np.zeros_like(record.kept)) for record in whole_plan])
     result = tables.compare("mini")[NAME]
-    assert all(row["quality"]["mean"] is None for row in result["table1"]["rows"].values())
-    by_key = {claim["key"]: claim["verdict"] for claim in result["claims"]}
+    assert all(row["yours_mean"] is None for row in result["numbers"] if row["metric"] == "quality")
+    by_key = {claim["key"]: claim["verdict"] for claim in result["claims"]["yours"]}
     assert by_key["quality_every_third"] == by_key["temperature_4"] == "does not hold"
 
 
-def test_compare_of_your_own_audio_has_no_column_of_the_paper(shipped, monkeypatch):
-    use, records = shipped
+def test_compare_of_your_own_audio_has_no_number_of_the_paper(stored, whole_plan, monkeypatch):
     preset = replace(experiments.preset("mini", "scenes-sim"), dataset="birds")
     monkeypatch.setattr(tables, "chosen", lambda profile, dataset: {"birds": preset})
-    use([without_truth(replace(record, run=replace(record.run, dataset="birds")), {10: (0.72, 0.55)})
-         for record in records])
-    text = tables.format_compare(json.loads(json.dumps(tables.compare("mini", dataset="birds"))))
-    assert "with a quality of nobody knows" not in text and "quality is not known" in text
-    assert "unknown" in text and "quality on validation files in %" in text
-    assert "paper" not in text.partition("Claims")[0] and "Spearman" not in text and "nan" not in text
+    stored(runs=[without_truth(replace(record, run=replace(record.run, dataset="birds")), {10: (0.72, 0.55)})
+                 for record in whole_plan])
+    result = json.loads(json.dumps(tables.compare("mini", dataset="birds")))
+    assert all(row["paper"] is None for row in result["birds"]["numbers"])
+    text = tables.format_compare(result)
+    assert "unknown" in text and "quality on validation files in %" in text and "nan" not in text
