@@ -1,0 +1,128 @@
+"""The package stays small, its imports run one way, and what stands outside the front rooms can be taken away."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fmuc.paths import ROOT
+
+PACKAGE = ROOT / "fmuc"
+# The modules of the front rooms in the order of the paper: each imports only what stands above it.
+ORDER = (
+    "errors", "paths", "config", "experiments", "workers", "sound", "datasets", "splits", "features", "augment", "model",
+    "uncertainty", "selection", "devices", "fixmatch", "batches", "checkpoints", "records", "train", "parallel", "fetch",
+    "metrics", "tables", "claims", "analysis", "figures", "notebooks", "__main__")
+SATELLITES = ("fast", "standins", "own", "teaching")
+ALLOWED = {"fixmatch": {"fast"}, "__main__": set(SATELLITES)}  # the only ways from the front rooms to a satellite
+LATE = {"dask", "distributed", "fmuc", "librosa", "matplotlib", "numba", "pretty_midi", "sklearn", "torch"}
+LIMITS = {"fmuc/**/*.py": 7000, "fmuc/*.py": 4000, "tests/*.py": 9000, "benchmarks/*.py": 400}
+
+
+def module_name(path: Path) -> str:
+    """``fmuc/own/check.py`` -> ``own.check``; a package's ``__init__`` has the name of its folder."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "__init__"
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Full names of what is imported anywhere in ``tree``; ``from a import b`` gives ``a.b``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own_imports(name: str) -> set[str]:
+    """Modules of the package that a module imports, the functions' imports included."""
+    found = set()
+    for full in imports(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+        if full.startswith("fmuc."):
+            parts = full.split(".")[1:]
+            found |= {".".join(parts[:end]) for end in (1, 2) if ".".join(parts[:end]) in MODULES}
+    return found - {name}
+
+
+FRONT = [name for name in MODULES if "." not in name and name not in (*SATELLITES, "__init__")]
+
+
+@pytest.mark.parametrize(("pattern", "most"), LIMITS.items())
+def test_it_stays_small(pattern, most):
+    lines = {path.relative_to(ROOT).as_posix(): len(path.read_text(encoding="utf-8").splitlines())
+             for path in ROOT.glob(pattern)}
+    total, largest = sum(lines.values()), sorted(lines.items(), key=lambda item: -item[1])[:8]
+    assert 0 < total <= most, f"{pattern}: {total:,} lines in {len(lines)} files, at most {most:,}; {largest}"
+
+
+def test_the_front_rooms_are_those_of_the_plan():
+    assert sorted(FRONT) == sorted(ORDER)
+
+
+@pytest.mark.parametrize("name", FRONT)
+def test_a_front_room_imports_only_what_stands_above_it(name):
+    above = set(ORDER[: ORDER.index(name)]) if name in ORDER else set()
+    satellites = {module for module in MODULES if module.split(".")[0] in ALLOWED.get(name, ())}
+    assert own_imports(name) <= above | satellites | {"__init__"}
+
+
+@pytest.mark.parametrize("satellite", SATELLITES)
+def test_satellites_are_independent_of_each_other_and_without_circles(satellite):
+    members = {name: own_imports(name) for name in MODULES if name.split(".")[0] == satellite}
+    others = {module for found in members.values() for module in found if module.split(".")[0] in SATELLITES}
+    assert {module.split(".")[0] for module in others} <= {satellite}
+    remaining = {name: found & members.keys() - {satellite} for name, found in members.items()}
+    while free := [name for name, found in remaining.items() if not found & remaining.keys()]:
+        for name in free:
+            del remaining[name]
+    assert not remaining, f"circle among {sorted(remaining)}"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_only_heavy_libraries_are_imported_within_functions(name):
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    functions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    late = {full.split(".")[0] for function in functions for full in imports(function)}
+    assert late <= LATE
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_public_function_and_class_has_a_docstring(name):
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    defined = [node for node in tree.body if isinstance(node, kinds) and not node.name.startswith("_")]
+    assert name == "__init__" or ast.get_docstring(tree)
+    assert not [node.name for node in defined if not ast.get_docstring(node)]
+
+
+TRAIN = """
+import torch
+from fmuc import experiments, fixmatch
+
+run = experiments.make_run("smoke", "nsynth-gm-smoke", "FMUC")
+net, optimiser = fixmatch.build(run, 3, torch.device("cpu"))
+patches = torch.randn(8, run.features.mel_bands, run.features.patch_frames)
+batch = fixmatch.Batch(patches, torch.arange(8) % 3, patches, torch.full((8,), -1))
+losses = fixmatch.step(net.train(), optimiser, batch, run, torch.Generator().manual_seed(0))
+assert losses.isfinite().all()
+"""
+
+
+def test_without_the_fast_path_everything_can_be_imported_and_trains(tmp_path):
+    shutil.copytree(PACKAGE, tmp_path / "fmuc", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.rmtree(tmp_path / "fmuc" / "fast")
+    names = [f"fmuc.{name}" for name in MODULES if name.split(".")[0] not in ("fast", "__init__")]
+    code = f"import importlib\nfor name in {names}:\n    importlib.import_module(name)\n{TRAIN}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False,
+                          env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
