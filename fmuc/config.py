@@ -29,6 +29,7 @@ Positive = Annotated[int, Field(gt=0, lt=2**31)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 Channels = Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(strict=False, min_length=1, max_length=64)]
 Name = Annotated[str, Field(max_length=80)]
+Option = Annotated[tuple[str, float], Field(strict=False)]  # not strict: lists stand for tuples in JSON
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
@@ -148,7 +149,7 @@ class Selection:
     passes: Annotated[int, Field(ge=0, le=10_000)] = 0
     batch_norm: Literal["running", "batch"] = "running"
     score: Literal["argmax_of_mean", "max_of_difference"] = "argmax_of_mean"
-    options: Annotated[tuple[tuple[str, float], ...], BeforeValidator(_pairs), Field(strict=False)] = field(
+    options: Annotated[tuple[Option, ...], BeforeValidator(_pairs), Field(strict=False)] = field(
         default=(), metadata=ADDED)
 
     def option(self, name: str, default: float) -> float:

@@ -1,109 +1,83 @@
+"""Wrong configurations are refused by name; the id of a configuration is its content."""
+
 from __future__ import annotations
 
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import FrozenInstanceError, asdict, replace
-from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from fmuc import paths
-from fmuc.config import Augmentation, ConfigError, Features, Network, Run, Selection, Training, View, run_from_dict
+from fmuc.config import (
+    Augmentation,
+    ConfigError,
+    Features,
+    Network,
+    Run,
+    Selection,
+    Training,
+    View,
+    from_dict,
+    override,
+    run_from_dict,
+)
+from fmuc.experiments import make_run
 
 FEATURES = Features(sample_rate=16_000, window=512, hop=256, mel_bands=12, patch_frames=8)
 RUN = Run("nsynth", "FMUC", 0, FEATURES, 0.1,
           Selection(rule="two_thresholds", threshold=0.7, std_threshold=0.05, temperature=2.0, passes=5))
+SUPERVISED = replace(RUN, variant="Labelled part only", selection=None)
+VALID = {kind: kind() for kind in (View, Augmentation, Network, Selection, Training)} | {Features: FEATURES, Run: RUN}
+
+WRONG = [
+    (Features, "sample_rate", [0, 2**31]), (Features, "window", [-1, 301, True]), (Features, "hop", [2.5, 3000]),
+    (Features, "mel_bands", [0]), (Features, "patch_frames", [0, "8"]),
+    (View, "shift_time", [0.6, "0.1"]), (View, "shift_mel", [-0.1]), (View, "noise", [-1.0, float("inf")]),
+    (View, "sharpen", [-1.0]),
+    (Network, "dropout", [-0.1, 1.0, 0.999999, None]), (Network, "final_norm", ["no"]), (Network, "kind", [3]),
+    (Network, "widths", [(8.0, 16, 32, 64), ("8", "16", "32", "64"), "8642", (8, 0, 32, 64), (8, 16), (), 8,
+                         (8, 16, 32, 10**12)]),
+    (Network, "blocks", [(1, 3, 2, True), (1, 3, 2, 10**6), (1, 2)]),
+    (Network, "stem", [(7,), (7, 0), (7.0, 2), (10**9, 2)]),
+    (Selection, "rule", ["x" * 10_000]), (Selection, "threshold", [float("nan"), "0.9"]),
+    (Selection, "temperature", [0.0, float("inf")]), (Selection, "passes", [-1, 2.5]),
+    (Selection, "batch_norm", ["both"]), (Selection, "score", ["mean"]),
+    (Selection, "options", [{"momentum": "high"}, {3: {}}, 7]),
+    (Training, "labelled_batch", [0]), (Training, "unlabelled_batch", [-1]), (Training, "iterations_per_epoch", [0]),
+    (Training, "epochs", [0, 2.5, True]), (Training, "supervised_batch", [0]), (Training, "evaluate_every", [0]),
+    (Training, "warm_start", [-1]), (Training, "learning_rate", [0.0, float("inf"), "0.1"]),
+    (Training, "precision", ["float16"]),
+    (Run, "seed", [2**64, -1]), (Run, "dataset", ["../elsewhere", ""]), (Run, "variant", ["two\nlines", 7]),
+    (Run, "labels", ["some"]), (Run, "labelled_share", [0.0, 1.5]), (Run, "network", [None]),
+    (Run, "selection", ["FMUC"]), (Run, "features", [[]]),
+]
 
 
-def features(**change: Any) -> Features:
-    return replace(FEATURES, **change)
+@pytest.mark.parametrize(("kind", "key", "value"), [(kind, key, value) for kind, key, values in WRONG
+                                                    for value in values])
+def test_a_wrong_value_is_refused_by_name(kind, key, value):
+    with pytest.raises(ValidationError, match=key):
+        replace(VALID[kind], **{key: value})
+    with pytest.raises(ConfigError, match=f"{kind.__name__.lower()}.*{key}") as caught:
+        from_dict(kind, asdict(VALID[kind]) | {key: value})
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 200
 
 
-def run(**change: Any) -> Run:
-    return replace(RUN, **change)
-
-
-@pytest.mark.parametrize(("make", "change", "named"), [
-    (features, {"sample_rate": 0}, "features.sample_rate"),
-    (features, {"window": -1}, "features.window"),
-    (features, {"window": 301}, "features.window must be even, not 301"),
-    (features, {"hop": 2.5}, "features.hop"),
-    (features, {"hop": 3000}, "features.hop"),
-    (features, {"mel_bands": 0}, "features.mel_bands"),
-    (features, {"patch_frames": 0}, "features.patch_frames"),
-    (View, {"shift_time": 0.6}, "view.shift_time"),
-    (View, {"shift_mel": -0.1}, "view.shift_mel"),
-    (View, {"noise": -1.0}, "view.noise"),
-    (View, {"sharpen": -1.0}, "view.sharpen"),
-    (Network, {"dropout": 1.0}, "network.dropout"),
-    (Network, {"dropout": 0.999999}, "network.dropout"),
-    (Network, {"dropout": None}, "network.dropout"),
-    (Network, {"widths": (8.0, 16, 32, 64)}, "network.widths"),
-    (Network, {"widths": ("8", "16", "32", "64")}, "network.widths"),
-    (Network, {"widths": "8642"}, "network.widths"),
-    (Network, {"widths": (8, 0, 32, 64)}, "network.widths"),
-    (Network, {"widths": (8, 16, 32, 10**12)}, "network.widths"),
-    (Network, {"widths": 8}, "network.widths"),
-    (Network, {"blocks": (1, 3, 2, True)}, "network.blocks"),
-    (Network, {"blocks": (1, 3, 2, 10**6)}, "network.blocks"),
-    (Network, {"stem": (7,)}, "network.stem"),
-    (Network, {"stem": (7, 0)}, "network.stem"),
-    (Network, {"stem": (7.0, 2)}, "network.stem"),
-    (Network, {"stem": (10**9, 2)}, "network.stem"),
-    (Network, {"final_norm": "no"}, "network.final_norm"),
-    (View, {"noise": float("inf")}, "view.noise"),
-    (View, {"shift_time": "0.1"}, "view.shift_time"),
-    (Augmentation, {"weak": {"noise": 0.1}}, "augmentation.weak"),
-    (Training, {"epochs": 2.5}, "training.epochs"),
-    (Training, {"epochs": True}, "training.epochs"),
-    (Training, {"learning_rate": float("inf")}, "training.learning_rate"),
-    (Training, {"learning_rate": "0.1"}, "training.learning_rate"),
-    (Selection, {"temperature": float("inf")}, "selection.temperature"),
-    (Selection, {"rule": "x" * 10_000}, "selection.rule"),
-    (features, {"window": True}, "features.window"),
-    (run, {"network": None}, "run.network"),
-    (run, {"selection": Training()}, "run.selection"),
-    (run, {"seed": 2**64}, "run.seed"),
-    (run, {"seed": -1}, "run.seed"),
-    (run, {"dataset": "../elsewhere"}, "run.dataset"),
-    (run, {"dataset": ""}, "run.dataset"),
-    (run, {"variant": "two\nlines"}, "run.variant"),
-    (run, {"variant": 7}, "run.variant"),
-    (Network, {"dropout": -0.1}, "network.dropout"),
-    (Network, {"widths": (8, 16), "blocks": (1,)}, "network.widths and network.blocks"),
-    (Network, {"widths": (), "blocks": ()}, "network.widths and network.blocks"),
-    (Selection, {"rule": "flexmatch"}, "selection.rule"),
-    (Selection, {"threshold": 0.0}, "selection.threshold"),
-    (Selection, {"threshold": 1.0}, "selection.threshold"),
-    (Selection, {"threshold": float("nan")}, "selection.threshold"),
-    (Selection, {"temperature": 0.0}, "selection.temperature"),
-    (Selection, {"passes": -1}, "selection.passes"),
-    (Selection, {"passes": 2.5}, "selection.passes"),
-    (Selection, {"std_threshold": 0.05}, "selection.std_threshold"),
-    (Selection, {"rule": "two_thresholds"}, "selection.std_threshold"),
-    (Selection, {"batch_norm": "both"}, "selection.batch_norm"),
-    (Selection, {"score": "mean"}, "selection.score"),
-    (Training, {"labelled_batch": 0}, "training.labelled_batch"),
-    (Training, {"unlabelled_batch": -1}, "training.unlabelled_batch"),
-    (Training, {"iterations_per_epoch": 0}, "training.iterations_per_epoch"),
-    (Training, {"epochs": 0}, "training.epochs"),
-    (Training, {"supervised_batch": 0}, "training.supervised_batch"),
-    (Training, {"evaluate_every": 0}, "training.evaluate_every"),
-    (Training, {"warm_start": -1}, "training.warm_start"),
-    (Training, {"learning_rate": 0.0}, "training.learning_rate"),
-    (Training, {"precision": "float16"}, "training.precision"),
-    (run, {"labels": "some"}, "run.labels"),
-    (run, {"labelled_share": 0.0}, "run.labelled_share"),
-    (run, {"labelled_share": 1.5}, "run.labelled_share"),
-    (run, {"labels": "all"}, "run.selection"),
+@pytest.mark.parametrize(("change", "named"), [
+    ({"labels": "all"}, "selection must be None"),
+    ({"training": Training(unlabelled_batch=0)}, "unlabelled_batch"),
 ])
-def test_a_wrong_value_is_named_in_one_line(make, change, named):
-    with pytest.raises(ValueError, match=named) as caught:
-        make(**change)
-    message = str(caught.value)
-    assert "\n" not in message and len(message) < 120
+def test_values_that_contradict_each_other_are_refused(change, named):
+    with pytest.raises(ValidationError, match=named):
+        replace(RUN, **change)
+    with pytest.raises(ConfigError, match=f"^run: .*{named}"):
+        run_from_dict(asdict(RUN) | {key: asdict(v) if key == "training" else v for key, v in change.items()})
+    assert replace(SUPERVISED, **change).selection is None
 
 
 def test_configurations_are_frozen():
@@ -113,12 +87,20 @@ def test_configurations_are_frozen():
 
 def test_values_at_the_edges_are_accepted():
     assert View(shift_time=0.5, shift_mel=0.5).noise == 0
-    assert Selection(threshold=0.999, passes=0).std_threshold is None
-    assert run(labelled_share=1.0).labels == "part"
-    assert run(labels="all", selection=None).selection is None
+    assert replace(RUN, labelled_share=1.0, seed=2**32 - 1).labels == "part"
+    assert Network(widths=[8], blocks=[1]).widths == (8,)
+    assert hash(Selection(options={"b": 1, "a": 0.5})) == hash(Selection(options=(("a", 0.5), ("b", 1.0))))
 
 
-def leaves(content: dict, path: tuple = ()) -> list[tuple]:
+def test_options_are_read_by_name():
+    selection = Selection(options={"momentum": 0.9})
+    assert selection.option("momentum", 0.5) == 0.9 and selection.option("warm", 3) == 3
+
+
+# Ids
+
+
+def leaves(content: Mapping, path: tuple = ()) -> list[tuple]:
     """Paths of all single values of a nested configuration."""
     found = []
     for key, value in content.items():
@@ -134,7 +116,8 @@ def changed(content: dict, path: tuple) -> dict:
     for parent in parents:
         part = part[parent]
     choices = {"rule": "confidence", "batch_norm": "batch", "score": "max_of_difference", "precision": "float32",
-               "labels": "part", "blocks": [1, 3, 2, 2], "widths": [16, 32, 64, 96], "stem": [5, 2], "window": 514}
+               "blocks": [1, 3, 2, 2], "widths": [16, 32, 64, 96], "stem": [5, 2], "window": 514,
+               "options": [["momentum", 0.9]]}
     value = part[key]
     if key in choices:
         part[key] = choices[key]
@@ -148,19 +131,30 @@ def changed(content: dict, path: tuple) -> dict:
 
 
 def test_the_id_depends_on_every_value_and_on_nothing_else():
-    assert run().id == RUN.id == run_from_dict(json.loads(json.dumps(asdict(RUN)))).id
-    base = replace(RUN, selection=replace(RUN.selection, rule="mean_minus_std", std_threshold=None))
-    content = asdict(base)
-    paths_of_values = [p for p in leaves(content) if p not in {("labels",), ("selection", "std_threshold")}]
+    assert replace(RUN).id == RUN.id == run_from_dict(json.loads(json.dumps(asdict(RUN)))).id
+    content = asdict(RUN)
+    paths_of_values = [path for path in leaves(content) if path != ("labels",)]  # "all" has no selection
     ids = {run_from_dict(changed(content, path)).id for path in paths_of_values}
-    assert len(ids | {base.id}) == len(paths_of_values) + 1 > 35
-    assert len(base.id) == 8 and int(base.id, 16) >= 0
+    assert len(ids | {RUN.id, replace(SUPERVISED, labels="all").id}) == len(paths_of_values) + 2 > 35
+    assert len(RUN.id) == 8 and int(RUN.id, 16) >= 0
 
 
 def test_equal_configurations_have_equal_ids():
     whole, real = Selection(temperature=2, passes=5), Selection(temperature=2.0, passes=5)
-    assert whole == real
-    assert run(selection=whole).id == run(selection=real).id
+    assert whole == real and replace(RUN, selection=whole).id == replace(RUN, selection=real).id
+    one, other = (Selection(options=options) for options in ({"a": 1.0, "b": 2.0}, {"b": 2.0, "a": 1.0}))
+    assert replace(RUN, selection=one).id == replace(RUN, selection=other).id
+
+
+def test_the_ids_of_all_shipped_records_are_reproduced():
+    """Fields that were added since count only where they are set."""
+    shipped = [json.loads(path.read_text()) for path in paths.SHIPPED_RECORDS.glob("mini/*/run.json")]
+    assert len(shipped) == 36
+    for record in shipped:
+        run = run_from_dict(record["config"])
+        assert run.id == record["id"]
+        assert make_run("mini", run.dataset, run.variant, run.seed) == run
+        assert replace(run, network=replace(run.network, kind="other")).id != run.id
 
 
 def test_the_id_is_the_same_in_another_process():
@@ -172,53 +166,73 @@ def test_the_id_is_the_same_in_another_process():
 
 
 def test_names_tell_data_variant_seed_and_id_and_suit_a_folder():
-    name = run(variant="FMUC w/o MC-Dr.", seed=2).name
-    assert name == f"nsynth_fmuc-w-o-mc-dr_s2_{run(variant='FMUC w/o MC-Dr.', seed=2).id}"
+    run = replace(RUN, variant="FMUC w/o MC-Dr.", seed=2)
+    assert run.name == f"nsynth_fmuc-w-o-mc-dr_s2_{run.id}"
 
 
-@pytest.mark.parametrize("selection", [None, RUN.selection, Selection()])
+# Reading and overriding
+
+
+@pytest.mark.parametrize("selection", [None, RUN.selection, Selection(options={"momentum": 0.9})])
 def test_a_run_survives_json(selection):
-    original = run(selection=selection, augmentation=Augmentation(strong=View(noise=0.25)),
-                   network=Network(widths=(8, 16), blocks=(1, 2), stem=(3, 1)), training=Training(epochs=7))
+    original = replace(RUN, selection=selection, augmentation=Augmentation(strong=View(noise=0.25)),
+                       network=Network(widths=(8, 16), blocks=(1, 2), stem=(3, 1)), training=Training(epochs=7))
     assert run_from_dict(json.loads(json.dumps(asdict(original)))) == original
 
 
-@pytest.mark.parametrize(("path", "value", "named"), [
-    (("epochs",), 3, "epochs"),
-    (("training", "momentum"), 0.9, "momentum"),
-    (("augmentation", "medium"), {}, "medium"),
-    (("augmentation", "weak", "rotate"), 1.0, "rotate"),
-    (("selection", "treshold"), 0.5, "treshold"),
-    (("training", "epochs"), 0, "training.epochs"),
-])
-def test_unknown_keys_and_wrong_values_are_refused(path, value, named):
-    content = json.loads(json.dumps(asdict(RUN)))
-    part = content
-    for key in path[:-1]:
-        part = part[key]
-    part[path[-1]] = value
-    with pytest.raises(ValueError, match=named):
-        run_from_dict(content)
-
-
 @pytest.mark.parametrize(("path", "value"), [
-    ((), []), (("features",), None), (("features",), "abc"), (("augmentation",), [1]), (("augmentation", "weak"), None),
-    (("network",), 3), (("training",), []), (("selection",), "FMUC"),
+    ("epochs", 3), ("training.momentum", 0.9), ("augmentation.medium", {}), ("augmentation.weak.rotate", 1.0),
+    ("selection.treshold", 0.5), ("training.epochs", 0), ("features", None), ("augmentation", [1]),
+    ("augmentation.weak", None), ("network", 3), ("training", []), ("selection", "FMUC"),
 ])
-def test_a_part_that_is_no_object_is_named(path, value):
-    content = {"run": json.loads(json.dumps(asdict(RUN)))}
+def test_unknown_keys_and_parts_that_are_no_objects_are_refused_by_name(path, value):
+    content = json.loads(json.dumps(asdict(RUN)))
+    *parents, last = path.split(".")
     part = content
-    for key in ("run", *path)[:-1]:
-        part = part[key]
-    part[("run", *path)[-1]] = value
-    with pytest.raises(ConfigError, match=f"{'.'.join(('run', *path))} must be an object with keys") as caught:
-        run_from_dict(content["run"])
+    for parent in parents:
+        part = part[parent]
+    part[last] = value
+    with pytest.raises(ConfigError, match=f"run.{path}") as caught:
+        run_from_dict(content)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("key", ["features", "selection", "training", "dataset"])
+@pytest.mark.parametrize("data", [None, [], "run", {"seed": {1, 2}}])
+def test_what_is_no_configuration_at_all_is_refused(data):
+    with pytest.raises(ConfigError, match="^run"):
+        run_from_dict(data)
+
+
+@pytest.mark.parametrize("key", ["dataset", "seed", "features", "labelled_share"])
 def test_missing_keys_are_refused_by_name(key):
-    content = asdict(RUN)
-    del content[key]
-    with pytest.raises(ValueError, match=key):
-        run_from_dict(content)
+    with pytest.raises(ConfigError, match=f"run.{key}"):
+        run_from_dict({name: value for name, value in asdict(RUN).items() if name != key})
+
+
+def test_override_changes_what_it_names_and_nothing_else():
+    got = override(RUN, {"selection.passes": 20, "augmentation.strong.noise": 0.1, "network.widths": [8, 8, 8, 8],
+                         "selection.options.momentum": 0.9, "seed": 3})
+    strong = replace(RUN.augmentation.strong, noise=0.1)
+    assert got == replace(RUN, selection=replace(RUN.selection, passes=20, options={"momentum": 0.9}), seed=3,
+                          augmentation=replace(RUN.augmentation, strong=strong),
+                          network=replace(RUN.network, widths=(8, 8, 8, 8)))
+    assert override(got, {"selection.options.warm": 2}).selection.options == (("momentum", 0.9), ("warm", 2.0))
+    assert override(RUN, {}).id == RUN.id
+
+
+@pytest.mark.parametrize(("run", "key", "value", "named"), [
+    (RUN, "selection.pases", 20, "'selection.pases'.*known.*passes"),
+    (RUN, "training.epoch", 5, "'training.epoch'.*known.*epochs"),
+    (RUN, "selektion.passes", 20, "'selektion.passes'.*features.*selection.*training"),
+    (RUN, "epochs", 5, "'epochs'.*known.*training"),
+    (RUN, "seed.of", 5, "'seed.of'"),
+    (RUN, "", 5, "unknown setting ''"),
+    (RUN, "selection.passes", "many", "run.selection.passes"),
+    (RUN, "selection.options.momentum", "high", "run.selection.options"),
+    (RUN, "labels", "all", "selection must be None"),
+    (SUPERVISED, "selection.passes", 20, "Labelled part only has.*training"),
+])
+def test_override_refuses_typos_and_wrong_values_in_one_line(run, key, value, named):
+    with pytest.raises(ConfigError, match=named) as caught:
+        override(run, {key: value})
+    assert "\n" not in str(caught.value)
