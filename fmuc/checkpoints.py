@@ -148,19 +148,14 @@ def net_state(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def restore(net: nn.Module, optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Inverse of :func:`state`; an error of some kind where anything is missing or does not fit."""
+    """Inverse of :func:`state`; an error where the weights do not fit the net."""
     net.load_state_dict(net_state(tensors))
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("adam."):
             _, index, key = name.split(".")
             moments.setdefault(int(index), {})[key] = value
-    groups = optimiser.state_dict()["param_groups"]
-    shapes = {index: {"exp_avg": p.shape, "exp_avg_sq": p.shape, "step": torch.Size()}
-              for index, p in zip(groups[0]["params"], optimiser.param_groups[0]["params"], strict=True)}
-    if {index: {key: value.shape for key, value in part.items()} for index, part in moments.items()} != shapes:
-        raise ValueError("moments of the optimiser are missing or do not fit")
-    optimiser.load_state_dict({"state": moments, "param_groups": groups})
+    optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
     for weights, part in optimiser.state.items():  # fused Adam walks through memory: one layout
         same = {name: value for name, value in part.items() if value.shape == weights.shape}
         part |= {name: torch.empty_like(weights).copy_(value) for name, value in same.items()}

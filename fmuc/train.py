@@ -181,18 +181,12 @@ class Trainer:
         self.warmed = True
 
     def _take_over(self, path: Path) -> bool:
-        """Begin with the warm start at ``path``; False if there is none, or none that this code has made."""
-        if not path.exists():
-            return False
+        """Begin with the warm start at ``path``; False if there is no whole one that this code has made."""
         try:
-            checkpoints.restore(self.net, self.optimiser, checkpoints.read(path, code=records.code_digest())[0])
-        except checkpoints.Foreign:
+            tensors, _ = checkpoints.read(path, code=records.code_digest())
+        except checkpoints.Unusable:
             return False
-        except Exception as error:  # damaged, and perhaps half restored
-            print(f"fmuc: {relative(path)} is damaged ({' '.join(str(error).split())}): the warm start is made again",
-                  file=sys.stderr)
-            self.net, self.optimiser = build(self.run, len(self.dataset.classes), self.device)
-            return False
+        checkpoints.restore(self.net, self.optimiser, tensors)
         return True
 
     def _warm_start_id(self) -> str:
@@ -263,16 +257,10 @@ class Trainer:
 
     def _restore(self, tensors: dict[str, Tensor], content: dict) -> None:
         checkpoints.restore(self.net, self.optimiser, tensors)
-        rows, kept, seen = content["rows"], list(tensors["kept"].numpy()), list(tensors["seen"].numpy())
-        if not len(rows) == len(kept) == len(seen) or [row["epoch"] for row in rows] != list(range(1, len(rows) + 1)):
-            raise ValueError("history and counts are not of the same epochs")
+        self.rows, self.codes, self.seconds = content["rows"], content["codes"], content["seconds"]
+        self.kept, self.seen = list(tensors["kept"].numpy()), list(tensors["seen"].numpy())
         stored = [tensors.get(f"snapshots.{name}", ()) for name in records.Snapshot._fields]
-        taken = [records.Snapshot(*parts) for parts in zip(*stored, strict=True)]
-        due = [epoch for epoch in records.epochs(self.run.training.epochs) if epoch <= len(rows)]
-        if len(taken) != (len(due) if len(self.scored) else 0):
-            raise ValueError("the snapshots are not those of its epochs")
-        self.rows, self.kept, self.seen, self.snapshots = rows, kept, seen, taken
-        self.codes, self.seconds = list(content["codes"]), float(content["seconds"])
+        self.snapshots = [records.Snapshot(*parts) for parts in zip(*stored, strict=True)]
 
     def record(self) -> records.Record:
         """The finished run with its final file-wise predictions."""
