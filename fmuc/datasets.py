@@ -86,6 +86,19 @@ class Dataset:
             state.update(json.dumps((clip.id, clip.label, clip.group, clip.split)).encode())
         return state.hexdigest()[:12]
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """First 12 hex digits of the SHA-256 of ids, sizes and times of change of the sound files: other sound, other
+        fingerprint. A copy of the files has another one, unless it keeps their times."""
+        state = hashlib.sha256()
+        for clip in self.clips:
+            try:
+                status = os.stat(clip.path)
+            except OSError as error:
+                raise FmucError(f"{paths.relative(clip.path)}: cannot be read ({error.strerror}); {_REMEDY}") from None
+            state.update(json.dumps((clip.id, status.st_size, status.st_mtime_ns)).encode())
+        return state.hexdigest()[:12]
+
 
 def load_nsynth(root: Path, name: str) -> Dataset:
     """NSynth (Engel et al. 2017), or a set in its layout: ``nsynth-<split>/examples.json`` and ``audio/<note>.wav``.

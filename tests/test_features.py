@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
-import mmap
-import pickle
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 import warnings
-from dataclasses import replace
 
 import librosa
 import numpy as np
@@ -14,6 +17,7 @@ import torch
 from conftest import note_names, write_nsynth_split
 
 from fmuc import datasets, features, paths
+from fmuc.atomic import folder_lock
 from fmuc.config import Features
 from fmuc.errors import FmucError
 from fmuc.features import cut_patches, extract, log_mel, open_cache
@@ -47,10 +51,8 @@ def test_log_mel_equals_librosa(preset):
     torch.testing.assert_close(log_mel(torch.from_numpy(waveform), preset), result)
 
 
-@pytest.mark.parametrize("length", [1, 511, 512, 128 * 512 - 1, 128 * 512, 3 * 128 * 512 + 5])
-@pytest.mark.parametrize("level", [1e-30, 1.0, 3e4])
+@pytest.mark.parametrize(("length", "level"), [(1, 1.0), (511, 1.0), (512, 3e4), (196_613, 1e-30)])
 def test_log_mel_of_any_length_and_level(length, level):
-    """Shorter than a window, as long as the blocks that the frames are transformed in, and longer."""
     waveform = (level * np.random.default_rng(0).standard_normal(length)).astype("f4")
     with warnings.catch_warnings(action="ignore"):  # librosa's: a window longer than the sound
         expected = librosa_log_mel(waveform, NSYNTH)
@@ -59,23 +61,13 @@ def test_log_mel_of_any_length_and_level(length, level):
 
 
 @pytest.mark.parametrize("preset", [
-    Features(16000, 1000, 250, 40, 8), Features(44100, 2048, 4096, 64, 8), Features(8000, 302, 101, 20, 8),
-    Features(22050, 64, 7, 9, 8), Features(16000, 256, 128, 100, 8),
-], ids=["not a power of two", "hop beyond the window", "hop odd", "small", "bands without a bin"])
+    Features(16000, 1000, 250, 40, 8), Features(8000, 302, 101, 20, 8), Features(16000, 256, 128, 100, 8),
+], ids=["not a power of two", "hop odd", "bands without a bin"])
 def test_log_mel_with_other_settings(preset):
     waveform = sound(0.5, preset.sample_rate)
     with warnings.catch_warnings(action="ignore"):  # of the last: some of its bands are too narrow
         expected, result = librosa_log_mel(waveform, preset), log_mel(waveform, preset)
     np.testing.assert_allclose(result.numpy(), expected, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", ["float64", "every other sample", "read-only"])
-def test_log_mel_of_any_array(kind):
-    waveform = sound(1, 16000)
-    given = {"float64": waveform.astype(np.float64), "every other sample": np.repeat(waveform, 2)[::2],
-             "read-only": waveform.copy()}[kind]
-    given.flags.writeable = kind != "read-only"
-    assert torch.equal(log_mel(given, NSYNTH), log_mel(waveform, NSYNTH))
 
 
 def test_log_mel_does_not_hide_what_is_not_a_number():
@@ -131,9 +123,14 @@ def add_longer_clips(root):
     (folder / "examples.json").write_text(json.dumps(index))
 
 
-def test_cache_equals_direct_computation(nsynth_root, monkeypatch):
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Several chunks, among them one without a train clip."""
+    monkeypatch.setattr(features, "_CHUNK", 4)
+
+
+def test_cache_equals_direct_computation(nsynth_root, small_chunks):
     add_longer_clips(nsynth_root)
-    monkeypatch.setattr(features, "_CHUNK", 4)  # several chunks, among them one without a train clip
     dataset = datasets.load("nsynth")
     cache = extract(dataset, SMALL, workers=1, progress=False)
     expected = direct_patches(dataset, SMALL)
@@ -141,92 +138,50 @@ def test_cache_equals_direct_computation(nsynth_root, monkeypatch):
     assert cache.patches.dtype == np.float16 and isinstance(cache.patches, np.memmap)
     assert np.array_equal(cache.patches, np.concatenate(expected).astype(np.float16))
     assert cache.clip_of_patch.tolist() == [i for i, part in enumerate(expected) for _ in part]
-    assert (cache.features, cache.digest) == (SMALL, dataset.digest)
+    assert cache.features == SMALL
+    clips = np.array([14, 2, 13, 0])
+    rows = [row for clip in clips for row in np.flatnonzero(cache.clip_of_patch == clip)]
+    assert cache.patches_of(clips).tolist() == rows
+    assert cache.patches_of(np.empty(0, dtype=np.int64)).tolist() == []
 
 
-def test_band_statistics_are_those_of_the_stored_train_patches(nsynth_root, monkeypatch):
-    monkeypatch.setattr(features, "_CHUNK", 4)
+def test_band_statistics_are_those_of_the_stored_train_patches(nsynth_root, small_chunks):
     dataset = datasets.load("nsynth")
     cache = extract(dataset, SMALL, workers=1, progress=False)
-    stored = cache.patches[cache.patches_of(dataset.indices("train"))].astype(np.float64)
+    train = cache.patches_of(dataset.indices("train"))
+    stored = cache.patches[train].astype(np.float64)
     np.testing.assert_allclose(cache.mean, stored.mean(axis=(0, 2)), rtol=1e-5)
     np.testing.assert_allclose(cache.std, stored.std(axis=(0, 2)), rtol=1e-5)
-    normalised = cache.normalised(cache.patches_of(dataset.indices("train")))
+    normalised = cache.normalised(train)
     assert normalised.dtype == np.float32
+    np.testing.assert_allclose(normalised, (stored - cache.mean[:, None]) / cache.std[:, None], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(normalised.mean(axis=(0, 2)), 0, atol=1e-4)
     np.testing.assert_allclose(normalised.std(axis=(0, 2)), 1, atol=1e-4)
 
 
-def test_normalised_is_by_band_and_leaves_the_cache_alone(nsynth_root):
-    cache = extract(datasets.load("nsynth"), SMALL, workers=1, progress=False)
-    before = np.array(cache.patches)
-    rows = np.array([5, 0, 5])
-    for patch, row in zip(cache.normalised(rows), rows, strict=True):
-        for band in range(SMALL.mel_bands):
-            expected = (before[row, band].astype(np.float64) - cache.mean[band]) / cache.std[band]
-            np.testing.assert_allclose(patch[band], expected, rtol=1e-4, atol=1e-5)
-    assert np.array_equal(cache.patches, before)
-
-
-@pytest.mark.parametrize("length", [1, 8, 126, 1024])
-def test_normalised_is_numpys_formula_bit_for_bit(length):
-    """For every float16 there is, infinite ones, those below the normal numbers and those that are none included."""
-    values = np.resize(np.arange(2**16, dtype=np.uint16), -(-(2**16) // (3 * length)) * 3 * length)
-    rng = np.random.default_rng(length)
-    mean, std = rng.standard_normal(3).astype("f4"), rng.uniform(1e-5, 3, 3).astype("f4")
-    patches = values.view(np.float16).reshape(-1, 3, length)
-    shape = Features(16000, 512, 512, 3, length)
-    rows = rng.permutation(len(patches))
-    found = features.FeatureCache(patches, np.arange(len(patches)), mean, std, shape, "").normalised(rows)
-    with np.errstate(all="ignore"):
-        expected = (patches[rows].astype(np.float32) - mean[:, None]) / std[:, None]
-    assert found.dtype == np.float32 and np.array_equal(found.view(np.int32), expected.view(np.int32))
-
-
-@pytest.mark.parametrize("row", [-1, 42])
-def test_a_patch_that_does_not_exist_is_refused(nsynth_root, row):
-    cache = extract(datasets.load("nsynth"), SMALL, workers=1, progress=False)
-    assert len(cache.patches) == 42
-    with pytest.raises(IndexError, match="there are 42 patches"):
-        cache.normalised(np.array([0, row]))
-
-
-def test_prefetch_asks_for_the_pages_of_each_run_of_patches_once(nsynth_root, monkeypatch):
-    cache, asked = extract(datasets.load("nsynth"), SMALL, workers=1, progress=False), []
-
-    class Pages(mmap.mmap):
-        def madvise(self, *advice):
-            asked.append(advice)
-            super().madvise(*advice)
-
-    row, header = 12 * 7 * 2, cache.patches.offset
-    with open(paths.features_dir("nsynth", SMALL.id) / "patches.npy", "rb") as file:
-        pages = Pages(file.fileno(), 0, prot=mmap.PROT_READ)
-    patches = np.ndarray.__new__(np.memmap, cache.patches.shape, np.float16, pages, header)
-    patches.offset = header
-    mapped = replace(cache, patches=patches)
-    mapped.prefetch(np.array([9, 2, 40, 3, 9, 41, 4]))
-    starts = [header + first * row for first in (2, 9, 40)]
-    ends = [header + (last + 1) * row for last in (4, 9, 41)]
-    assert [start % mmap.PAGESIZE for _, start, _ in asked] == [0] * 3
-    assert all(0 <= begin - start < mmap.PAGESIZE for begin, (_, start, _) in zip(starts, asked, strict=True))
-    assert [start + length for _, start, length in asked] == ends
-    asked.clear()
-    mapped.prefetch(np.empty(0, dtype=np.int64))
-    replace(cache, patches=np.array(patches)).prefetch(np.arange(3))  # in memory: nothing to ask for
-    assert asked == []
-    assert np.array_equal(mapped.normalised(np.arange(42)), cache.normalised(np.arange(42))) and len(asked) == 1
-
-
-def test_test_clips_do_not_enter_the_statistics(nsynth_root):
-    first = extract(datasets.load("nsynth"), SMALL, workers=1, progress=False)
-    mean, std = first.mean.copy(), first.std.copy()
+def test_other_sound_makes_a_cache_stale_and_leaves_the_statistics_to_the_train_split(nsynth_root):
+    dataset = datasets.load("nsynth")
+    first = extract(dataset, SMALL, workers=1, progress=False)
+    digest = dataset.digest
     for path in (nsynth_root / "nsynth-test" / "audio").iterdir():
         soundfile.write(path, np.random.default_rng(1).uniform(-1, 1, 8000), 16000)
-    (paths.features_dir("nsynth", SMALL.id) / "features.json").unlink()
-    second = extract(datasets.load("nsynth"), SMALL, workers=1, progress=False)
+    changed = datasets.load("nsynth")
+    with pytest.raises(FmucError, match="was made from other sound.*python -m fmuc features --dataset nsynth"):
+        open_cache(changed, SMALL)
+    second = extract(changed, SMALL, workers=1, progress=False)
+    assert changed.digest == digest and second.digest != first.digest
     assert not np.array_equal(second.patches, first.patches)
-    assert np.array_equal(second.mean, mean) and np.array_equal(second.std, std)
+    assert np.array_equal(second.mean, first.mean) and np.array_equal(second.std, first.std)
+
+
+def test_the_digest_is_of_the_content(nsynth_root, tmp_path):
+    """Not of when the files were written: a cache made again from the same sound has the same digest."""
+    first = extract(datasets.load("nsynth"), SMALL, workers=1, progress=False)
+    for path in nsynth_root.rglob("*.wav"):
+        os.utime(path, (1, 1))
+    again = extract(datasets.load("nsynth"), SMALL, workers=1, progress=False)
+    assert again.digest == first.digest and len(first.digest) == 12
+    assert extract(datasets.load("nsynth"), MINI, workers=1, progress=False).digest != first.digest
 
 
 def test_silent_data_normalise_to_finite_values(data_root):
@@ -249,133 +204,109 @@ def test_every_patch_belongs_to_exactly_one_part_of_a_split(nsynth_root):
         assert set(cache.clip_of_patch[rows]) == set(part)
 
 
-def test_patches_of_keeps_the_given_order(nsynth_root):
-    add_longer_clips(nsynth_root)
-    cache = extract(datasets.load("nsynth"), SMALL, workers=1, progress=False)
-    clips = np.array([14, 2, 13, 0])
-    expected = [row for clip in clips for row in np.flatnonzero(cache.clip_of_patch == clip)]
-    assert cache.patches_of(clips).tolist() == expected
-    assert cache.patches_of(np.empty(0, dtype=np.int64)).tolist() == []
-
-
-def test_workers_do_not_change_the_result(nsynth_root, monkeypatch):
-    monkeypatch.setattr(features, "_CHUNK", 8)
+def test_workers_do_not_change_the_result(nsynth_root, small_chunks):
     dataset, folder = datasets.load("nsynth"), paths.features_dir("nsynth", SMALL.id)
     contents = []
     for workers in (1, 2):
-        extract(dataset, SMALL, workers=workers, progress=False)
-        contents.append([(folder / name).read_bytes() for name in ("patches.npy", "index.npy", "features.json")]
-                        + [np.load(folder / "bands.npz")[key].tolist() for key in ("mean", "std")])
+        cache = extract(dataset, SMALL, workers=workers, progress=False)
+        contents.append([(folder / name).read_bytes() for name in ("patches.npy", "features.json")]
+                        + [cache.clip_of_patch.tolist(), cache.mean.tolist(), cache.std.tolist()])
         folder.rename(folder.with_name(f"by-{workers}"))
     assert contents[0] == contents[1]
 
 
-def test_error_names_the_file_and_survives_the_way_back_from_a_worker(nsynth_root):
+def no_folder(root) -> bool:
+    return not any(path.is_dir() for path in (root / "features").iterdir())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_error_names_the_file_and_leaves_no_folder(nsynth_root, small_chunks, workers):
     (nsynth_root / "nsynth-test" / "audio" / "vocal_acoustic_test-061-100.wav").write_text("no sound")
-    with pytest.raises(FmucError, match=r"vocal_acoustic_test-061-100\.wav: is not sound") as caught:
-        extract(datasets.load("nsynth"), SMALL, workers=1, progress=False)
-    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
-    assert list((nsynth_root.parent / "features").iterdir()) == []
-
-
-@pytest.mark.parametrize("error", [FmucError("bad"), KeyboardInterrupt()])
-def test_exception_in_the_middle_leaves_no_folder(nsynth_root, monkeypatch, error):
-    monkeypatch.setattr(features, "_CHUNK", 4)
-    calls, read = [], features.read_audio
-
-    def fails_at_last(path, rate):
-        calls.append(path)
-        if len(calls) == 15:
-            raise error
-        return read(path, rate)
-
-    monkeypatch.setattr(features, "read_audio", fails_at_last)
-    with pytest.raises(type(error)):
-        extract(datasets.load("nsynth"), SMALL, workers=1, progress=False)
-    assert list((nsynth_root.parent / "features").iterdir()) == []
-    with pytest.raises(FmucError, match="no features under"):
+    with pytest.raises(FmucError, match=r"vocal_acoustic_test-061-100\.wav: is not sound"):
+        extract(datasets.load("nsynth"), SMALL, workers=workers, progress=False)
+    assert no_folder(nsynth_root.parent)
+    with pytest.raises(FmucError, match="no features under .*: run 'python -m fmuc features --dataset nsynth"):
         open_cache(datasets.load("nsynth"), SMALL)
+
+
+ENDLESS = """
+import time
+from fmuc import datasets, features
+from fmuc.config import Features
+
+def slow(dataset, *rest):
+    print("begun", flush=True)
+    time.sleep(60)
+
+features._write_header = slow
+features.extract(datasets.load("nsynth"), Features(16000, 512, 512, 12, 7), workers=1, progress=False)
+"""
+
+
+def test_what_a_killed_process_left_is_cleared_away(nsynth_root):
+    killed = subprocess.Popen([sys.executable, "-c", ENDLESS], stdout=subprocess.PIPE)
+    assert killed.stdout.readline() == b"begun\n"
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not no_folder(nsynth_root.parent)
+    extract(datasets.load("nsynth"), SMALL, workers=1, progress=False)
+    folders = [path for path in (nsynth_root.parent / "features").iterdir() if path.is_dir()]
+    assert folders == [paths.features_dir("nsynth", SMALL.id)]
+
+
+def test_the_second_of_two_that_want_the_same_cache_waits(nsynth_root):
+    folder = paths.features_dir("nsynth", SMALL.id)
+    second = threading.Thread(target=extract, args=(datasets.load("nsynth"), SMALL, 1, False))
+    with folder_lock(folder):
+        second.start()
+        second.join(0.3)
+        assert second.is_alive() and not folder.exists()
+    second.join()
+    assert folder.is_dir()
 
 
 def test_second_extraction_only_opens(nsynth_root, monkeypatch):
     dataset = datasets.load("nsynth")
     first = extract(dataset, SMALL, workers=1, progress=False)
-
-    def fail(*_):
-        raise AssertionError("computed again")
-
-    monkeypatch.setattr(features, "read_audio", fail)
+    before = time.time_ns()
     second = extract(dataset, SMALL, workers=1, progress=False)
-    assert np.array_equal(first.patches, second.patches)
-    with pytest.raises(AssertionError, match="computed again"):
-        extract(dataset, NSYNTH, workers=1, progress=False)
+    assert np.array_equal(first.patches, second.patches) and second.digest == first.digest
+    assert max(p.stat().st_mtime_ns for p in paths.features_dir("nsynth", SMALL.id).iterdir()) < before
 
 
-def test_missing_cache_names_the_command(nsynth_root):
-    remedy = r"features/nsynth-\w{8}: run 'python -m fmuc features --dataset nsynth --profile"
-    with pytest.raises(FmucError, match=remedy):
-        open_cache(datasets.load("nsynth"), SMALL)
+def rewrite_index(folder, **changes):
+    with np.load(folder / "index.npz") as index:
+        np.savez(folder / "index.npz", **{**index, **changes})
 
 
-def damage_patches(folder):
-    path = folder / "patches.npy"
-    path.write_bytes(path.read_bytes()[:-2])
+def cut_patches_file(folder):
+    content = (folder / "patches.npy").read_bytes()
+    (folder / "patches.npy").write_bytes(content[:-2])
 
 
-def damage_shape(folder):
-    np.save(folder / "patches.npy", np.zeros((3, 2, 1), np.float16))
+DAMAGE = {
+    "patches cut": cut_patches_file,
+    "patches of another shape": lambda folder: np.save(folder / "patches.npy", np.zeros((3, 2, 1), np.float16)),
+    "patches pickled": lambda folder: np.save(folder / "patches.npy", np.array([{}]), allow_pickle=True),
+    "no archive": lambda folder: (folder / "index.npz").write_bytes(b"PK"),
+    "empty archive": lambda folder: (folder / "index.npz").write_bytes(b""),
+    "another index": lambda folder: rewrite_index(folder, clip_of_patch=np.zeros(42, np.int64)),
+    "another deviation": lambda folder: rewrite_index(folder, std=np.zeros(12, np.float32)),
+    "no index": lambda folder: np.savez(folder / "index.npz", mean=np.zeros(12)),
+    "no JSON": lambda folder: (folder / "features.json").write_text("{"),
+    "JSON of another kind": lambda folder: (folder / "features.json").write_text("[]"),
+    "file gone": lambda folder: (folder / "patches.npy").unlink(),
+}
 
 
-def damage_bands(folder):
-    (folder / "bands.npz").write_bytes(b"PK")
-
-
-def damage_index(folder):
-    (folder / "index.npy").write_bytes(b"")
-
-
-def damage_entry(folder):
-    index = np.load(folder / "index.npy")
-    index[len(index) // 2] += 1  # a patch of the next clip, perhaps: nothing but the checksum can tell
-    np.save(folder / "index.npy", index)
-
-
-def damage_order(folder):
-    (folder / "features.json").write_text(json.dumps({key: value for key, value in json.loads(
-        (folder / "features.json").read_text()).items() if key != "sha256"}))  # as older caches are
-    np.save(folder / "index.npy", np.load(folder / "index.npy")[::-1])
-
-
-def damage_band(folder):
-    damage_order(folder)
-    np.save(folder / "index.npy", np.load(folder / "index.npy")[::-1])
-    with np.load(folder / "bands.npz") as bands:
-        np.savez(folder / "bands.npz", mean=bands["mean"], std=np.zeros_like(bands["std"]))
-
-
-def damage_json(folder):
-    (folder / "features.json").write_text("{")
-
-
-@pytest.mark.parametrize("damage", [damage_patches, damage_shape, damage_bands, damage_index, damage_entry,
-                                    damage_order, damage_band, damage_json])
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_damaged_cache_is_refused_and_built_again(nsynth_root, damage):
     dataset, folder = datasets.load("nsynth"), paths.features_dir("nsynth", SMALL.id)
     before = np.array(extract(dataset, SMALL, workers=1, progress=False).patches)
-    damage(folder)
+    DAMAGE[damage](folder)
     with pytest.raises(FmucError, match=rf"{folder.name} is damaged .*python -m fmuc features --dataset nsynth"):
         open_cache(dataset, SMALL)
     assert np.array_equal(extract(dataset, SMALL, workers=1, progress=False).patches, before)
-
-
-def test_cache_of_other_data_is_refused_and_built_again(nsynth_root):
-    extract(datasets.load("nsynth"), SMALL, workers=1, progress=False)
-    add_longer_clips(nsynth_root)
-    dataset = datasets.load("nsynth")
-    with pytest.raises(FmucError, match=r"was made from other data.*python -m fmuc features --dataset nsynth"):
-        open_cache(dataset, SMALL)
-    cache = extract(dataset, SMALL, workers=1, progress=False)
-    assert cache.clip_of_patch[-1] == len(dataset.clips) - 1
 
 
 def test_data_without_train_split_is_refused(data_root):

@@ -1,0 +1,61 @@
+"""Files and folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+from fmuc import paths
+from fmuc.errors import FmucError
+
+
+def folder_lock(out: Path) -> FileLock:
+    """The lock of whoever makes the folder ``out``, a hidden file beside it: one process at a time.
+
+    Raises :class:`FmucError` where nothing can be written.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        writable = os.access(out.parent, os.W_OK | os.X_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise FmucError(f"{paths.relative(out.parent)} cannot be written: change its access rights, or set FMUC_DATA "
+                        "to another folder")
+    return FileLock(out.with_name(f".{out.name}.lock"))
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """A hidden folder beside ``out`` to fill; it takes the place of ``out`` at the end, or is removed on any error.
+
+    Hold :func:`folder_lock` meanwhile: what a killed process left behind is cleared away by the next one.
+    """
+    partial, replaced = (out.with_name(f".{out.name}.{kind}") for kind in ("partial", "replaced"))
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(replaced, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        if out.exists():
+            os.replace(out, replaced)
+        os.replace(partial, out)
+        shutil.rmtree(replaced, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write ``content`` as indented JSON, with the same bytes on every system."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8", newline="\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
