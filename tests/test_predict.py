@@ -148,5 +148,5 @@ def test_a_checkpoint_of_an_earlier_epoch_is_refused(folder):
 
 def test_an_unusable_sound_file_is_named(folder, tmp_path):
     (tmp_path / "noise.wav").write_text("no sound")
-    with pytest.raises(FmucError, match=r"noise\.wav: cannot be read as sound"):
+    with pytest.raises(FmucError, match=r"noise\.wav: is not sound"):
         predict.predict_files(str(folder), [tmp_path / "noise.wav"])
