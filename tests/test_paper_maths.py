@@ -13,10 +13,10 @@ from torch.testing import assert_close
 
 from fmuc.config import Selection
 from fmuc.experiments import FM, FMUC, TABLE_1
+from fmuc.fixmatch import semi_supervised_loss
 from fmuc.metrics import accuracy, expected_calibration_error, filewise_probabilities, quality, quantity, row_normalised
 from fmuc.selection import PseudoLabelCounts, PseudoLabels, select
-from fmuc.train import semi_supervised_loss
-from fmuc.uncertainty import PassStatistics, pass_statistics, temperature_softmax
+from fmuc.uncertainty import pass_statistics, temperature_softmax
 
 
 def loop_softmax(logits: list[float], temperature: float = 1.0) -> list[float]:
@@ -69,7 +69,12 @@ def test_one_pass_has_no_spread():
 # Selection rules
 
 
-def slow_select(mean: list[float], std: list[float], rule: Selection) -> tuple[int, bool, float]:
+def passes_of(probabilities: list, temperature: float = 1.0) -> torch.Tensor:
+    """Logits (N, B, C) whose tempered softmax is ``probabilities``, zeros included."""
+    return temperature * torch.tensor(probabilities, dtype=torch.float64).log().float()
+
+
+def slow_select(mean: list, std: list, rule: Selection) -> tuple[int, bool, float]:
     """Label, kept or not, and score of one example, in the words of §V-A; the first of equals wins."""
     if rule.rule == "mean_minus_std" and rule.score == "max_of_difference":
         candidates = [m - s for m, s in zip(mean, std, strict=True)]
@@ -83,26 +88,37 @@ def slow_select(mean: list[float], std: list[float], rule: Selection) -> tuple[i
     return label, mean[label] - std[label] > rule.threshold, mean[label] - std[label]
 
 
-RULES = [
-    Selection(rule="confidence", threshold=0.625),
-    Selection(rule="confidence", threshold=0.625, passes=5, temperature=2.0),
-    Selection(rule="mean_minus_std", threshold=0.5, passes=5),
-    Selection(rule="mean_minus_std", threshold=0.5, passes=5, score="max_of_difference"),
-    Selection(rule="two_thresholds", threshold=0.625, std_threshold=0.25, passes=5),
+EVERY_RULE = [
+    Selection(rule="confidence"),
+    Selection(rule="confidence", passes=5, temperature=2.0),
+    Selection(rule="mean_minus_std", passes=2),
+    Selection(rule="mean_minus_std", passes=5, temperature=2.0),
+    Selection(rule="mean_minus_std", passes=2, score="max_of_difference"),
+    Selection(rule="two_thresholds", passes=2),
 ]
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.rule}-{rule.score}-{rule.passes}")
-def test_rules_equal_the_reference_with_ties_and_scores_exactly_at_the_threshold(rule):
-    rng = np.random.default_rng(0)  # multiples of 1/8: exact in float32, many ties, many scores at the threshold
-    mean = torch.from_numpy(rng.integers(0, 9, (400, 4)) / 8).float()
-    std = torch.from_numpy(rng.integers(0, 5, (400, 4)) / 8).float()
-    expected = [slow_select(m, s, rule) for m, s in zip(mean.tolist(), std.tolist(), strict=True)]
-    labels, mask, score = select(PassStatistics(mean, std), rule)
+@pytest.mark.parametrize("place", [30, 150, 270])
+@pytest.mark.parametrize("rule", EVERY_RULE, ids=lambda rule: f"{rule.rule}-{rule.score}-{rule.passes}")
+def test_rules_equal_the_reference_with_ties_and_scores_exactly_at_the_threshold(rule, place):
+    """Thresholds are a score and a standard deviation that occur; a third of the examples has two equal classes."""
+    rng = np.random.default_rng(0)
+    logits = torch.from_numpy(rng.integers(0, 4, (max(rule.passes, 1), 60, 4))).float()
+    logits[:, ::3, 1] = logits[:, ::3, 0]
+    logits = logits.repeat(1, 5, 1)
+    mean, std = (part.numpy() for part in pass_statistics(logits, rule.temperature))  # float32, as the scores are
+    ranked = sorted((slow_select(m, s, replace(rule, std_threshold=1.0))[::2] for m, s in zip(mean, std, strict=True)),
+                    key=lambda choice: choice[1])
+    rule = replace(rule, threshold=float(ranked[place][1]))
+    sure = [s[m.argmax()] for m, s in zip(mean, std, strict=True) if m.max() > rule.threshold]
+    rule = replace(rule, std_threshold=float(np.sort(sure)[len(sure) // 2]))
+    expected = [slow_select(m, s, rule) for m, s in zip(mean, std, strict=True)]
+    labels, mask, score = select(logits, rule)
     assert labels.tolist() == [label for label, _, _ in expected]
     assert mask.tolist() == [kept for _, kept, _ in expected]
     assert score.tolist() == [value for _, _, value in expected]
-    assert (score == rule.threshold).any() and 0 < mask.sum() < 400
+    assert (score == rule.threshold).any() and 0 < mask.sum() < 300
+    assert sum(np.sort(row)[-1] == np.sort(row)[-2] for row in mean) > 20
 
 
 @pytest.mark.parametrize("name", TABLE_1)
@@ -111,7 +127,7 @@ def test_the_rows_of_table_1_equal_the_reference_on_dropout_passes(name):
     sure = normal(300, 11) * torch.linspace(0.2, 12, 300)[:, None]  # from undecided to certain
     logits = sure + 0.2 * normal(max(rule.passes, 1), 300, 11, seed=1)
     kept = 0
-    labels, mask, score = select(pass_statistics(logits, rule.temperature), rule)
+    labels, mask, score = select(logits, rule)
     for example in range(300):
         passes = [loop_softmax(row, rule.temperature) for row in logits[:, example].tolist()]
         mean = [statistics.fmean(p[c] for p in passes) for c in range(11)]
@@ -123,26 +139,48 @@ def test_the_rows_of_table_1_equal_the_reference_on_dropout_passes(name):
     assert 0 < kept < 300
 
 
-def test_a_score_at_the_threshold_is_kept_by_fixmatch_and_dropped_by_fmuc():
-    at = PassStatistics(torch.tensor([[0.95, 0.05], [0.1, 0.9]]), torch.zeros(2, 2))
-    assert select(at, FM).mask.tolist() == [True, False]
-    assert select(at, replace(FM, threshold=0.9)).mask.tolist() == [True, True]
-    assert select(at, FMUC).mask.tolist() == [True, False]
-    assert select(at, replace(FMUC, threshold=0.95)).mask.tolist() == [False, False]
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("probability", [0.5, 0.7, 0.9, 0.95, 0.99])
+def test_a_score_at_the_threshold_is_kept_by_fixmatch_and_dropped_by_fmuc(probability, temperature):
+    """And one that is a step of float32 above or below it is kept, or dropped, by both."""
+    logits = passes_of([[[probability, 1 - probability]]], temperature)
+    at = np.float32(select(logits, replace(FM, temperature=temperature)).score.item())
+    assert at == pytest.approx(probability, rel=1e-6)
+    for threshold, by_fixmatch, by_fmuc in ((np.nextafter(at, np.float32(0)), True, True), (at, True, False),
+                                            (np.nextafter(at, np.float32(1)), False, False)):
+        change = {"threshold": float(threshold), "temperature": temperature}
+        assert select(logits, replace(FM, **change)).mask.item() is by_fixmatch
+        assert select(logits, replace(FMUC, **change, passes=0)).mask.item() is by_fmuc
+        assert select(logits, replace(TABLE_1["FMUC two thresh."], **change)).mask.item() is by_fmuc
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 4.0])
+def test_mean_minus_std_is_that_of_two_passes_worked_out_by_hand(temperature):
+    """0.9 and 0.7: mean 0.8, population std 0.1 (the sample's would be 0.14), score 0.7."""
+    logits = passes_of([[[0.9, 0.1, 0.0]], [[0.7, 0.1, 0.2]]], temperature)
+    rule = replace(FMUC, temperature=temperature)
+    for threshold, kept in ((0.69, True), (0.71, False)):
+        pseudo = select(logits, replace(rule, threshold=threshold))
+        assert (pseudo.labels.item(), pseudo.mask.item()) == (0, kept)
+        assert pseudo.score.item() == pytest.approx(0.7, abs=1e-6)
 
 
 def test_the_two_readings_of_the_score_differ_where_the_likeliest_class_is_unstable():
-    unstable = PassStatistics(torch.tensor([[0.6, 0.4]]), torch.tensor([[0.5, 0.0]]))
-    first, second = (select(unstable, replace(FMUC, threshold=0.3, score=score))
+    unstable = passes_of([[[0.7, 0.3, 0.0]], [[0.2, 0.3, 0.5]]])  # means 0.45, 0.3, 0.25; std 0.25, 0, 0.25
+    first, second = (select(unstable, replace(FMUC, temperature=1.0, threshold=0.25, score=score))
                      for score in ("argmax_of_mean", "max_of_difference"))
-    assert (first.labels.item(), first.mask.item()) == (0, False)
-    assert (second.labels.item(), second.mask.item()) == (1, True)
+    assert (first.labels.item(), first.mask.item(), first.score.item()) == (0, False, pytest.approx(0.2, abs=1e-6))
+    assert (second.labels.item(), second.mask.item(), second.score.item()) == (1, True, pytest.approx(0.3, abs=1e-6))
 
 
 def test_two_thresholds_need_both():
-    mean, std = torch.tensor([[0.75, 0.25], [0.75, 0.25], [0.625, 0.375]]), torch.tensor([[0.0], [0.0625], [0.0]])
-    rule = replace(TABLE_1["FMUC two thresh."], threshold=0.7, std_threshold=0.0625)
-    assert select(PassStatistics(mean, std.expand(3, 2)), rule).mask.tolist() == [True, False, False]
+    """Mean 0.75 in agreement, 0.75 of passes that are 0.125 apart, 0.625 in agreement."""
+    passes = passes_of([[[0.75, 0.25], [0.8125, 0.1875], [0.625, 0.375]], [[0.75, 0.25], [0.6875, 0.3125],
+                                                                          [0.625, 0.375]]], 2.0)
+    rule = replace(TABLE_1["FMUC two thresh."], threshold=0.7, std_threshold=0.06)
+    assert select(passes, rule).mask.tolist() == [True, False, False]
+    assert select(passes, replace(rule, std_threshold=0.065)).mask.tolist() == [True, True, False]
+    assert select(passes, replace(rule, threshold=0.6)).mask.tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize(("temperature", "confidence"), [(2.0, 8100 / 8110), (4.0, 1 / (1 + 10 / 90**4))])
@@ -154,7 +192,7 @@ def test_untempered_confidence_that_a_threshold_of_90_percent_asks_for(temperatu
     for change, kept in ((-0.01, False), (0.01, True)):
         logits = torch.zeros(1, 1, 11)
         logits[0, 0, 3] = gap + change
-        pseudo = select(pass_statistics(logits, temperature), replace(FMUC, temperature=temperature, passes=0))
+        pseudo = select(logits, replace(FMUC, temperature=temperature, passes=0))
         assert (pseudo.labels.item(), pseudo.mask.item()) == (3, kept)
 
 
