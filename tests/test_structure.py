@@ -17,12 +17,13 @@ from fmuc.paths import ROOT
 PACKAGE = ROOT / "fmuc"
 # The modules of the front rooms in the order of the paper: each imports only what stands above it.
 ORDER = (
-    "errors", "paths", "atomic", "config", "experiments", "workers", "sound", "datasets", "splits", "features",
-    "augment", "model", "uncertainty", "selection", "devices", "fixmatch", "batches", "checkpoints", "records", "train",
-    "parallel", "fetch", "metrics", "tables", "claims", "analysis", "figures", "notebooks", "__main__")
+    "errors", "paths", "atomic", "config", "metrics", "experiments", "workers", "sound", "datasets", "splits",
+    "features", "augment", "model", "uncertainty", "selection", "devices", "fixmatch", "batches", "checkpoints", "records",
+    "train", "parallel", "fetch", "claims", "tables", "analysis", "figures", "notebooks", "__main__")
 SATELLITES = ("fast", "standins", "own", "teaching")
 ALLOWED = {"fixmatch": {"fast"}, "__main__": set(SATELLITES)}  # the only ways from the front rooms to a satellite
-LATE = {"dask", "distributed", "fmuc", "librosa", "matplotlib", "numba", "pretty_midi", "sklearn", "torch"}
+LATE = {"dask", "distributed", "fmuc", "ipykernel", "librosa", "matplotlib", "numba", "pandas", "papermill",
+        "pretty_midi", "seaborn", "sklearn", "tinysoundfont", "torch"}  # slow to import, or optional
 LIMITS = {"fmuc/**/*.py": 7000, "fmuc/*.py": 4000, "tests/*.py": 9000, "benchmarks/*.py": 400}
 
 
