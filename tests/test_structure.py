@@ -18,8 +18,8 @@ PACKAGE = ROOT / "fmuc"
 # The modules of the front rooms in the order of the paper: each imports only what stands above it.
 ORDER = (
     "errors", "paths", "atomic", "config", "metrics", "experiments", "workers", "sound", "datasets", "splits",
-    "features", "augment", "model", "uncertainty", "selection", "devices", "fixmatch", "batches", "checkpoints", "records",
-    "train", "parallel", "fetch", "claims", "tables", "analysis", "figures", "notebooks", "__main__")
+    "features", "augment", "model", "uncertainty", "selection", "devices", "fixmatch", "batches", "checkpoints",
+    "records", "train", "parallel", "fetch", "claims", "tables", "analysis", "figures", "notebooks", "__main__")
 SATELLITES = ("fast", "standins", "own", "teaching")
 ALLOWED = {"fixmatch": {"fast"}, "__main__": set(SATELLITES)}  # the only ways from the front rooms to a satellite
 LATE = {"dask", "distributed", "fmuc", "ipykernel", "librosa", "matplotlib", "numba", "pandas", "papermill",
