@@ -1,240 +1,408 @@
-"""The command line: ``python -m fmuc COMMAND``. Exit status: see ``EXIT_STATUS``."""
+"""The command line: ``python -m fmuc COMMAND``. Heavy modules are imported in the commands, so that help is quick."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
+import errno
 import json
+import os
 import sys
-import time
-from collections.abc import Callable, Sequence
+import tomllib
+from collections.abc import Iterator
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Annotated, Literal
 
-from fmuc import data_commands, experiments, paths
-from fmuc.config import Run
-from fmuc.data_commands import epilog, show
+import typer
+from platformdirs import user_cache_path
+from typer.core import TyperGroup
+
+from fmuc import experiments, paths
+from fmuc.config import Run, override
 from fmuc.errors import FmucError
 
-DESCRIPTION = "FixMatch with uncertainty for audio: data, features, training, notebooks, tables and what checks them."
-EXIT_STATUS = """exit status:
-  0    done
-  1    bad input, a failed run or check, output that nobody reads any more; one line on stderr says which
-  2    wrong usage: no such command or option
-  130  interrupted by Ctrl-C; the same command goes on from there
-"""
-EXAMPLES = {
-    "features": ("features", "features --dataset scenes-sim --workers 2"),
-    "train": ("train", "train --variant FMUC --seed 1", "train --profile paper --device cuda --compile",
-              "train --scheduler tcp://10.0.0.1:8786  # docs/cluster.md"),
-    "compare": ("compare --source shipped", "compare --dataset birds --json"),
-    "notebooks": ("notebooks --source shipped", "notebooks --only 06 07 -p source=shipped"),
-    "reproduce": ("reproduce", "reproduce --profile smoke", "reproduce --dataset birds"),
-    "figures": ("figures", "figures --dataset nsynth-gm --force"),
-    "predict": ("predict birds_fmuc_s0 new/a.wav new/b.wav", "predict birds_fmuc_s0 new/a.wav --json"),
+STAND_INS = {  # names without the modules that know them
+    "nsynth-gm": "notes from General-MIDI SoundFonts, in NSynth's layout: 0.8 GB, 2 minutes",
+    "nsynth-gm-smoke": "a few notes, for tests",
+    "scenes-sim": "simulated acoustic scenes, in TUT2017's layout: 1.6 GB, 2 minutes",
+    "scenes-sim-smoke": "a few scenes, for tests",
 }
+PUBLISHED = {
+    "nsynth": "NSynth (train, valid, test): 25 GB to download, 40 GB unpacked",
+    "tut2017": "TUT Acoustic Scenes 2017 (development, evaluation): 14 GB to download, 17 GB unpacked",
+}
+CONFIG = {"profile": "mini", "dataset": None, "row": None, "name": None, "seed": 0}  # keys of `train --config`
+LARGEST_SEED = 2**32 - 1
+
+Option = typer.Option
+Profile = Annotated[str, Option(metavar="NAME", help="smoke, mini or paper")]
+Dataset = Annotated[str | None, Option(metavar="NAME", help="one of the profile (default: all), or your own")]
+Source = Annotated[Literal["runs", "shipped"], Option(help="trained here, or records of the repository")]
+Workers = Annotated[int | None, Option(min=1, help="processes at a time (default: one per core)")]
+Seed = Annotated[int, Option(min=0, max=LARGEST_SEED)]
+Device = Annotated[str, Option(help="auto, cpu, cuda, cuda:1, ...")]
+Scheduler = Annotated[str | None, Option(metavar="ADDRESS", help="train on a Dask cluster: its address or file")]
+Force = Annotated[bool, Option("--force", help="make it again although it is there")]
+Json = Annotated[bool, Option("--json", help="print the result as JSON")]
 
 
-def _features(args: argparse.Namespace) -> None:
-    from fmuc import datasets, features
+class Commands(TyperGroup):
+    """Turns what a user can mend into one line on stderr and an exit status."""
 
-    if args.scheduler:
-        _features_elsewhere(args)
-    for name in _names(args):
-        started, preset = time.monotonic(), experiments.preset(args.profile, name)
-        cache = features.extract(datasets.load(name), preset.features, workers=args.workers)
-        show(args, {"dataset": name, "patches": len(cache.patches), "shape": list(cache.patches.shape[1:]),
-                    "megabytes": round(cache.patches.nbytes / 1e6, 1),
-                    "seconds": round(time.monotonic() - started, 1)})
-
-
-def _features_elsewhere(args: argparse.Namespace) -> None:
-    from fmuc import parallel as schedule
-
-    _refuse(schedule.extract_features(args.profile, _names(args), args.scheduler, workers=args.workers,
-                                      progress=not args.json))
+    def invoke(self, ctx: typer.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except FmucError as error:
+            problem, status = str(error), 1
+        except KeyboardInterrupt:
+            problem, status = "interrupted; the same command goes on from here", 130
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            problem, status = f"{error.filename or 'output'}: {error.strerror}: make room or change its access", 1
+        print(f"fmuc: {problem}", file=sys.stderr)
+        raise typer.Exit(status)
 
 
-def _refuse(failures: Sequence) -> None:
-    """One error for what failed."""
+def examples(*commands: str) -> str:
+    return "\n".join(["\b", "Examples:", *(f"  python -m fmuc {command}" for command in commands)])
+
+
+EXIT_STATUS = """\b
+Exit status:
+  0    done
+  1    bad input or a failed run; one line on stderr says which
+  2    wrong usage: no such command or option
+  130  interrupted by Ctrl-C; the same command goes on from there"""
+PLAIN = {"rich_markup_mode": None, "pretty_exceptions_enable": False, "add_completion": False}
+app = typer.Typer(**PLAIN, cls=Commands, help="FixMatch with uncertainty for audio: data, training, results.",
+                  epilog=f"{examples('reproduce', 'compare')}\n\n{EXIT_STATUS}")
+data = typer.Typer(**PLAIN, help="Make, fetch, import or check a data set.",
+                   epilog=examples("data nsynth-gm", "data folder ~/birds --name birds"))
+app.add_typer(data, name="data")
+
+
+def _show(result: dict, as_json: bool) -> None:
+    text = ", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in result.items())
+    print(json.dumps(result) if as_json else text)
+
+
+def _writable(folder: Path) -> bool:
+    there = next(place for place in (folder, *folder.parents) if os.path.exists(place))
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
+def _require_writable(*, data: bool = False, figures: bool = False) -> None:
+    """Refuse a folder that cannot be written before hours of work."""
+    for wanted, variable, folder in ((data, "FMUC_DATA", paths.data_root()),
+                                     (figures, "FMUC_FIGURES", paths.figures_dir("any").parent)):
+        if wanted and not _writable(folder):
+            raise FmucError(f"{folder}: cannot be written: let {variable} name another folder")
+
+
+def _add_stand_in(name: str, description: str) -> None:
+    @data.command(name, help=f"Render {description}.", epilog=examples(f"data {name}", f"data {name} --workers 2"))
+    def stand_in(
+        seed: Seed = 0, workers: Workers = None, force: Force = False, as_json: Json = False,
+        soundfont: Annotated[list[Path] | None, Option(help="a further SoundFont for notes (repeatable)")] = None,
+    ) -> None:
+        from fmuc import datasets
+
+        _require_writable(data=True)
+        report = datasets.render(name, seed=seed, soundfonts=soundfont or (), workers=workers, force=force)
+        counted = ("notes", "instruments", "silent_dropped", "recordings", "clips")
+        _show({"dataset": f"{name} (stand-in)", "folder": paths.relative(paths.dataset_dir(name)),
+               **{key: value for key, value in asdict(report).items() if key in counted}}, as_json)
+
+
+def _add_published(name: str, description: str) -> None:
+    @data.command(name, help=description, epilog=examples(f"data {name} --accept-licence", f"data {name} --from ~/dl"))
+    def published(
+        part: Annotated[list[str] | None, Option(help="only this part (repeatable)")] = None,
+        archives_from: Annotated[Path | None, Option("--from", help="take the archives from this folder")] = None,
+        keep_archives: Annotated[bool, Option("--keep-archives", help="keep what was downloaded")] = False,
+        accept_licence: Annotated[bool, Option("--accept-licence", help="you have read it and agree")] = False,
+        as_json: Json = False,
+    ) -> None:
+        from fmuc import fetch
+
+        _require_writable(data=True)
+        source, out = fetch.SOURCES[name], paths.dataset_dir(name)
+        print(fetch.licence_notice(source), file=sys.stderr)
+        if source.confirm and not accept_licence and not (
+                sys.stdin.isatty() and typer.confirm("Do you accept the licence?", err=True)):
+            raise FmucError(f"the licence must be accepted: read it ({source.licence_url}) and add --accept-licence")
+        report = fetch.obtain(source, out, parts=part, archives_from=archives_from, keep_archives=keep_archives)
+        _show({"dataset": name, "folder": paths.relative(out), "obtained": ", ".join(report.obtained) or "nothing new",
+               "there before": ", ".join(report.present) or "nothing", "bytes": report.downloaded}, as_json)
+
+
+for _name, _description in STAND_INS.items():
+    _add_stand_in(_name, _description)
+for _name, _description in PUBLISHED.items():
+    _add_published(_name, _description)
+
+
+@data.command("folder", epilog=examples("data folder ~/birds --name birds",
+                                        "data folder clips.csv --name bats --labelled-share 0.1 --sample-rate 96000"))
+def import_folder(
+    path: Annotated[Path, typer.Argument(help="a folder with a folder per class, one called 'unlabelled' for files of "
+                                         "unknown class; or a CSV file with path and maybe label, group, split")],
+    name: Annotated[str, Option(help="what to call it: lower-case letters, digits, hyphens")],
+    seed: Seed = 0,
+    test_share: Annotated[float, Option(help="share of the files held out for the test")] = 0.2,
+    valid_share: Annotated[float, Option(help="share of the files held out for validation")] = 0.1,
+    labelled_share: Annotated[float | None, Option(help="part of the training labels to use (default: all if there are "
+                                                   "unlabelled files, else 0.2)")] = None,
+    group_pattern: Annotated[str | None, Option(metavar="REGEX", help="its one capture group names what a path belongs "
+                                                "to; groups stay together (default: sub-folders)")] = None,
+    sample_rate: Annotated[int | None, Option(help="in Hz (default: from the files)")] = None,
+    patch_seconds: Annotated[float | None, Option(help="length of a patch (default: from the files)")] = None,
+    skip_unreadable: Annotated[bool, Option("--skip-unreadable", help="list bad files and leave them out")] = False,
+    force: Force = False, as_json: Json = False,
+) -> None:
+    """Import your own audio; the files stay where they are."""
+    from fmuc.own.importing import import_audio
+
+    _require_writable(data=True)
+    result = asdict(import_audio(
+        path, name, seed=seed, test_share=test_share, valid_share=valid_share, labelled_share=labelled_share,
+        group_pattern=group_pattern, force=force, **{key: value for key, value in {  # interim
+            "sample_rate": sample_rate, "patch_seconds": patch_seconds, "skip_unreadable": skip_unreadable,
+        }.items() if value}))
+    if not as_json:
+        counts = {key: value for key, value in result.items() if isinstance(value, dict)}
+        result |= {key: " ".join(f"{part} {n}" for part, n in value.items()) or "none" for key, value in counts.items()}
+    _show(result, as_json)
+
+
+@data.command("check", epilog=examples("data check scenes-sim", "data check birds --json"))
+def check_dataset(name: Annotated[str, typer.Argument(help="any data set that is there, your own too")],
+                  workers: Workers = None, as_json: Json = False) -> None:
+    """Report duplicates, damaged files and leaks; exit status 1 for errors."""
+    from fmuc import datasets
+    from fmuc.own.check import check, format_report
+
+    report = check(datasets.load(name), workers=workers)
+    print(json.dumps(report.asdict(), indent=1) if as_json else format_report(report))
+    if report.failed:
+        raise FmucError(f"{name}: the report names errors that make results wrong")
+
+
+@app.command(epilog=examples("features", "features --dataset birds --workers 2"))
+def features(profile: Profile = "mini", dataset: Dataset = None, workers: Workers = None,
+             as_json: Json = False) -> None:
+    """Extract log-Mel patches."""
+    from fmuc import datasets
+    from fmuc.features import extract
+
+    _require_writable(data=True)
+    for name, preset in experiments.chosen(profile, dataset).items():
+        cache = extract(datasets.load(name), preset.features, workers=workers)
+        _show({"dataset": name, "patches": len(cache.patches), "shape": list(cache.patches.shape[1:]),
+               "megabytes": round(cache.patches.nbytes / 1e6, 1)}, as_json)
+
+
+@app.command(epilog=examples("plan", "plan --profile paper --json"))
+def plan(profile: Profile = "mini", dataset: Dataset = None, as_json: Json = False) -> None:
+    """List the plan's runs: done, missing, or stale because the data changed."""
+    rows = [{"run": run.name, "variant": run.variant, "seed": run.seed, "epochs": run.training.epochs,
+             "state": _state(run, paths.runs_dir(profile) / run.name)} for run in experiments.plan(profile, dataset)]
+    lines = ("{state:<8} {epochs:>4} epochs  {run}".format(**row) for row in rows)
+    print(json.dumps(rows, indent=1) if as_json else "\n".join(lines))
+
+
+def _state(run: Run, folder: Path) -> str:
+    from fmuc.records import is_finished
+    from fmuc.train import is_current
+
+    if not is_finished(folder):
+        return "missing"
+    try:
+        return "done" if is_current(run, folder) else "stale"
+    except FmucError:  # no sound or features here to compare with
+        return "unknown"
+
+
+@app.command(epilog=examples("train", "train --variant FMUC --seed 1",
+                             "train --variant FMUC --set selection.passes=20 --set training.epochs=5",
+                             "train --config my.toml", "train --profile paper --scheduler tcp://10.0.0.1:8786"))
+def train(
+    profile: Annotated[str | None, Option(metavar="NAME", help="smoke, mini (default) or paper")] = None,
+    dataset: Dataset = None,
+    variant: Annotated[str | None, Option(metavar="ROW", help="a row of the tables (default: the whole plan)")] = None,
+    seed: Annotated[int | None, Option(min=0, max=LARGEST_SEED, help="of one run (default: 0)")] = None,
+    config: Annotated[Path | None, Option(help="TOML with profile, dataset, row, name, seed and tables such as "
+                                          "[selection] and [training]; options win")] = None,
+    settings: Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="change it (repeatable)")] = None,
+    name: Annotated[str | None, Option(help="the changed row's name in tables (default: the changes)")] = None,
+    device: Device = "auto", workers: Workers = None, scheduler: Scheduler = None, force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Train the plan, one row, or a row with settings of your own."""
+    options = {"profile": profile, "dataset": dataset, "row": variant, "name": name, "seed": seed}
+    content = _read_toml(config) if config else {}
+    given = CONFIG | content | {key: value for key, value in options.items() if value is not None}
+    changes = dict(_flat({key: given.pop(key) for key in content.keys() - CONFIG.keys()}))
+    changes |= dict(map(_setting, settings or ()))
+    if given["row"] or given["name"] or changes:
+        runs = [_own_run(given, changes)]
+    else:
+        runs = experiments.plan(given["profile"], given["dataset"])
+    _require_writable(data=True)
+    if len(runs) > 1 or scheduler:
+        return _train_all(runs, given["profile"], device, workers, scheduler, force, as_json)
+    from fmuc.train import train
+
+    (run,) = runs
+    folder = paths.runs_dir(given["profile"]) / run.name
+    record = train(run, device=device, folder=folder, progress=not as_json, force=force)
+    _show({"run": run.name, **record.results, "wall_seconds": record.provenance["wall_seconds"]}, as_json)
+
+
+def _read_toml(file: Path) -> dict:
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FmucError(f"{file}: {getattr(error, 'strerror', None) or error}: give a file in TOML") from None
+    known = dict.fromkeys([*CONFIG, *(part.name for part in fields(Run) if part.name != "variant")])
+    for key, value in content.items():
+        if key not in known:
+            raise FmucError(f"{file}: unknown key {key!r}: known are {', '.join(known)}")
+        if key in CONFIG and not isinstance(value, int if key == "seed" else str):
+            raise FmucError(f"{file}: {key} must be a {'number' if key == 'seed' else 'text'}, not {value!r}")
+    return content
+
+
+def _flat(content: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Nested tables as dotted keys."""
+    for key, value in content.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _setting(text: str) -> tuple[str, object]:
+    """KEY=VALUE; the value is TOML, or else a bare word."""
+    key, sign, value = (part.strip() for part in text.partition("="))
+    if not (key and sign):
+        raise FmucError(f"--set {text}: write KEY=VALUE, as in --set selection.passes=20")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+
+
+def _own_run(given: dict, changes: dict[str, object]) -> Run:
+    """The run of a row, under a name of its own if anything in it changes."""
+    if not given["row"]:
+        raise FmucError("say which row to change: --variant FMUC, or row = \"FMUC\" in the TOML file")
+    dataset = given["dataset"] or next(iter(experiments.presets(given["profile"])))
+    run = experiments.make_run(given["profile"], dataset, given["row"], given["seed"])
+    if not changes and not given["name"]:
+        return run
+    name = given["name"] or ", ".join([run.variant, *(f"{key}={value}" for key, value in changes.items())])
+    if name in experiments.VARIANTS:
+        raise FmucError(f"name {name!r} is a row of the tables: choose another one for your own")
+    return replace(override(run, changes), variant=name)
+
+
+def _train_all(runs: list[Run], profile: str, device: str = "auto", workers: int | None = None,
+               scheduler: str | None = None, force: bool = False, as_json: bool = False) -> None:
+    from fmuc import parallel
+
+    todo = len(runs if force else parallel.missing(runs, profile))
+    failures = parallel.train_plan(runs, profile, device=device, workers=workers, scheduler=scheduler,
+                                   **({"force": True} if force else {}))  # interim
     if failures:
-        raise FmucError("; ".join(f"{f.run} failed: {f.message}" for f in failures))
+        raise FmucError("; ".join(f"{failure.run} failed: {failure.message}" for failure in failures))
+    _show({"runs": len(runs), "trained": todo, "folder": paths.relative(paths.runs_dir(profile))}, as_json)
 
 
-def _train(args: argparse.Namespace) -> None:
-    from fmuc import train
+@app.command(epilog=examples("predict birds_fmuc_s0 new/a.wav new/b.wav", "predict birds_fmuc_s0 new/a.wav --json"))
+def predict(run: Annotated[str, typer.Argument(help="a run's folder, name, or the beginning or the id of its name")],
+            files: Annotated[list[Path], typer.Argument(help="sound files")],
+            seed: Seed = 0, as_json: Json = False) -> None:
+    """Predict sound files: class, mean, standard deviation, and what the run's rule says."""
+    from fmuc.own.predict import plain, predict_files, table
 
-    if args.variant is None:
-        return _train_runs(args, experiments.plan(args.profile, args.dataset))
-    name = args.dataset or next(iter(experiments.presets(args.profile)))
-    run = experiments.make_run(args.profile, name, args.variant, args.seed)
-    if args.scheduler:
-        return _train_runs(args, [run])
+    predictions = predict_files(run, files, seed)
+    if as_json:
+        print(json.dumps([plain(prediction) for prediction in predictions], indent=1))
+    else:
+        import pandas as pd  # interim
 
-    def report(row: dict) -> None:
-        print(json.dumps({"epoch": row["epoch"], "text": train.describe(row)}), flush=True)
-
-    record = train.train(run, device=args.device, folder=paths.runs_dir(args.profile) / run.name,
-                         progress=not args.json_lines, on_epoch=report if args.json_lines else None)
-    if not args.json_lines:
-        show(args, {"run": run.name, **record.results, "wall_seconds": record.provenance["wall_seconds"]})
+        print(pd.DataFrame(table(predictions)).to_string(index=False))
 
 
-def _train_runs(args: argparse.Namespace, runs: Sequence[Run]) -> None:
-    from fmuc import parallel as schedule
-
-    started = time.monotonic()
-    todo = len(schedule.missing(runs, args.profile))
-    _refuse(schedule.train_plan(runs, args.profile, device=args.device, workers=args.workers, compiled=args.compile,
-                                scheduler=args.scheduler, runs_per_gpu=args.runs_per_gpu))
-    show(args, {"runs": len(runs), "trained": todo, "seconds": round(time.monotonic() - started, 1),
-                "folder": paths.relative(paths.runs_dir(args.profile))})
-
-
-def _compare(args: argparse.Namespace) -> None:
+@app.command(epilog=examples("compare", "compare --dataset birds --json"))
+def compare(profile: Profile = "mini", dataset: Dataset = None, as_json: Json = False) -> None:
+    """Show the paper's tables and claims beside the shipped runs and yours."""
     from fmuc import tables
 
-    result = tables.compare(args.profile, args.dataset)
-    print(json.dumps(result, indent=1) if args.json else tables.format_compare(result))
+    result = tables.compare(profile, dataset=dataset)
+    print(json.dumps(result, indent=1) if as_json else tables.format_compare(result))
 
 
-def _predict(args: argparse.Namespace) -> None:
-    from fmuc.own import predict
+@app.command(epilog=examples("notebooks --source shipped", "notebooks --only 06 --only 07 -p dataset=birds"))
+def notebooks(
+    profile: Profile = "mini", source: Source = "runs", dataset: Dataset = None,
+    only: Annotated[list[str] | None, Option(metavar="NN", help="those whose names start so (repeatable)")] = None,
+    parameter: Annotated[list[str] | None, Option("--parameter", "-p", metavar="NAME=VALUE")] = None,
+    workers: Workers = None, force: Force = False, as_json: Json = False,
+) -> None:
+    """Execute copies of those notebooks that are not up to date."""
+    from fmuc.notebooks import execute
 
-    predictions = predict.predict_files(args.run, args.files, args.seed)
-    if args.json:
-        return print(json.dumps([predict.plain(p) for p in predictions], indent=1))
-    import pandas as pd
-
-    print(pd.DataFrame(predict.table(predictions)).to_string(index=False))
-
-
-def _notebooks(args: argparse.Namespace) -> None:
-    from fmuc import notebooks
-
-    experiments.presets(args.profile)  # refuse an unknown profile before anything runs
-    summary = notebooks.execute(
-        args.profile, source=args.source, dataset=args.dataset, only=args.only, force=args.force,
-        workers=args.workers or 2, in_place=args.in_place,
-        parameters=dict(args.parameter),
-    )
-    print(json.dumps(summary.asdict(), indent=1) if args.json else summary)
+    _require_writable(figures=True)
+    experiments.chosen(profile, dataset)  # refuse an unknown one before anything runs
+    parameters = {name: value for name, _, value in (text.partition("=") for text in parameter or ())}
+    summary = execute(profile, source=source, dataset=dataset, only=only, parameters=parameters, force=force,
+                      workers=workers or 2)
+    print(json.dumps(summary.asdict(), indent=1) if as_json else summary)
     if summary.error:
         raise FmucError(summary.error)
 
 
-def _reproduce(args: argparse.Namespace) -> None:
-    """Sound files -> features -> runs -> notebooks, figures and tables."""
+@app.command(epilog=examples("figures", "figures --dataset nsynth-gm --force"))
+def figures(profile: Profile = "mini", dataset: Dataset = None, workers: Workers = None, force: Force = False,
+            as_json: Json = False) -> None:
+    """Make every figure and table from the shipped records."""
+    notebooks(profile, "shipped", dataset, workers=workers, force=force, as_json=as_json)
+
+
+@app.command(epilog=examples("reproduce", "reproduce --profile smoke", "reproduce --dataset birds"))
+def reproduce(profile: Profile = "mini", dataset: Dataset = None, device: Device = "auto", workers: Workers = None,
+              scheduler: Scheduler = None, as_json: Json = False) -> None:
+    """Do whatever is missing: data, features, runs, figures and tables."""
     from fmuc import datasets
 
-    started = time.monotonic()
-    with contextlib.redirect_stdout(sys.stderr if args.json else sys.stdout):  # one JSON document: the comparison
-        for name in _names(args):
-            if name in datasets.STAND_INS:
-                data_commands.render(argparse.Namespace(**{**vars(args), "name": name}))
-        _features(args)
-        _train_runs(args, experiments.plan(args.profile, args.dataset))
-        args.source, args.only, args.in_place, args.parameter = "runs", None, False, []
-        _notebooks(args)
-    _compare(args)
-    print(f"reproduced profile {args.profile} in {(time.monotonic() - started) / 60:.1f} minutes; figures and tables: "
-          f"{paths.relative(paths.figures_dir(args.profile, dataset=args.dataset or ''))}", file=sys.stderr)
+    _require_writable(data=True, figures=True)
+    with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):  # one JSON document: the comparison
+        for name in experiments.chosen(profile, dataset):
+            if name in STAND_INS:
+                datasets.ensure(name)
+        features(profile, dataset, workers)
+        _train_all(experiments.plan(profile, dataset), profile, device, workers, scheduler)
+        notebooks(profile, "runs", dataset, workers=workers)
+    compare(profile, dataset, as_json)
+    print(f"figures and tables: {paths.relative(paths.figures_dir(profile, dataset=dataset or ''))}", file=sys.stderr)
 
 
-def _figures(args: argparse.Namespace) -> None:
-    args.source, args.only, args.in_place, args.parameter = "shipped", None, False, []
-    _notebooks(args)
+def _place_numba_cache() -> None:
+    """Numba compiles nothing if it can write neither beside the code nor into the user's cache folder."""
+    if not (_writable(paths.ROOT / "fmuc" / "fast") or _writable(user_cache_path("numba", appauthor=False))):
+        os.environ.setdefault("NUMBA_CACHE_DIR", str(paths.data_root() / ".numba"))
 
 
-def _names(args: argparse.Namespace) -> list[str]:
-    return [args.dataset] if args.dataset else list(experiments.presets(args.profile))
-
-
-def _assignment(text: str) -> tuple[str, str]:
-    name, sign, value = text.partition("=")
-    if not (sign and name.isidentifier()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
-    return name, value
-
-
-def _require_sense(args: argparse.Namespace) -> None:
-    """Refuse numbers that no command can use."""
-    workers, seed = getattr(args, "workers", None), getattr(args, "seed", 0)
-    if workers is not None and workers < 1:
-        raise FmucError(f"--workers must be at least 1, not {workers}")
-    if not 0 <= seed < 2**32:
-        raise FmucError(f"--seed must be a whole number from 0 to {2**32 - 1}, not {seed}")
-
-
-def _parser() -> argparse.ArgumentParser:
-    examples = [EXAMPLES[name][0] for name in ("reproduce", "compare")]
-    parser = argparse.ArgumentParser(prog="python -m fmuc", description=DESCRIPTION,
-                                     epilog=f"{epilog(examples)}\n{EXIT_STATUS}",
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def add(name: str, function: Callable, text: str, *options: str, profile: bool = True) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text, description=text, epilog=epilog(EXAMPLES[name]),
-                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-        command.set_defaults(function=function)
-        if profile:
-            command.add_argument("--profile", default="mini", help="smoke, mini (default) or paper")
-        command.add_argument("--json", action="store_true", help="print the result as JSON")
-        known = {
-            "dataset": {"help": "one data set: of the profile (default: all), or your own audio by its name"},
-            "device": {"default": "auto", "help": "auto (default), cpu, cuda, cuda:1, ..."},
-            "workers": {"type": int, "help": "processes at a time (default: one per core; one run per GPU)"},
-            "seed": {"type": int, "default": 0},
-            "source": {"default": "runs", "choices": ("runs", "shipped"),
-                       "help": "records trained here (runs) or those of the repository (shipped)"},
-            "compile": {"action": "store_true", "help": "train with CUDA graphs (torch.compile) where they work"},
-            "force": {"action": "store_true", "help": "make it again although it is there"},
-            "scheduler": {"metavar": "ADDRESS", "help": "send the work to a Dask cluster: its scheduler's address or "
-                          "file (docs/cluster.md)"},
-            "runs-per-gpu": {"type": int, "default": 1, "metavar": "N", "help": "runs that share a GPU (default: 1)"},
-        }
-        for option in options:
-            command.add_argument(f"--{option}", **known[option])
-        return command
-
-    data_commands.add_parser(commands)
-    add("features", _features, "extract log-Mel patches", "dataset", "workers", "scheduler")
-    train = add("train", _train, "train one run, or every missing run of the plan",
-                "dataset", "device", "workers", "seed", "compile", "scheduler", "runs-per-gpu")
-    train.add_argument("--variant", help=f"one of: {', '.join(experiments.VARIANTS)} (default: the whole plan)")
-    train.add_argument("--json-lines", action="store_true", help="one JSON line per epoch instead of a progress bar")
-    add("compare", _compare, "Tables I and II beside the paper's, rank correlations and claims", "source", "dataset")
-    notebooks = add("notebooks", _notebooks, "execute the notebooks with papermill", "source", "dataset", "force",
-                    "workers")
-    notebooks.add_argument("--only", nargs="+", metavar="NN", help="only notebooks whose names start so")
-    notebooks.add_argument("--in-place", action="store_true", help="store the outputs in notebooks/")
-    notebooks.add_argument("-p", "--parameter", action="append", default=[], type=_assignment, metavar="NAME=VALUE")
-    reproduce = add("reproduce", _reproduce, "everything: sound files, features, runs, notebooks, figures, tables",
-                    "dataset", "device", "workers", "seed", "compile", "force", "scheduler", "runs-per-gpu")
-    data_commands.add_soundfont_option(reproduce)
-    add("figures", _figures, "figures and tables from the shipped records", "dataset", "force", "workers")
-    predict = add("predict", _predict, "class, mean and std of a trained run on sound files, and what its rule says",
-                  "seed", profile=False)
-    predict.add_argument("run", metavar="RUN", help="a run's folder, name, or the beginning or the id of its name")
-    predict.add_argument("files", metavar="FILE", nargs="+", type=Path, help="sound files")
-    return parser
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
-    args = _parser().parse_args(arguments)
-    try:
-        _require_sense(args)
-        args.function(args)
-    except FmucError as error:
-        print(f"fmuc: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("fmuc: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        return 1
-    return 0
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command and exit with its status."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # question marks where the terminal has no such sign
+    _place_numba_cache()
+    app(arguments, prog_name="python -m fmuc")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

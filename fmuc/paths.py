@@ -50,7 +50,7 @@ def records_dir(profile: str, source: str = "runs") -> Path:
 def figures_dir(profile: str, source: str = "runs", dataset: str = "") -> Path:
     """Folder that notebooks write figures and tables to, below ``$FMUC_FIGURES`` or ``figures/``; git ignores it."""
     kind = {"runs": "own", "shipped": "shipped"}[source]
-    return _folder("FMUC_FIGURES", str(FIGURES)) / "-".join(filter(None, (profile, dataset, kind)))
+    return _folder("FMUC_FIGURES", "figures") / "-".join(filter(None, (profile, dataset, kind)))
 
 
 def relative(path: Path) -> str:

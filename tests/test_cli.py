@@ -1,146 +1,147 @@
+"""The command line: exit statuses, one line for what a user can mend, JSON where a program reads it."""
+
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 from conftest import note_names, write_nsynth_split
 
 from fmuc import __main__ as cli
-from fmuc import data_commands, datasets, experiments, paths, train
-from fmuc import fetch as sources
-from fmuc import parallel as schedule
-from fmuc.__main__ import main
-from fmuc.experiments import make_run
+from fmuc import datasets, fetch, parallel, paths
+from fmuc.experiments import VARIANTS, make_run
 
 SMOKE = ("--profile", "smoke")
+NOTES = ("--dataset", "nsynth-gm-smoke")
+ROOT = typer.main.get_command(cli.app)
+COMMANDS = [(name,) for name in ROOT.commands if name != "data"] + [
+    ("data", name) for name in ROOT.commands["data"].commands]
+
+
+def run(*arguments: str) -> int:
+    """Exit status of a command in this process."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(list(arguments))
+    return caught.value.code or 0
 
 
 def failing(capsys: pytest.CaptureFixture, *arguments: str) -> str:
     """The one line that a command with bad input prints before it ends with status 1."""
-    assert main(list(arguments)) == 1
+    assert run(*arguments) == 1
     printed = capsys.readouterr()
-    assert printed.out == ""
     lines = [line for line in printed.err.splitlines() if line and not re.search(r"\d+%|it/s", line)]  # not the bars
-    assert len(lines) == 1 and lines[0].startswith("fmuc: "), printed.err
+    assert printed.out == "" and len(lines) == 1 and lines[0].startswith("fmuc: "), printed
     return lines[0]
 
 
-# Wrong usage
+def shell(*arguments: str, data: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "FMUC_DATA": str(data), **variables}
+    return subprocess.run([sys.executable, "-m", "fmuc", *arguments], cwd=paths.ROOT, env=environment, text=True,
+                          encoding=variables.get("PYTHONIOENCODING"), capture_output=True, check=False)
+
+
+# Usage
 
 
 @pytest.mark.parametrize("arguments", [
-    (), ("dance",), ("train", "--sead", "1"), ("train", "--seed", "one"), ("compare", "--source", "memory"),
-    ("data", "nsynth-piano"), ("data", "folder", "here"), ("data", "nsynth", "--parts", "some"),
-    ("features", "--workers", "many"), ("notebooks", "-p", "seed"), ("notebooks", "-p", "=3"),
+    (), ("dance",), ("train", "--sead", "1"), ("train", "--seed", "one"), ("notebooks", "--source", "memory"),
+    ("data", "nsynth-piano"), ("data", "folder", "here"), ("features", "--workers", "0"), ("train", "--seed", "-1"),
+    ("data", "nsynth-gm", "--seed", "4294967296"),
 ])
 def test_wrong_usage_ends_with_2(capsys, arguments):
-    with pytest.raises(SystemExit) as caught:
-        main(list(arguments))
-    assert caught.value.code == 2
-    assert "usage: python -m fmuc" in capsys.readouterr().err
+    assert run(*arguments) == 2
+    assert "Usage: python -m fmuc" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["features", "train", "plan", "compare", "notebooks", "reproduce", "figures",
-                                     "predict", "bench", "verify", "doctor", "watch"])
-def test_every_command_has_help_and_json(capsys, command):
-    with pytest.raises(SystemExit) as caught:
-        main([command, "--help"])
-    assert caught.value.code == 0
-    printed = capsys.readouterr().out
-    assert "--json " in printed and ("--profile" in printed) == (command not in ("predict", "bench"))
+def parsed(example: str) -> dict:
+    """The parameters of a command, which is not run."""
+    command, words = ROOT, shlex.split(example)
+    while hasattr(command, "commands"):
+        command = command.commands[words.pop(0)]
+    return command.make_context(command.name, words).params
 
 
-@pytest.mark.parametrize("name", [*datasets.STAND_INS, *sources.SOURCES, "folder", "check"])
-def test_every_kind_of_data_has_help_and_json(capsys, name):
-    with pytest.raises(SystemExit) as caught:
-        main(["data", name, "--help"])
-    assert caught.value.code == 0
-    assert "--json " in capsys.readouterr().out
-
-
-def parsers(parser: argparse.ArgumentParser, *names: str) -> dict[tuple[str, ...], argparse.ArgumentParser]:
-    """A parser and all below it, by the words that lead there."""
-    found = {names: parser}
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for name, child in action.choices.items():
-                found |= parsers(child, *names, name)
-    return found
-
-
-ALL = parsers(cli._parser())
-
-
-@pytest.mark.parametrize("names", ALL, ids=" ".join)
-def test_every_help_has_examples_that_can_be_given(names):
-    text = ALL[names].format_help()
-    head, _, end = text.partition("examples:\n")
-    examples = re.findall(r"^  python -m fmuc (.+)$", end, re.M)
-    assert examples and any(example.split()[: len(names)] == list(names) for example in examples)
+@pytest.mark.parametrize("names", COMMANDS, ids=" ".join)
+def test_every_command_has_json_and_examples_that_can_be_given(capsys, names):
+    assert run(*names, "--help") == 0
+    text = capsys.readouterr().out
+    assert "--json " in text
+    examples = re.findall(r"^ +python -m fmuc (.+)$", text, re.M)
+    assert examples and all(example.split()[: len(names)] == list(names) for example in examples)
     for example in examples:
-        args = cli._parser().parse_args(shlex.split(example, comments=True))
-        cli._require_sense(args)
-        assert callable(args.function)
-        if getattr(args, "variant", None):
-            assert make_run(args.profile, next(iter(experiments.presets(args.profile))), args.variant).variant
+        assert parsed(example).get("variant") in (None, *VARIANTS)
 
 
-def test_all_commands_are_there():
-    names = {names[0] for names in ALL if len(names) == 1}
-    assert names == {"data", *cli.EXAMPLES} and {names[1] for names in ALL if len(names) == 2} == {
-        *data_commands.EXAMPLES}
+def test_the_main_help_says_what_the_exit_status_means(capsys):
+    assert run("--help") == 0
+    text = capsys.readouterr().out
+    assert re.findall(r"^ +(\d+) +\S", text.partition("Exit status:\n")[2], re.M) == ["0", "1", "2", "130"]
+    assert len(ROOT.commands) <= 10
 
 
-def test_the_main_help_says_what_the_exit_status_means():
-    text = ALL[()].format_help()
-    assert re.findall(r"^  (\d+) +\S", text.partition("exit status:\n")[2], re.M) == ["0", "1", "2", "130"]
+def test_help_imports_nothing_heavy():
+    code = ("import sys\nfrom fmuc.__main__ import main\ntry:\n    main(['train', '--help'])\nfinally:\n"
+            "    print(sorted({'torch', 'numba', 'pandas', 'matplotlib', 'rich'} & set(sys.modules)))")
+    done = subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT, text=True, capture_output=True, check=False)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_the_names_of_the_command_line_are_those_of_the_modules():
-    assert tuple(data_commands.STAND_INS) == datasets.STAND_INS
-    assert {name: parts for name, (_, parts) in data_commands.PUBLISHED.items()} == {
-        name: tuple(part.name for part in source.parts) for name, source in sources.SOURCES.items()}
+    assert tuple(cli.STAND_INS) == datasets.STAND_INS
+    assert cli.PUBLISHED.keys() == fetch.SOURCES.keys()
+    for name, source in fetch.SOURCES.items():
+        assert f"({', '.join(part.name for part in source.parts)})" in cli.PUBLISHED[name]
 
 
 # Bad input
 
 
 @pytest.mark.parametrize("command", ["features", "train", "plan", "compare", "notebooks", "figures", "reproduce"])
-def test_unknown_profile(capsys, data_root, monkeypatch, command):
-    monkeypatch.setattr(paths, "FIGURES", data_root / "figures")
+def test_unknown_profile(capsys, data_root, command):
     assert re.search("unknown profile 'maxi'.*smoke, mini, paper", failing(capsys, command, "--profile", "maxi"))
 
 
-@pytest.mark.parametrize("arguments", [
-    ("features", "--workers", "0"), ("data", "check", "nsynth", "--workers", "-1"), ("notebooks", "--workers", "0"),
-    ("train", "--seed", "-1"), ("data", "nsynth-gm", "--seed", "4294967296"),
-])
-def test_numbers_without_a_meaning(capsys, data_root, arguments):
-    assert re.search("--workers must be at least 1|--seed must be a whole number", failing(capsys, *arguments))
-
-
-def test_a_mistake_of_the_program_is_not_blamed_on_the_input(monkeypatch):
-    monkeypatch.setattr(cli, "_compare", lambda args: int("x"))
-    with pytest.raises(ValueError, match="invalid literal"):
-        main(["compare"])
-
-
-def test_unknown_variant(capsys, data_root):
-    line = failing(capsys, "train", *SMOKE, "--variant", "FlexMatch")
-    assert "unknown variant 'FlexMatch'" in line and "FMUC two thresh." in line
-
-
-@pytest.mark.parametrize("command", ["features", "train", "plan"])
+@pytest.mark.parametrize("command", ["features", "train", "plan", "notebooks", "compare"])
 def test_unknown_data_set(capsys, data_root, command):
     assert re.search("no data set 'esc50'.*nsynth-gm-smoke", failing(capsys, command, *SMOKE, "--dataset", "esc50"))
+
+
+@pytest.mark.parametrize(("arguments", "named"), [
+    (("train", "--variant", "FlexMatch"), "unknown variant 'FlexMatch'.*FMUC two thresh."),
+    (("train", "--variant", "FM", "--device", "gpu"), "gpu"),
+    (("train", "--variant", "FM", "--device", "cuda:99"), "cuda:99"),
+    (("notebooks", "-p", "epocs=3"), "epocs"),
+    (("train", "--set", "selection.passes=9"), "which row.*--variant"),
+    (("train", "--variant", "FM", "--set", "selection"), "KEY=VALUE"),
+    (("train", "--variant", "FM", "--set", "selection.pases=9"), "selection.pases.*known are.*passes"),
+    (("train", "--variant", "FM", "--set", "selction.passes=9"), "selction.passes.*selection"),
+    (("train", "--variant", "FM", "--set", "selection.passes=many"), "passes.*many"),
+    (("train", "--variant", "FM", "--set", "training.epochs=1", "--name", "FMUC"), "'FMUC' is a row of the tables"),
+])
+def test_impossible_options_are_named(capsys, trainable, arguments, named):
+    assert re.search(named, failing(capsys, *arguments, *SMOKE))
+
+
+@pytest.mark.parametrize(("content", "named"), [
+    ('rwo = "FM"', "unknown key 'rwo': known are profile, dataset, row.*training"), ("row = ", "Invalid value"),
+    ("profile = ['smoke']", "profile must be a text"), ('seed = "1"', "seed must be a number"),
+    ('row = "FM"\n[training]\nepoch = 3', "training.epoch'.*known are.*epochs"),
+    ("\xff", "codec"), (None, "No such file"),
+])
+def test_what_is_wrong_in_a_file_of_settings(capsys, trainable, content, named):
+    file = trainable / "my.toml"
+    if content is not None:
+        file.write_text(content, encoding="latin-1")
+    assert re.search(named, failing(capsys, "train", "--config", str(file)))
 
 
 @pytest.mark.parametrize("arguments", [("features",), ("train", "--variant", "FM")])
@@ -154,147 +155,166 @@ def test_no_features(capsys, trainable):
     assert "python -m fmuc features" in failing(capsys, "train", *SMOKE, "--variant", "FM", "--device", "cpu")
 
 
-def test_no_records(capsys, data_root):
-    assert "no run records" in failing(capsys, "compare", *SMOKE)
+def test_a_failed_run_of_a_plan(capsys, trainable, monkeypatch):
+    monkeypatch.setattr(parallel, "train_plan", lambda *_, **__: [parallel.Failure("run-a", "no space left")])
+    assert "run-a failed: no space left" in failing(capsys, "train", *SMOKE)
 
 
-@pytest.fixture
-def fresh(data_root: Path) -> Path:
-    """Sound of the data set of the profile smoke without features."""
+@pytest.mark.parametrize(("content", "named"), [(None, "missing sound file"), (b"RIFF....WAVE", "sound")])
+def test_a_bad_sound_file_is_named(capsys, data_root, content, named):
     for split in ("train", "test"):
         write_nsynth_split(data_root / "nsynth-gm-smoke", split, note_names(split, 2))
-    return data_root / "nsynth-gm-smoke"
+    path = min((data_root / "nsynth-gm-smoke" / "nsynth-test" / "audio").iterdir())
+    path.unlink() if content is None else path.write_bytes(content)
+    line = failing(capsys, "features", *SMOKE, *NOTES, "--workers", "1")
+    assert path.name in line and named in line
 
 
-def test_missing_sound_file(capsys, fresh):
-    path = min((fresh / "nsynth-train" / "audio").iterdir())
-    path.unlink()
-    assert path.name in failing(capsys, "features", *SMOKE, "--workers", "1")
+def test_a_mistake_of_the_program_is_not_blamed_on_the_input(monkeypatch):
+    monkeypatch.setattr(cli.experiments, "plan", lambda *_: int("x"))
+    with pytest.raises(ValueError, match="invalid literal"):
+        cli.main(["plan"])
 
 
-@pytest.mark.parametrize("content", [b"", b"RIFF....WAVE", b"<html>not found</html>"])
-def test_unreadable_sound_file(capsys, fresh, content):
-    path = min((fresh / "nsynth-test" / "audio").iterdir())
-    path.write_bytes(content)
-    line = failing(capsys, "features", *SMOKE, "--workers", "1")
-    assert path.name in line and "cannot be read as sound" in line
-    assert not any((fresh.parent / "features").glob("*"))
+# Folders and environments
 
 
-@pytest.mark.parametrize(("arguments", "named"), [
-    (("train", "--variant", "FM", "--device", "gpu"), "gpu"),
-    (("train", "--variant", "FM", "--device", "cuda:99"), "cuda:99"),
-    (("train", "--variant", "FM", "--seed", "-1"), "seed"),
+@pytest.mark.parametrize(("arguments", "variable"), [
+    (("features",), "FMUC_DATA"), (("train",), "FMUC_DATA"), (("reproduce",), "FMUC_DATA"),
+    (("data", "nsynth-gm-smoke"), "FMUC_DATA"), (("notebooks",), "FMUC_FIGURES"), (("figures",), "FMUC_FIGURES"),
+    (("reproduce",), "FMUC_FIGURES"),
 ])
-def test_impossible_options_are_named(capsys, trainable, arguments, named):
-    assert named in failing(capsys, *arguments, *SMOKE)
+def test_a_folder_that_cannot_be_written_is_refused_first(capsys, data_root, monkeypatch, arguments, variable):
+    (data_root / "file").touch()
+    monkeypatch.setenv(variable, str(data_root / "file" / "folder"))
+    assert re.search(f"file/folder: cannot be written.*{variable}", failing(capsys, *arguments))
 
 
-def test_unknown_parameter_of_a_notebook(capsys, data_root):
-    line = failing(capsys, "notebooks", *SMOKE, "-p", "epocs=3")
-    assert "epocs" in line
+@pytest.mark.parametrize(("value", "expected"), [
+    ("", paths.ROOT / "data"), (" ", paths.ROOT / "data"), ("my data", paths.ROOT / "my data"),
+    ("/elsewhere", Path("/elsewhere")), ("~/data", Path("~/data").expanduser()), ("~nobody-at-all/data", None),
+])
+def test_the_data_folder_does_not_depend_on_where_a_process_is_started(monkeypatch, tmp_path, value, expected):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FMUC_DATA", value)
+    assert paths.data_root() == (expected or paths.ROOT / value)
 
 
-def test_a_damaged_checkpoint(capsys, trainable):
-    folder = paths.runs_dir("smoke") / make_run("smoke", "nsynth-gm-smoke", "FM").name
-    folder.mkdir(parents=True)
-    (folder / "checkpoint.safetensors").write_bytes(b"damaged")
-    assert "checkpoint.safetensors" in failing(capsys, "train", *SMOKE, "--variant", "FM", "--device", "cpu")
+def test_figures_may_lie_elsewhere(monkeypatch, tmp_path):
+    monkeypatch.setenv("FMUC_FIGURES", str(tmp_path))
+    assert paths.figures_dir("mini") == tmp_path / "mini-own"
+    assert paths.figures_dir("mini", "shipped", "nsynth-gm") == tmp_path / "mini-nsynth-gm-shipped"
 
 
-def test_a_failed_run_of_a_plan(capsys, trainable, monkeypatch):
-    monkeypatch.setattr(schedule, "train_plan", lambda *_, **__: [schedule.Failure("run-a", "no space left")])
-    line = failing(capsys, "train", *SMOKE)
-    assert "run-a" in line and "no space left" in line
+def test_an_installed_package_writes_nothing_beside_itself(tmp_path):
+    shutil.copytree(paths.ROOT / "fmuc", tmp_path / "site" / "fmuc", ignore=shutil.ignore_patterns("__pycache__"))
+    variables = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "HOME": str(tmp_path), "XDG_DATA_HOME": ""}
+    code = "from fmuc import paths; print(paths.data_root(), paths.figures_dir('mini'), sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, text=True, capture_output=True, check=True,
+                          env={name: value for name, value in variables.items() if not name.startswith("FMUC_")})
+    assert len(done.stdout.split("\n")) == 3 and str(tmp_path / "site") not in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="root may write everywhere; setpriv takes that from it")
+def test_numba_finds_a_cache_below_the_data_where_checkout_and_home_are_read_only(tmp_path):
+    shutil.copytree(paths.ROOT / "fmuc", tmp_path / "checkout" / "fmuc", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "home").mkdir()
+    for folder in (tmp_path / "home", tmp_path / "checkout" / "fmuc" / "fast"):
+        folder.chmod(0o555)
+    rights = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
+    code = "from fmuc import __main__ as cli; cli._place_numba_cache(); import fmuc.fast.kernels"
+    variables = {**os.environ, "HOME": str(tmp_path / "home"), "PYTHONPATH": str(tmp_path / "checkout"),
+                 "XDG_CACHE_HOME": "", "FMUC_DATA": str(tmp_path / "data")}
+    done = subprocess.run([*(rights if os.geteuid() == 0 else ()), sys.executable, "-c", code],
+                          cwd=tmp_path, env=variables, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "data" / ".numba").is_dir()
+
+
+def test_a_terminal_without_our_signs(tmp_path):
+    done = shell("compare", data=tmp_path, PYTHONIOENCODING="latin-1")
+    assert done.returncode == 0, done.stderr
+    assert "FMUC" in done.stdout
+
+
+# Processes
 
 
 def test_interrupt(capsys, monkeypatch):
     monkeypatch.setattr(cli.experiments, "plan", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    assert main(["plan"]) == 130
+    assert run("plan") == 130
     assert "goes on from here" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_ctrl_c_in_the_shell_ends_with_130(tmp_path):
-    """The whole way, by the command that waits longest: nobody trains, so that it would watch for ever."""
-    environment = {**os.environ, "FMUC_DATA": str(tmp_path)}
-    process = subprocess.Popen([sys.executable, "-m", "fmuc", "watch", *SMOKE, "--every", "0.1"], cwd=paths.ROOT,
-                               env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def test_ctrl_c_in_the_shell_ends_with_130(trainable):
+    command = [sys.executable, "-m", "fmuc", "train", *SMOKE, "--variant", "FM", "--device", "cpu",
+               "--set", "training.epochs=1000000"]
+    process = subprocess.Popen(command, cwd=paths.ROOT, text=True, stderr=subprocess.PIPE,
+                               env={**os.environ, "FMUC_DATA": str(trainable)})
     try:
-        assert process.stdout.readline().startswith("0 of 28 runs finished, 0 begun")
+        for line in process.stderr:
+            if "quality" in line:  # the bar of an epoch: it trains
+                break
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 130
     assert errors.splitlines()[-1] == "fmuc: interrupted; the same command goes on from here" and "Trace" not in errors
-    assert [path.name for path in (tmp_path / "runs" / "smoke").iterdir()] == ["progress.png"]
 
 
 def test_no_traceback_in_a_process_of_its_own(tmp_path):
-    """The whole way: from the shell to the exit status."""
-    environment = {**os.environ, "FMUC_DATA": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-m", "fmuc", "features", *SMOKE], cwd=paths.ROOT, env=environment,
-                          text=True, capture_output=True, check=False)
+    done = shell("features", *SMOKE, data=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("fmuc: ") and done.stderr.count("\n") == 1
+
+
+def test_nobody_reads_the_output(tmp_path):
+    command = f"{shlex.quote(sys.executable)} -u -m fmuc plan --json | true"
+    done = subprocess.run(["sh", "-c", command], cwd=paths.ROOT, text=True, capture_output=True, check=False,
+                          env={**os.environ, "FMUC_DATA": str(tmp_path)})
+    assert done.stderr == ""
 
 
 # Output
 
 
-def test_plan_as_json_and_as_a_table(capsys, data_root):
-    assert main(["plan", *SMOKE, "--no-forecast", "--json"]) == 0
-    plan = json.loads(capsys.readouterr().out)
-    rows = plan["runs"]
-    assert len(rows) == 28 and {row["dataset"] for row in rows} == {"nsynth-gm-smoke", "scenes-sim-smoke"}
-    assert {row["finished"] for row in rows} == {False} and plan["measured"] is None
-    assert {row["steps"] for row in rows} == {12} and {row["variant"] for row in rows} >= {"FM", "FMUC w. temp. 4"}
-    assert main(["plan", *SMOKE, "--no-forecast"]) == 0
-    text = capsys.readouterr().out
-    assert text.startswith("Profile smoke: 28 runs, 0 finished;") and "No forecast" in text
-
-
-def test_a_plan_with_a_forecast(capsys, data_root):
-    """From the command to the measuring process and back; the seconds themselves are anybody's."""
-    assert main(["plan", *SMOKE, "--dataset", "nsynth-gm-smoke", "--workers", "1", "--device", "cpu", "--json"]) == 0
-    measured = json.loads(capsys.readouterr().out)["measured"]
-    assert {step["passes"] for step in measured["steps"]} == {None, 0, 5}
-    assert measured["workers"] == 1 and 0 < measured["hours"] == measured["hours_left"]
-
-
-def test_watch_once(capsys, data_root, tmp_path):
-    picture = tmp_path / "now.png"
-    assert main(["watch", *SMOKE, "--dataset", "nsynth-gm-smoke", "--once", "--json", "--output", str(picture)]) == 0
-    printed = capsys.readouterr()
-    result = json.loads(printed.out)
-    assert result["file"] == str(picture) and picture.read_bytes().startswith(b"\x89PNG")
-    assert len(result["progress"]) == 14 and {row["epoch"] for row in result["progress"]} == {0}
-    assert printed.err.startswith("0 of 14 runs finished, 0 begun, 0% of the epochs")
-
-
 def test_features_as_json(capsys, trainable):
-    assert main(["features", *SMOKE, "--dataset", "nsynth-gm-smoke", "--json"]) == 0
+    assert run("features", *SMOKE, *NOTES, "--json") == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["dataset"], result["patches"], result["shape"]) == ("nsynth-gm-smoke", 36, [32, 32])
 
 
-def test_train_one_run_then_find_it_finished(capsys, trainable):
-    command = ["train", *SMOKE, "--variant", "Labelled part only", "--device", "cpu"]
-    assert main([*command, "--json-lines"]) == 0
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line["epoch"] for line in lines] == [1, 2, 3, 4] and "loss" in lines[0]["text"]
-    assert main([*command, "--json"]) == 0
+def test_plan_train_plan(capsys, trainable):
+    command = ["train", *SMOKE, "--variant", "Labelled part only", "--device", "cpu", "--json"]
+    assert run(*command) == 0
     result = json.loads(capsys.readouterr().out)
     assert 0 <= result["test_accuracy"] <= 1 and result["test_files"] == 9
-    assert main(["plan", *SMOKE, "--no-forecast", "--json"]) == 0
-    finished = [row["run"] for row in json.loads(capsys.readouterr().out)["runs"] if row["finished"]]
-    assert finished == [result["run"]]
+    assert run("plan", *SMOKE, "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == 28 and [row["run"] for row in rows if row["state"] == "done"] == [result["run"]]
+    assert run("plan", *SMOKE, *NOTES) == 0
+    text = capsys.readouterr().out
+    assert text.count("missing") == 13 and len(re.findall(r"^done .* 4 epochs ", text, re.M)) == 1
 
 
-def test_a_row_in_words():
-    row = {"loss_labelled": 0.5, "loss_unlabelled": 0.25, "quality": 0.8, "quantity": 0.5, "test_accuracy": 0.7}
-    assert train.describe(row) == "loss 0.750, quality 80.0%, quantity 50.0%, test 70.0%"
-    nothing = {"loss_labelled": 0.5, "loss_unlabelled": 0.0, "quality": float("nan"), "quantity": 0.0}
-    assert train.describe(nothing) == "loss 0.500, quality –, quantity 0.0%"
-    assert train.describe(nothing | {"quantity": float("nan")}) == "loss 0.500"
+def test_a_row_with_settings_of_ones_own(capsys, trainable):
+    """The options win over the file."""
+    file = trainable / "my.toml"
+    file.write_text('profile = "smoke"\nrow = "FM"\nname = "mine"\nseed = 3\n[selection]\nthreshold = 0.8\n'
+                    "[training]\nepochs = 2\nwarm_start = 1\n[augmentation.strong]\nnoise = 0.1\n", encoding="utf-8")
+    assert run("train", "--config", str(file), "--set", "training.epochs=1", "--device", "cpu", "--json") == 0
+    trained = paths.runs_dir("smoke") / json.loads(capsys.readouterr().out)["run"]
+    config = json.loads((trained / "run.json").read_text(encoding="utf-8"))["config"]
+    assert (config["variant"], config["seed"], config["selection"]["threshold"]) == ("mine", 3, 0.8)
+    assert (config["training"]["epochs"], config["augmentation"]["strong"]["noise"]) == (1, 0.1)
+
+
+def test_the_name_of_a_changed_row_says_what_changed():
+    given = dict(cli.CONFIG, profile="smoke", row="FMUC")
+    changes = dict(map(cli._setting, ("selection.passes=20", "training.precision=float32")))
+    changed = cli._own_run(given, changes)
+    assert changed.variant == "FMUC, selection.passes=20, training.precision=float32"
+    assert (changed.selection.passes, changed.training.precision) == (20, "float32")
+    assert cli._own_run(given, {}) == make_run("smoke", "nsynth-gm-smoke", "FMUC")

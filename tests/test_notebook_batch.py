@@ -31,7 +31,7 @@ fast = True"""
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty notebooks folder; data and figures lie in the same temporary folder."""
     monkeypatch.setenv("FMUC_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(paths, "FIGURES", tmp_path / "figures")
+    monkeypatch.setenv("FMUC_FIGURES", str(tmp_path / "figures"))
     (tmp_path / "notebooks").mkdir()
     return tmp_path / "notebooks"
 
@@ -286,13 +286,14 @@ def test_notebooks_run_side_by_side(folder):
 
 
 BATCH = """
+import os
 import signal
 import sys
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background inherits "ignore"
-from fmuc import notebooks, paths
+from fmuc import notebooks
 if __name__ == "__main__":
-    paths.FIGURES = Path(sys.argv[1]) / "figures"
+    os.environ["FMUC_FIGURES"] = str(Path(sys.argv[1]) / "figures")
     notebooks.MANY = int(sys.argv[2])
     notebooks.execute(folder=Path(sys.argv[1]) / "notebooks", workers=2, progress=False)
 """

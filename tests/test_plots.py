@@ -34,7 +34,7 @@ NAME = "nsynth-gm"
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path, monkeypatch):
     """No test writes into the real figures; every figure is closed."""
-    monkeypatch.setattr(paths, "FIGURES", tmp_path / "figures")
+    monkeypatch.setenv("FMUC_FIGURES", str(tmp_path / "figures"))
     mpl.use("Agg")
     yield tmp_path / "figures" / "mini-own"
     plt.close("all")
