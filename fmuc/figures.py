@@ -66,12 +66,13 @@ def figure(width: str = "column", *, rows: int = 1, columns: int = 1, aspect: fl
 
 
 @styled
-def save_figure(fig: Figure, name: str, profile: str, *, dataset: str = "", records: Sequence[Record] = (),
-                data: pd.DataFrame | Mapping | None = None, alt: str) -> dict:
+def save_figure(fig: Figure, name: str, profile: str, *, source: str = "runs", dataset: str = "",
+                records: Sequence[Record] = (), data: pd.DataFrame | Mapping | None = None, alt: str) -> dict:
     """Write a figure as PNG and SVG, its data as CSV, and its row of the manifest; returns the row.
 
-    In a notebook the PNG is shown as well, and the figure closed: what is seen there is the file. ``dataset``: the one
-    that the figure is restricted to, if any; ``data``: what it shows (None for a diagram); ``records``: the runs it
+    In a notebook the PNG is shown as well, and the figure closed: what is seen there is the file. ``source`` and
+    ``dataset``, the one that the figure is restricted to, choose the folder (:func:`fmuc.paths.figures_dir`);
+    ``data``: what it shows (None for a diagram); ``records``: the runs it
     comes from; ``alt``: the figure in words for those who cannot see it. Raises :class:`FmucError` for text smaller
     than ``SMALLEST`` points, before anything is written.
     """
@@ -81,7 +82,7 @@ def save_figure(fig: Figure, name: str, profile: str, *, dataset: str = "", reco
         contents = {f"{name}.png": picture, f"{name}.svg": _svg(fig)}
     if data is not None:
         contents[f"{name}.csv"] = csv_bytes(pd.DataFrame(data))
-    row = _save(name, profile, dataset, "figure", contents, records, alt)
+    row = _save(name, profile, paths.figures_dir(profile, source, dataset), "figure", contents, records, alt)
     if get_ipython() is not None:
         plt.close(fig)
         display(Image(picture, width=round(fig.get_figwidth() * plt.rcParams["figure.dpi"]), alt=alt))
@@ -134,10 +135,11 @@ def _require_readable(fig: Figure, name: str) -> None:
                         "it or leave some out")
 
 
-def save_table(frame: pd.DataFrame, name: str, profile: str, *, dataset: str = "", records: Sequence[Record] = (),
-               alt: str) -> dict:
+def save_table(frame: pd.DataFrame, name: str, profile: str, *, source: str = "runs", dataset: str = "",
+               records: Sequence[Record] = (), alt: str) -> dict:
     """Write a table as Markdown and CSV and its row of the manifest; returns the row (see :func:`save_figure`)."""
-    return _save(name, profile, dataset, "table", table_files(frame, name), records, alt)
+    folder = paths.figures_dir(profile, source, dataset)
+    return _save(name, profile, folder, "table", table_files(frame, name), records, alt)
 
 
 def table_files(frame: pd.DataFrame, name: str) -> dict[str, bytes]:
@@ -171,13 +173,12 @@ def csv_bytes(frame: pd.DataFrame) -> bytes:
     return frame.to_csv(index=not numbered, float_format="%.6g", lineterminator="\n").encode()
 
 
-def _save(name: str, profile: str, dataset: str, kind: str, contents: Mapping[str, bytes], records: Sequence[Record],
+def _save(name: str, profile: str, folder: Path, kind: str, contents: Mapping[str, bytes], records: Sequence[Record],
           alt: str) -> dict:
     if not re.fullmatch(r"[a-z0-9_]+", name):
         raise FmucError(f"name {name!r} of a {kind}: use small letters, digits and _ only")
     if not alt.strip():
         raise FmucError(f"{kind} {name!r} has no alt text: say in 'alt' what it shows")
-    folder = paths.figures_dir(profile, dataset=dataset)
     runs = {record.run.name: record.digest for record in sorted(records, key=lambda record: record.run.name)}
     sums = {file: sha256(content).hexdigest() for file, content in contents.items()}
     datasets = sorted({record.run.dataset for record in records})

@@ -24,7 +24,7 @@ from fmuc.own.predict import Predictor
 from fmuc.selection import pseudo_label
 from fmuc.standins.scene_sounds import RATE, glide, scatter, struck
 from fmuc.standins.scene_sources import SOURCES
-from fmuc.train import as_images
+from fmuc.fixmatch import as_images
 
 Rng = np.random.Generator
 STRANGER = "wren"  # among the unlabelled files only: no folder is named so

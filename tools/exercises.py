@@ -1,11 +1,4 @@
-"""Exercises of the teaching notebooks from one source each, docs/exercises/NN.py: ``python -m tools.exercises``.
-
-A source is a Python file in the percent format of three kinds of parts:
-
-* ``# %% setup``: imports of the exercises
-* ``# %% exercise: TITLE``: the task as Markdown comments, ``# hint:`` lines, and a function whose answer stands between
-  the lines ``### BEGIN SOLUTION`` and ``### END SOLUTION`` (as nbgrader marks it)
-* ``# %% wrong``: typical mistakes in it, one a line: ``# part of the answer => what stands in its place``
+"""Writes the exercises of ``docs/exercises`` (see :mod:`fmuc.teaching.exercises`) where they are read.
 
 ``--write`` puts the exercises, without their answers, at the end of each notebook, a notebook with the answers into
 notebooks/solutions, and what the checks explain into docs/teaching_guide.md; ``--check`` ends with exit status 1 if one
@@ -15,8 +8,6 @@ of them says something else.
 from __future__ import annotations
 
 import argparse
-import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,17 +17,15 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from fmuc import notebooks as notebook_files
-from fmuc import paths
+from fmuc import notebooks, paths
 from fmuc.errors import FmucError
-from fmuc.teaching.exercises import EXERCISES
+from fmuc.teaching.exercises import SOURCES, Exercise, read
+from tools.outputs import KERNELSPEC, write_file
 from tools.readme import filled
 
-SOURCES = paths.ROOT / "docs" / "exercises"
 SOLUTIONS = paths.NOTEBOOKS / "solutions"
 GUIDE = paths.ROOT / "docs" / "teaching_guide.md"
 PREFIX = "exercise-"  # of the ids of cells made here
-_ANSWER = re.compile(r"^( *)### BEGIN SOLUTION\n(.*?)^ *### END SOLUTION\n?", re.M | re.S)
 
 _UNSOLVED = """## Exercises
 
@@ -45,34 +34,6 @@ wrong and, of typical mistakes, why. Solutions: [solutions/{stem}](solutions/{na
 _SOLVED = """# Solutions to the exercises of {stem}
 
 The exercises with hints are at the end of [{stem}](../{name})."""
-
-
-class Exercise(NamedTuple):
-    """One exercise: Markdown, hints, code with the answer between its marks, typical mistakes as (part, instead)."""
-
-    title: str
-    text: str
-    hints: list[str]
-    code: str
-    wrong: list[tuple[str, str]]
-
-    @property
-    def name(self) -> str:
-        """The function that is asked for."""
-        return re.search(r"^def (\w+)\(", self.code, re.M)[1]
-
-    @property
-    def stub(self) -> str:
-        """The code that students get."""
-        return _ANSWER.sub(r"\1raise NotImplementedError\n", self.code).strip()
-
-    @property
-    def solution(self) -> str:
-        return _ANSWER.sub(r"\2", self.code).strip()
-
-    def mutants(self) -> list[str]:
-        """The answer with each of the typical mistakes in it."""
-        return [self.solution.replace(part, instead) for part, instead in self.wrong]
 
 
 class Source(NamedTuple):
@@ -85,49 +46,10 @@ class Source(NamedTuple):
 
 def sources(only: Sequence[str] = ()) -> list[Source]:
     """All sources in order, or those of the numbers ``only``; :class:`FmucError` if there is none."""
-    files = sorted(SOURCES.glob("[0-9][0-9].py"))
-    files = [file for file in files if not only or file.stem in only]
+    files = [file for file in sorted(SOURCES.glob("[0-9][0-9].py")) if not only or file.stem in only]
     if not files:
         raise FmucError(f"no exercises NN.py under {paths.relative(SOURCES)}: run this from a whole checkout")
-    return [read(file) for file in files]
-
-
-def read(file: Path) -> Source:
-    """The exercises of a source; :class:`FmucError` names the part that cannot be used."""
-    setup, exercises = "", []
-    parts = re.split(r"^# %% ", file.read_text(encoding="utf-8"), flags=re.M)
-    if parts[0].strip():
-        raise FmucError(f"{paths.relative(file)}: starts with text before its first '# %%' line: give it one")
-    for part in parts[1:]:
-        head, _, body = part.partition("\n")
-        if head == "setup" and not setup:
-            setup = body.strip()
-        elif head.startswith("exercise: "):
-            exercises.append(_exercise(file, head.removeprefix("exercise: "), body))
-        elif head == "wrong" and exercises:
-            exercises[-1].wrong.extend(_wrong(file, line, exercises[-1]) for line in body.splitlines() if line.strip())
-        else:
-            raise FmucError(f"{paths.relative(file)}: unknown part '# %% {head}': use setup, exercise: TITLE or wrong")
-    return Source(file.stem, setup, exercises)
-
-
-def _exercise(file: Path, title: str, body: str) -> Exercise:
-    comments, code = re.fullmatch(r"((?:#[^\n]*\n)*)(.*)", body, re.S).groups()
-    texts, hints = re.split(r"^# hint: ", comments, flags=re.M), []
-    texts = [re.sub(r"^# ?", "", text, flags=re.M).strip() for text in texts]
-    hints = [" ".join(text.split()) for text in texts[1:]]
-    if not texts[0] or not hints or len(_ANSWER.findall(code)) != 1 or not re.search(r"^def \w+\(", code, re.M):
-        raise FmucError(f"{paths.relative(file)}: {title!r} needs a text, a hint and one function with one answer "
-                        "between '### BEGIN SOLUTION' and '### END SOLUTION'")
-    return Exercise(title, texts[0], hints, code, [])
-
-
-def _wrong(file: Path, line: str, exercise: Exercise) -> tuple[str, str]:
-    part, arrow, instead = line.removeprefix("# ").partition(" => ")
-    if not arrow or exercise.solution.count(part) != 1:
-        raise FmucError(f"{paths.relative(file)}: {line!r} must be '# PART => INSTEAD' with a part that occurs once in "
-                        f"the answer to {exercise.title!r}")
-    return part, instead
+    return [Source(file.stem, *read(file)) for file in files]
 
 
 def cells(source: Source, solved: bool) -> list[NotebookNode]:
@@ -149,7 +71,7 @@ def cells(source: Source, solved: bool) -> list[NotebookNode]:
 
 def notebook(source: Source) -> Path:
     """The notebook that the exercises belong to."""
-    return notebook_files.find([f"{source.number}_"])[0]
+    return notebooks.find([f"{source.number}_"])[0]
 
 
 def written(source: Source) -> dict[Path, NotebookNode]:
@@ -158,10 +80,10 @@ def written(source: Source) -> dict[Path, NotebookNode]:
     Outputs of cells that stay the same are kept.
     """
     path = notebook(source)
-    whole, solutions = notebook_files.read(path), SOLUTIONS / path.name
+    whole, solutions = notebooks.read(path), SOLUTIONS / path.name
     whole.cells = [c for c in whole.cells if not _is_ours(c)] + _merged(cells(source, solved=False), whole)
-    old = notebook_files.read(solutions) if solutions.is_file() else new_notebook()
-    metadata = {"kernelspec": notebook_files.KERNELSPEC, "language_info": {"name": "python"}}
+    old = notebooks.read(solutions) if solutions.is_file() else new_notebook()
+    metadata = {"kernelspec": KERNELSPEC, "language_info": {"name": "python"}}
     answers = new_notebook(cells=_merged(cells(source, solved=True), old), metadata=nbformat.from_dict(metadata))
     return {path: whole, solutions: answers}
 
@@ -178,7 +100,7 @@ def _merged(new: list[NotebookNode], old: NotebookNode) -> list[NotebookNode]:
 def drifted(only: Sequence[str] = ()) -> list[str]:
     """Notebooks whose exercises differ from their source or lie elsewhere than at the end, and the guide if it does."""
     found = [paths.relative(path) for source in sources(only) for path, wanted in written(source).items()
-             if not path.is_file() or notebook_files.read(path).cells != wanted.cells]
+             if not path.is_file() or notebooks.read(path).cells != wanted.cells]
     return found if guide() == GUIDE.read_text(encoding="utf-8") else [*found, paths.relative(GUIDE)]
 
 
@@ -189,9 +111,9 @@ def write(only: Sequence[str] = ()) -> list[str]:
     for source in sources(only):
         for path, wanted in written(source).items():
             if paths.relative(path) in changed:
-                _store(path, nbformat.writes(wanted) + "\n")
+                write_file(path, nbformat.writes(wanted) + "\n")
     if paths.relative(GUIDE) in changed:
-        _store(GUIDE, guide())
+        write_file(GUIDE, guide())
     return changed
 
 
@@ -200,16 +122,10 @@ def guide() -> str:
     parts = []
     for source in sources():
         lines = [f"- **{int(source.number)}.{number} {exercise.title}** (`{exercise.name}`)\n"
-                 + "\n".join(f"    - {explanation}" for _, explanation in EXERCISES[exercise.name].mistakes)
+                 + "\n".join(f"    - {explanation}" for *_, explanation in exercise.wrong if explanation)
                  for number, exercise in enumerate(source.exercises, 1)]
         parts.append(f"<details><summary>{notebook(source).stem}</summary>\n\n" + "\n".join(lines) + "\n\n</details>")
     return filled(GUIDE.read_text(encoding="utf-8"), {"mistakes": "\n\n".join(parts)})
-
-
-def _store(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -15,10 +15,18 @@ def confusion(true: np.ndarray, pseudo: np.ndarray, kept: np.ndarray, classes: i
     return counts
     ### END SOLUTION
 
+# %% cases
+rng = np.random.default_rng(0)
+cases = [(*rng.integers(0, 3, (2, 40)), rng.random(40) < 0.7, 3)]
+
 # %% wrong
 # np.add.at(counts, (true[kept], pseudo[kept]), 1) => counts[true[kept], pseudo[kept]] += 1
+#   Each pair counts once, however often it occurs: NumPy's `counts[rows, columns] += 1` adds to each cell only
+#   once. Use np.add.at.
 # (true[kept], pseudo[kept]) => (pseudo[kept], true[kept])
+#   Rows and columns are exchanged: the row is the true class.
 # (true[kept], pseudo[kept]) => (true, pseudo)
+#   Rejected pseudo-labels are counted, too: they never reach the network.
 
 # %% exercise: The shares of Fig. 3
 # "Forest path is confused with park 20.9 % of the times" is a share of the (kept) patches of the *true* class. A class
@@ -34,11 +42,20 @@ def shares_of_true_class(counts: np.ndarray) -> np.ndarray:
     return counts / total
     ### END SOLUTION
 
+# %% cases
+cases = [(np.array([[6, 3, 1, 0], [1, 8, 2, 0], [0, 0, 0, 0], [5, 1, 1, 0]]),)]
+
 # %% wrong
 # counts.sum(axis=1, keepdims=True) => counts.sum(axis=0, keepdims=True)
+#   Each column adds up to 1: these are shares of the patches that were given a class. Fig. 3 divides by the row's
+#   sum, the true class.
 # counts.sum(axis=1, keepdims=True) => counts.sum(keepdims=True)
+#   Divided by the sum of all counts: frequent classes would seem to be confused most.
 # counts.sum(axis=1, keepdims=True) => counts.sum(axis=1)
+#   Column j is divided by the sum of row j: (C, C) / (C,) works along the columns. keepdims=True keeps the sums
+#   beside their rows.
 # = np.nan => = 1
+#   A class of which nothing was kept has no shares: NaN, not 0. Zero would say that it is never right.
 
 # %% exercise: Precision of the pseudo-labels
 # What the training feels: of the patches that were given a class, what share belongs to it? NaN where none was.
@@ -52,10 +69,16 @@ def precision(counts: np.ndarray) -> np.ndarray:
     return np.diag(counts) / given
     ### END SOLUTION
 
+# %% cases
+cases = [(np.array([[6, 3, 1, 0], [1, 8, 2, 0], [0, 0, 0, 0], [5, 1, 1, 0]]),)]
+
 # %% wrong
 # counts.sum(axis=0) => counts.sum(axis=1)
+#   Divided by the sums of the rows: this is how many of a *true* class got their class (recall).
 # np.diag(counts) / given => np.diag(counts) / counts.sum()
+#   Divided by the sum of all counts; each class has its own denominator.
 # = np.nan => = 1
+#   A class that was never given has no precision: NaN, not 0.
 
 # %% exercise: The most frequent confusion
 # Which true class is taken for which other one most often?
@@ -71,7 +94,12 @@ def worst_confusion(counts: np.ndarray) -> tuple[int, int]:
     return true, pseudo
     ### END SOLUTION
 
+# %% cases
+cases = [(np.array([[6, 3, 1, 0], [1, 8, 2, 0], [0, 0, 0, 0], [5, 1, 1, 0]]),)]
+
 # %% wrong
 # counts.copy() => counts
 # np.fill_diagonal(beside, 0) => pass
+#   The largest cell lies on the diagonal: these are the right ones, not confusions.
 # return true, pseudo => return pseudo, true
+#   True class and pseudo-label are exchanged: the row is the true class.

@@ -1,4 +1,4 @@
-"""Helpers of the teaching notebooks: data sets, source listings, sound players, a toy in the plane, thresholds."""
+"""Helpers of the notebooks: data sets, source listings, players, sliders, a toy in the plane, BatchNorm's inputs."""
 
 from __future__ import annotations
 
@@ -9,30 +9,29 @@ import io
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import soundfile
 import torch
-from IPython.display import HTML, Image, Markdown
+from IPython import get_ipython
+from IPython.display import HTML, Image, Markdown, display
 from matplotlib.figure import Figure
-from packaging.requirements import Requirement  # comes with matplotlib
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from fmuc import datasets, experiments, features, paths
-from fmuc import figures as figure_files
-from fmuc import records as runs
+from fmuc import datasets, experiments, features, figures, paths
 from fmuc.datasets import Dataset
 from fmuc.errors import FmucError
 from fmuc.experiments import Preset
+from fmuc.model import Activation
 from fmuc.tables import paper_dataset
 from fmuc.train import Trainer
+from fmuc.uncertainty import weak_logits
 
 TOY_CENTRES = ((0.0, 1.6), (-1.5, -1.0), (1.5, -1.0))  # one cloud of points per class
 _MP3_LEVEL = 0.8  # of 0 to 1: ten seconds at 22.05 kHz are some 50 kB of a notebook, with all audible bands
@@ -132,10 +131,40 @@ def players(sounds: Mapping[str, np.ndarray], sample_rate: int) -> HTML:
 
 
 def show(fig: Figure) -> Image:
-    """A figure that is not saved, as :func:`fmuc.figures.png` makes it of the screen's resolution; closes it."""
-    picture = figure_files.png(fig, fig.dpi)
+    """A figure that is not saved, at the screen's resolution; closes it."""
+    picture = figures.png(fig, fig.dpi)
     plt.close(fig)
     return Image(picture, width=round(fig.bbox.width))
+
+
+def explore(draw: Callable[..., Figure], **controls: object) -> None:
+    """Show the figure that ``draw`` returns under a slider or list for each of ``controls``, as ipywidgets takes them.
+
+    Without a front end, as in papermill, it is drawn once, and a line of text takes the place of the widget.
+    """
+    def redraw(**values: object) -> None:
+        try:
+            display(show(draw(**values)))
+        except FmucError as error:
+            print(error)
+
+    chosen = [parameter for name, parameter in inspect.signature(draw).parameters.items() if name in controls]
+    redraw.__signature__ = inspect.Signature(chosen)
+    panel = ipywidgets.interactive(redraw, **controls)
+    if _attended():
+        for widget in panel.kwargs_widgets:
+            widget.continuous_update = False  # one picture when the handle is let go, not a queue of them
+        display(panel)
+    else:
+        plt.close(draw(**{parameter.name: widget.value
+                          for parameter, widget in zip(chosen, panel.kwargs_widgets, strict=True)}))
+        print(f"Run this cell in JupyterLab to move {', '.join(controls)}.".replace("_", " "))
+
+
+def _attended() -> bool:
+    """Whether a front end asked for this cell: it allows questions (``input``), a batch does not."""
+    kernel = getattr(get_ipython(), "kernel", None)
+    return kernel is not None and bool(kernel.get_parent().get("content", {}).get("allow_stdin"))
 
 
 def toy_points(per_class: int, rng: Generator, spread: float = 0.45) -> tuple[Tensor, Tensor]:
@@ -184,39 +213,41 @@ def required_confidence(threshold: float, temperature: float, rivals: int) -> fl
     return float(1 / (1 + rivals * np.exp(-lead)))
 
 
-def readiness(profile: str) -> pd.DataFrame:
-    """What this machine has and what to do about the rest: columns "item", "state", "if you need it"."""
-    wrong = _unfit_packages()
-    rows = [("Python packages", f"to be mended: {', '.join(wrong)}" if wrong else "as asked for", "`make setup`"),
-            ("graphics processor", "CUDA" if torch.cuda.is_available() else "none",
-             "only the profile `paper` needs one")]
-    for name in datasets.LOADERS:
-        stand_in = name in datasets.STAND_INS
-        rows.append((f"data set {name}" + " (stand-in)" * stand_in,
-                     "there" if paths.dataset_dir(name).is_dir() else "not there",
-                     f"`python -m fmuc data {name}`"))
-    planned = experiments.plan(profile)
-    for source, remedy in (("shipped", "comes with the repository"), ("runs", f"`make reproduce PROFILE={profile}`")):
-        folder = paths.records_dir(profile, source)
-        count = sum(runs.is_finished(folder / run.name) for run in planned)
-        rows.append((f"run records of the profile {profile} ({source})", f"{count} of {len(planned)}", remedy))
-    return pd.DataFrame(rows, columns=["item", "state", "if you need it"])
+def norm_input_variances(net: nn.Module, x: Tensor, passes: int) -> dict[str, Tensor]:
+    """Variance of what each BatchNorm gets, by channel, over patches (B, 1, F, T), places and N passes, in net order.
 
+    By module name, each (channels,) in float64; ``passes`` = 0: dropout off. A layer expects its ``running_var``,
+    which training gathers with dropout on (variance shift; Li et al. 2019).
+    """
+    moments: dict[str, tuple] = {}  # number, sum and sum of squares
 
-def _unfit_packages() -> list[str]:
-    """Dependencies of this package that are missing or outside their range."""
+    def watch(name: str, before: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, tuple[Tensor]], None]:
+        def hook(_: nn.Module, inputs: tuple[Tensor]) -> None:
+            value = before(inputs[0]).double().transpose(0, 1).flatten(1)  # (channels, values)
+            count, total, squares = moments.get(name, (0, 0.0, 0.0))
+            moments[name] = count + value.shape[1], total + value.sum(dim=1), squares + value.square().sum(dim=1)
+        return hook
+
+    hooks = [module.register_forward_pre_hook(watch(f"{name}.norm", functional.relu))
+             for name, module in net.named_modules() if isinstance(module, Activation)]
+    if isinstance(net.norm, nn.BatchNorm2d):
+        hooks.append(net.norm.register_forward_pre_hook(watch("norm", lambda value: value)))
     try:
-        needed = requires("fmuc") or ()
-    except PackageNotFoundError:
-        return ["fmuc"]
-    unfit = []
-    for text in needed:
-        wanted = Requirement(text)
-        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
-            continue  # of an extra
-        try:
-            if not wanted.specifier.contains(version(wanted.name)):
-                unfit.append(text)
-        except PackageNotFoundError:
-            unfit.append(wanted.name)
-    return unfit
+        weak_logits(net, x, passes)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: squares / n - (total / n) ** 2 for name, (n, total, squares) in moments.items()}
+
+
+def logits_in_batches(net: nn.Module, x: Tensor, size: int, draws: int, rng: Generator) -> Tensor:
+    """Logits (R, B, C) of the same patches (B, 1, F, T) in R random partitions into batches of ``size``, dropout off.
+
+    BatchNorm takes the statistics of each batch (D8), so a prediction depends on its companions in the batch.
+    """
+    results = []
+    for _ in range(draws):
+        order = torch.randperm(len(x), generator=rng)
+        shuffled = torch.cat([weak_logits(net, part, 0, "batch")[0] for part in x[order].split(size)])
+        results.append(torch.empty_like(shuffled).index_copy_(0, order.to(shuffled.device), shuffled))
+    return torch.stack(results)

@@ -276,7 +276,7 @@ def _share(rows: pd.DataFrame, kept: pd.Series) -> str:
 @styled
 def plane_map(ax: Axes, values: Tensor, extent: float, points: Tensor, classes: Tensor, limit: float, title: str
               ) -> AxesImage:
-    """Values (side²,) over the toy's plane (see :func:`fmuc.teaching.helpers.plane`), with its points (n, 2) by class."""
+    """Values (side²,) over the toy's plane (see :func:`helpers.plane`), with its points (n, 2) by class."""
     side = round(len(values) ** 0.5)
     image = ax.imshow(values.reshape(side, side), origin="lower", extent=(-extent, extent) * 2, vmin=0, vmax=limit,
                       interpolation="bilinear")
@@ -382,7 +382,7 @@ def risk_coverage(ax: Axes, scores: replay.Scores, temperature: float, passes: i
 
 @styled
 def auroc_curves(ax: Axes, table: pd.DataFrame, name: str) -> Axes:
-    """AUROC of every uncertainty score over the stored epochs, from :func:`fmuc.teaching.replay.score_table` with a column
+    """AUROC of every uncertainty score over the stored epochs, from :func:`replay.score_table` with a column
     epoch; epochs on a logarithmic axis, the dotted line is chance. The legend is the figure's: panels have no room."""
     for score, rows in table.groupby("score", sort=False):
         ax.plot(rows["epoch"], 100 * rows["AUROC"], marker=_SCORE_MARKERS[score], markersize=3, linewidth=1.0,
@@ -424,7 +424,7 @@ def _reliability_dots(ax: Axes, table: pd.DataFrame, variant: str, area: float) 
 @styled
 def reliability_over_epochs(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Reliability diagrams after every stored epoch, above of all, below of the selected pseudo-labels; ``tables``: by
-    variant what :func:`fmuc.teaching.replay.reliabilities` gives. Dots as in :func:`reliability_diagram`."""
+    variant what :func:`replay.reliabilities` gives. Dots as in :func:`reliability_diagram`."""
     epochs = sorted(set.union(*(set(table["epoch"]) for table in tables.values())))
     fig, axes = figure("double", rows=2, columns=len(epochs), aspect=1.25, sharex=True, sharey=True, squeeze=False)
     for row, part in zip(axes, ("all", "selected"), strict=True):
@@ -444,7 +444,7 @@ def reliability_over_epochs(tables: Mapping[str, pd.DataFrame]) -> Figure:
 @styled
 def calibration_curves(ax: Axes, tables: dict[str, pd.DataFrame], part: str) -> Axes:
     """Expected calibration error with its interval over the stored epochs, one line per variant
-    (:func:`fmuc.teaching.replay.calibration`); epochs on a logarithmic axis."""
+    (:func:`replay.calibration`); epochs on a logarithmic axis."""
     epochs: set[int] = set()
     for variant, table in tables.items():
         rows = table[(table["part"] == part) & (table["n"] > 0)]
@@ -461,7 +461,7 @@ def calibration_curves(ax: Axes, tables: dict[str, pd.DataFrame], part: str) -> 
 
 @styled
 def table1_replay(ax: Axes, rows: pd.DataFrame, dataset: str) -> Axes:
-    """:func:`fmuc.teaching.replay.against_training`: a hollow mark is a rule on one net's scores, the filled one its own net's;
+    """:func:`replay.against_training`: a hollow mark is a rule on one net's scores, the filled one its own net's;
     the line between them is what training with the rule changed."""
     points = []
     for variant in rows.index:
@@ -484,7 +484,7 @@ def table1_replay(ax: Axes, rows: pd.DataFrame, dataset: str) -> Axes:
 @styled
 def patch_and_passes(axes: Sequence[Axes], patch: np.ndarray | None, probabilities: np.ndarray, classes: Sequence[str],
                      row: pd.Series, features: Features) -> Sequence[Axes]:
-    """A row of :func:`fmuc.teaching.replay.mistakes`: its normalised log-Mel patch (F, T), if there is one, and the cloud of its
+    """A row of :func:`replay.mistakes`: its normalised log-Mel patch (F, T), if there is one, and the cloud of its
     passes (N, C), a dot per pass and class; the pseudo-label in red, the truth in green."""
     picture, cloud = axes
     if patch is not None:
@@ -506,8 +506,8 @@ def patch_and_passes(axes: Sequence[Axes], patch: np.ndarray | None, probabiliti
 
 @styled
 def example_patches(record: Record, chosen: Mapping[str, pd.Series], cache: FeatureCache | None) -> Figure:
-    """Rows of :func:`fmuc.teaching.replay.mistakes` by what they show, each as :func:`patch_and_passes`, after the last stored
-    epoch; without ``cache`` (see :func:`fmuc.teaching.replay.sounds`) the passes alone."""
+    """Rows of :func:`replay.mistakes` by what they show, each as :func:`patch_and_passes`, after the last stored
+    epoch; without ``cache`` (see :func:`replay.sounds`) the passes alone."""
     scores, temperature = replay.at_epoch(record), record.run.selection.temperature
     fig, axes = figure("double", rows=max(1, len(chosen)), columns=2, aspect=0.35 + 0.017 * len(record.classes),
                        squeeze=False)

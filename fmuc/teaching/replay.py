@@ -18,12 +18,11 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from fmuc import datasets, metrics, paths
-from fmuc import records as snapshots
 from fmuc.config import Selection
 from fmuc.errors import FmucError
 from fmuc.experiments import TABLE_1
 from fmuc.features import FeatureCache, open_cache, read_audio
-from fmuc.records import Record, find
+from fmuc.records import Record, choice, find
 from fmuc.selection import PseudoLabelCounts, PseudoLabels
 from fmuc.uncertainty import entropy_parts, pass_statistics, temperature_softmax
 
@@ -75,7 +74,7 @@ def replay(scores: Scores, selection: Selection) -> PseudoLabels:
 
     Raises :class:`FmucError` where the rule needs more passes than are stored.
     """
-    return snapshots.choice(scores.plain, scores.passes, selection)
+    return choice(scores.plain, scores.passes, selection)
 
 
 def quality_quantity(truth: np.ndarray, labels: np.ndarray | Tensor, kept: np.ndarray | Tensor, classes: int
