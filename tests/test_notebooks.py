@@ -15,8 +15,9 @@ import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
 
-from fmuc import notebooks as notebook_files
+from fmuc import notebooks
 from fmuc.paths import NOTEBOOKS, ROOT
+from tools import outputs
 
 FILES = sorted(NOTEBOOKS.glob("*.ipynb"))
 MARK = "# NBVAL_CHECK_OUTPUT"
@@ -44,7 +45,7 @@ def is_text(output: NotebookNode) -> bool:
 
 def test_there_are_notebooks_and_all_are_numbered():
     assert FILES, f"no notebooks under {NOTEBOOKS.name}/"
-    assert notebook_files.find() == FILES
+    assert notebooks.find() == FILES
     assert len({path.stem[:2] for path in FILES}) == len(FILES)
 
 
@@ -59,7 +60,7 @@ def test_is_valid_and_starts_with_its_card(path):
 
 @each_notebook
 def test_has_one_parameters_cell_of_literals(path):
-    known = notebook_files.defaults(notebook_files.read(path), path.name)
+    known = notebooks.defaults(path)
     assert {"profile", "source"} <= known.keys()
     assert known["source"] == "shipped"  # so that it can be read and executed in a fresh clone
 
@@ -81,14 +82,14 @@ def test_is_executed_in_order_without_error(path):
 
 @each_notebook
 def test_is_small_and_tells_nothing_of_the_machine(path):
-    assert path.stat().st_size <= notebook_files.LARGEST
+    assert path.stat().st_size <= outputs.LARGEST
     notebook = nbformat.read(path, as_version=4)
     assert notebook.metadata.keys() == {"fmuc", "kernelspec", "language_info"}
     assert notebook.metadata.fmuc.keys() == {"outputs", "records"}
-    assert notebook.metadata.kernelspec == notebook_files.KERNELSPEC
+    assert notebook.metadata.kernelspec == outputs.KERNELSPEC
     assert notebook.metadata.language_info == {"name": "python"}
     for cell in notebook.cells:
-        assert cell.metadata.keys() <= set(notebook_files.KEPT_CELL_METADATA)
+        assert cell.metadata.keys() <= set(outputs.KEPT_CELL_METADATA)
         assert not PLACE.search(cell.source), cell.source
     for text in (text for cell in code_cells(path) for text in shown(cell)):
         for pattern in (PLACE, TIME):

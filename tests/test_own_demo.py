@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
-import birds as own_demo
+import birds
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,7 +16,7 @@ from torch import nn
 from fmuc import datasets
 from fmuc.datasets import Clip, Dataset
 from fmuc.experiments import FM, make_run
-from fmuc.own import importing as own_audio
+from fmuc.own import importing
 from fmuc.own.check import check
 
 SMALL = {"recordings": 6, "unlabelled": 12, "strangers": 4}
@@ -25,7 +25,7 @@ SMALL = {"recordings": 6, "unlabelled": 12, "strangers": 4}
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     folder = tmp_path_factory.mktemp("demo") / "field"
-    return folder, own_demo.make(folder, 0, **SMALL)
+    return folder, birds.make(folder, 0, **SMALL)
 
 
 def sounds(folder: Path) -> list[Path]:
@@ -34,19 +34,19 @@ def sounds(folder: Path) -> list[Path]:
 
 def test_the_folder_has_what_its_docstring_says(made):
     folder, truth = made
-    assert {path.name for path in folder.iterdir()} == {*own_demo.SPECIES, "unlabelled", "notes.txt"}
-    for species in own_demo.SPECIES:
+    assert {path.name for path in folder.iterdir()} == {*birds.SPECIES, "unlabelled", "notes.txt"}
+    for species in birds.SPECIES:
         parts = [len(sounds(path)) if path.is_dir() else 1 for path in sorted((folder / species).iterdir())]
         assert parts == [3, 1] * 3
     assert truth.keys() == {f"unlabelled/{path.name}" for path in (folder / "unlabelled").iterdir()}
-    assert len(truth) == 12 and list(truth.values()).count(own_demo.STRANGER) == 4
-    assert set(truth.values()) <= {*own_demo.SPECIES, own_demo.STRANGER}
+    assert len(truth) == 12 and list(truth.values()).count(birds.STRANGER) == 4
+    assert set(truth.values()) <= {*birds.SPECIES, birds.STRANGER}
 
 
 def test_files_differ_in_format_but_not_within_a_recording(made):
     infos = {file: soundfile.info(file) for file in sounds(made[0])}
     found = {file: (file.suffix, info.samplerate, info.channels, info.subtype) for file, info in infos.items()}
-    assert set(found.values()) == {each[:-1] for each in own_demo.RECORDERS}
+    assert set(found.values()) == {each[:-1] for each in birds.RECORDERS}
     assert all(len({found[file] for file in sounds(path)}) == 1 for path in made[0].glob("*/rec*") if path.is_dir())
     assert all(1.2 <= info.frames / info.samplerate <= 4 for info in infos.values())
     for file in infos:
@@ -56,8 +56,8 @@ def test_files_differ_in_format_but_not_within_a_recording(made):
 
 def test_the_same_seed_makes_the_same_sounds_and_another_one_others(made, tmp_path):
     folder, truth = made
-    assert own_demo.make(tmp_path / "again", 0, **SMALL) == truth
-    assert own_demo.make(tmp_path / "other", 1, **SMALL) != truth
+    assert birds.make(tmp_path / "again", 0, **SMALL) == truth
+    assert birds.make(tmp_path / "other", 1, **SMALL) != truth
     again = sounds(tmp_path / "again")
     assert [file.relative_to(tmp_path / "again") for file in again] == [f.relative_to(folder) for f in sounds(folder)]
     for one, two in zip(again, sounds(folder), strict=True):
@@ -66,21 +66,21 @@ def test_the_same_seed_makes_the_same_sounds_and_another_one_others(made, tmp_pa
 
 def test_it_can_be_imported_and_the_withheld_files_are_unlabelled(made, data_root):
     folder, truth = made
-    report = own_audio.import_audio(folder, "birds", progress=False)
+    report = importing.import_audio(folder, "birds", progress=False)
     assert report.skipped == {".txt": 1} and report.shared_groups == 0
     data = datasets.load("birds")
-    assert data.classes == tuple(own_demo.SPECIES)
+    assert data.classes == tuple(birds.SPECIES)
     assert {clip.id for clip in data.clips if clip.label is None} == truth.keys()
 
 
 def test_the_planted_faults_are_what_the_check_finds(made, data_root, tmp_path):
     shutil.copytree(made[0], tmp_path / "field")
-    own_audio.import_audio(tmp_path / "field", "birds", progress=False)
+    importing.import_audio(tmp_path / "field", "birds", progress=False)
     table = pd.read_csv(data_root / "birds" / "clips.csv", keep_default_na=False).drop(columns="id")
     before = table.copy()
-    own_demo.with_faults(table, tmp_path / "field").to_csv(tmp_path / "field" / "faulty.csv", index=False)
+    birds.with_faults(table, tmp_path / "field").to_csv(tmp_path / "field" / "faulty.csv", index=False)
     assert table.equals(before)
-    own_audio.import_audio(tmp_path / "field" / "faulty.csv", "faulty", progress=False)
+    importing.import_audio(tmp_path / "field" / "faulty.csv", "faulty", progress=False)
     clean, faulty = (check(datasets.load(name), workers=1, progress=False) for name in ("birds", "faulty"))
     assert clean.findings == ()
     assert [(f.kind, f.severity, f.count) for f in faulty.findings] == [
@@ -89,10 +89,10 @@ def test_the_planted_faults_are_what_the_check_finds(made, data_root, tmp_path):
 
 def test_tree_shows_the_whole_top_and_the_beginning_of_each_folder():
     files = ["b/3.wav", "b/1.wav", "b/2.wav", "a/x/2.ogg", "a/x/1.ogg", "a/y.wav", "c.txt", "a/z.wav"]
-    assert own_demo.tree(files, most=2).splitlines() == [
+    assert birds.tree(files, most=2).splitlines() == [
         "a/", "    x/", "        1.ogg", "        2.ogg", "    y.wav", "    ... and 1 more",
         "b/", "    1.wav", "    2.wav", "    ... and 1 more", "c.txt"]
-    assert own_demo.tree([]) == ""
+    assert birds.tree([]) == ""
 
 
 class Loud(nn.Module):
@@ -116,19 +116,19 @@ def predictor() -> SimpleNamespace:
 
 def test_judged_has_a_row_for_each_view_of_each_patch_of_the_named_clips(predictor):
     clips = [Clip(name, Path(f"{name}.wav"), None, f"group of {name[0]}", "train") for name in ("a1", "a2", "b1")]
-    rows = own_demo.judged(predictor, Dataset("x", ("a", "b"), tuple(clips)), {"b1": "b", "a1": "wren"}, views=3)
+    rows = birds.judged(predictor, Dataset("x", ("a", "b"), tuple(clips)), {"b1": "b", "a1": "wren"}, views=3)
     assert list(rows.columns) == ["file", "group", "true", "pseudo", "kept"]
     assert rows["file"].tolist() == ["a1"] * 6 + ["b1"] * 6
     kept = rows[rows["kept"]]
     assert kept.drop_duplicates().values.tolist() == [["a1", "group of a", "wren", "a", True],
                                                       ["b1", "group of b", "b", "b", True]]
     assert len(kept) == 6  # one of the two patches, three views of it
-    assert own_demo.assess(rows)[0::3] == (0.5, 0.5)
+    assert birds.assess(rows)[0::3] == (0.5, 0.5)
 
 
 def test_judging_nothing_gives_nothing(predictor):
-    rows = own_demo.judged(predictor, Dataset("x", ("a", "b"), ()), {})
-    result = own_demo.assess(rows)
+    rows = birds.judged(predictor, Dataset("x", ("a", "b"), ()), {})
+    result = birds.assess(rows)
     assert rows.empty and result.groups == 0
     assert np.isnan([result.quality, result.low, result.high, result.quantity]).all()
 
@@ -136,20 +136,20 @@ def test_judging_nothing_gives_nothing(predictor):
 def test_judging_leaves_the_global_generator_alone(predictor):
     data = Dataset("x", ("a", "b"), (Clip("a1", Path("a1.wav"), None, "a", "train"),))
     before = torch.random.get_rng_state()
-    own_demo.judged(predictor, data, {"a1": "a"})
+    birds.judged(predictor, data, {"a1": "a"})
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_an_assessment_counts_kept_rows_and_their_groups():
     rows = pd.DataFrame({"group": ["one"] * 4 + ["two"] * 4 + ["three"] * 2, "true": ["a"] * 10,
                          "pseudo": ["a"] * 5 + ["b"] * 5, "kept": [True] * 6 + [False] * 4})
-    result = own_demo.assess(rows)
+    result = birds.assess(rows)
     assert (result.quality, result.quantity, result.groups) == (pytest.approx(5 / 6), 0.6, 2)
-    assert (result.low, result.high) == own_demo.interval(5 / 6, 2)
+    assert (result.low, result.high) == birds.interval(5 / 6, 2)
     assert 0 <= result.low < 5 / 6 < result.high <= 1
 
 
 @pytest.mark.parametrize(("right", "trials"), [(0, 5), (1, 1), (7, 10), (10, 10), (95, 100)])
 def test_interval_is_the_exact_binomial_one(right, trials):
     expected = binomtest(right, trials).proportion_ci(method="exact")
-    assert own_demo.interval(right / trials, trials) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert birds.interval(right / trials, trials) == pytest.approx((expected.low, expected.high), abs=1e-9)

@@ -16,12 +16,10 @@ from matplotlib.figure import Figure
 from test_train import RUN
 
 from fmuc import metrics
-from fmuc import records as snapshots
 from fmuc.errors import FmucError
 from fmuc.experiments import SCENES_SMALL, TABLE_1
-from fmuc.records import load_record
-from fmuc.teaching import pictures as replay_plots
-from fmuc.teaching import replay
+from fmuc.records import choice, load_record
+from fmuc.teaching import pictures, replay
 from fmuc.train import train
 
 
@@ -41,7 +39,7 @@ def scores(rng) -> replay.Scores:
     plain = torch.from_numpy(8 * rng.standard_normal((60, 4))).half()
     passes = (plain + torch.from_numpy(rng.standard_normal((10, 60, 4)))).half()
     truth = np.where(rng.random(60) < 0.7, plain.argmax(1).numpy(), rng.integers(-1, 4, 60))
-    own = snapshots.choice(plain, passes, TABLE_1["FMUC"])
+    own = choice(plain, passes, TABLE_1["FMUC"])
     ids = np.array([f"clip{i // 3}".encode() for i in range(60)])
     return replay.Scores(5, plain, passes, truth, own.labels.numpy(), own.mask.numpy(), np.arange(60), ids,
                          np.arange(60) % 3)
@@ -135,7 +133,7 @@ def test_summary_counts_what_the_trained_rule_kept(scores):
 
 
 def test_laboratory_draws_the_rule_on_its_curve_and_every_row_of_table_1(scores):
-    plane, risk, bars = replay_plots.laboratory(scores, TABLE_1["FMUC"]).axes
+    plane, risk, bars = pictures.laboratory(scores, TABLE_1["FMUC"]).axes
     quality, quantity = replay.summary(scores, TABLE_1["FMUC"])[["quality", "quantity"]]
     drawn = [line.get_xydata() for line in plane.lines if len(line.get_xydata())]
     assert len(drawn) == 1 + len(TABLE_1) + 1  # the curve, the rows, the rule itself
@@ -146,14 +144,14 @@ def test_laboratory_draws_the_rule_on_its_curve_and_every_row_of_table_1(scores)
 
 def test_laboratory_of_patches_that_nobody_knows_shows_the_quantity_alone(scores):
     unknown = scores._replace(truth=np.full(60, -1))
-    plane, risk, _ = replay_plots.laboratory(unknown, TABLE_1["FM"]).axes
+    plane, risk, _ = pictures.laboratory(unknown, TABLE_1["FM"]).axes
     assert np.isnan(plane.lines[0].get_ydata()).all() and len(risk.lines[0].get_xdata()) == 0
     assert replay.score_table(unknown).isna().all(axis=None)
 
 
 def test_reliability_diagram_has_a_dot_for_each_bin_that_is_not_empty(rng):
     confidence, correct = np.append(rng.random(40), np.ones(5)), rng.random(45) < 0.5
-    ax = replay_plots.reliability_diagram(Figure().subplots(), {"FM": (confidence, correct)}, "all")
+    ax = pictures.reliability_diagram(Figure().subplots(), {"FM": (confidence, correct)}, "all")
     table = metrics.reliability(confidence, correct).query("n > 0")
     assert np.allclose(ax.collections[0].get_offsets(), 100 * table[["confidence", "accuracy"]])
 
@@ -165,7 +163,7 @@ def test_reliability_over_epochs_shows_every_epoch_of_all_and_of_the_selected(sc
                              run=SimpleNamespace(selection=TABLE_1["FMUC"]))
     table = replay.reliabilities(record)
     epochs = record.scores["epochs"].tolist()
-    fig = replay_plots.reliability_over_epochs({"FMUC": table})
+    fig = pictures.reliability_over_epochs({"FMUC": table})
     assert [ax.get_title() for ax in fig.axes[: len(epochs)]] == [f"epoch {epoch}" for epoch in epochs]
     for ax, (part, epoch) in zip(fig.axes, itertools.product(("all", "selected"), epochs), strict=True):
         of = table[(table["part"] == part) & (table["epoch"] == epoch)]
@@ -178,7 +176,7 @@ def test_reliability_over_epochs_shows_every_epoch_of_all_and_of_the_selected(sc
 def test_a_patch_is_shown_with_every_pass_in_the_colour_of_its_class(rng):
     patch, passes = rng.standard_normal((32, 20)), rng.dirichlet(np.ones(4), 10)
     row = pd.Series({"label": "b_c", "truth": "d", "right": False})
-    picture, cloud = replay_plots.patch_and_passes(Figure().subplots(1, 2), patch, passes, ("a", "b_c", "c", "d"), row,
+    picture, cloud = pictures.patch_and_passes(Figure().subplots(1, 2), patch, passes, ("a", "b_c", "c", "d"), row,
                                                    SCENES_SMALL)
     assert np.array_equal(picture.images[0].get_array(), patch) and picture.get_title() == "b c, truth d"
     assert picture.get_xlabel() == "time (s)" and picture.get_ylabel() == "Mel band centre (Hz)"

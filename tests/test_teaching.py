@@ -18,26 +18,25 @@ import soundfile
 import torch
 
 from fmuc import datasets, experiments, paths
-from fmuc.config import Features
+from fmuc.config import Features, Network
 from fmuc.datasets import Clip, Dataset
 from fmuc.errors import FmucError
+from fmuc.model import CNN420
 from fmuc.selection import select
 from fmuc.splits import draw_split
-from fmuc.teaching.helpers import helpers as teaching
-from fmuc.teaching import pictures as diagrams
-from fmuc.teaching import pictures as primer_plots
+from fmuc.teaching import helpers, pictures
 from fmuc.uncertainty import pass_statistics, temperature_softmax, weak_logits
 
 
 @pytest.fixture(scope="module")
 def toy():
-    points, labels = teaching.toy_points(40, torch.Generator().manual_seed(1))
-    return SimpleNamespace(points=points, labels=labels, net=teaching.train_toy(points, labels))
+    points, labels = helpers.toy_points(40, torch.Generator().manual_seed(1))
+    return SimpleNamespace(points=points, labels=labels, net=helpers.train_toy(points, labels))
 
 
 @pytest.mark.parametrize("item", [draw_split, weak_logits], ids=["plain", "decorated"])
 def test_source_is_shown_under_a_link_to_its_file(item):
-    text = teaching.show_source(item).data
+    text = helpers.show_source(item).data
     (link,) = re.findall(r"\]\(\.\./([\w./]+)\)", text)
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     source = ast.parse((paths.ROOT / link).read_text(encoding="utf-8"))
@@ -46,14 +45,14 @@ def test_source_is_shown_under_a_link_to_its_file(item):
 
 
 def test_sources_of_several_objects_keep_their_order():
-    text = teaching.show_source(select, pass_statistics).data
+    text = helpers.show_source(select, pass_statistics).data
     assert 0 <= text.index("def select(") < text.index("def pass_statistics(")
 
 
 def test_players_hold_the_whole_sound():
     time = np.arange(16_000) / 16_000
     sounds = {"a": (0.8 * np.sin(2 * np.pi * 440 * time)).astype(np.float32), "b <i>": np.zeros(8000, np.float32)}
-    shown = teaching.players(sounds, 16_000).data
+    shown = helpers.players(sounds, 16_000).data
     assert "<i>" not in shown and "b &lt;i&gt;" in shown
     embedded = [base64.b64decode(data) for data in re.findall(r"data:audio/mpeg;base64,([\w+/=]+)", shown)]
     for data, sound in zip(embedded, sounds.values(), strict=True):
@@ -69,7 +68,7 @@ def test_picture_of_256_colours_still_shows_the_figure():
     ax.imshow(np.random.default_rng(0).random((40, 60)), cmap="magma", interpolation="nearest")
     full = io.BytesIO()
     fig.savefig(full, format="png", dpi=100)
-    shown = teaching.show(fig)
+    shown = helpers.show(fig)
     assert not plt.fignum_exists(fig.number)  # else the notebook would show it twice
     picture, original = PIL.Image.open(io.BytesIO(shown.data)), PIL.Image.open(full).convert("RGB")
     assert picture.size == original.size == (200, 150) and shown.width == 200
@@ -82,7 +81,7 @@ def test_patch_is_drawn_over_seconds_and_hertz():
     patch = np.zeros((features.mel_bands, features.patch_frames))
     patch[40, 10] = 2.0
     axes = plt.figure().add_subplot()
-    image = diagrams.draw_patch(axes, torch.from_numpy(patch), features)
+    image = pictures.draw_patch(axes, torch.from_numpy(patch), features)
     left, right, bottom, top = image.get_extent()
     assert (left, right) == (0, 126 * 512 / 16_000)
     assert (bottom, top) == (-0.5, 127.5)  # band 40 is drawn around the height 40
@@ -92,7 +91,7 @@ def test_patch_is_drawn_over_seconds_and_hertz():
     centres = librosa.mel_frequencies(130, fmin=0, fmax=8000)[1:-1]
     assert set(ticks) == {"250", "500", "1,000", "2,000", "4,000"}  # 8000 Hz lies above the last centre
     assert abs(centres[round(ticks["1,000"])] - 1000) < 15
-    assert diagrams.draw_patch(axes, patch, features, limit=3).get_clim() == (-3, 3)
+    assert pictures.draw_patch(axes, patch, features, limit=3).get_clim() == (-3, 3)
     plt.close("all")
 
 
@@ -105,7 +104,7 @@ def test_patch_is_drawn_over_seconds_and_hertz():
 def test_cut_spectrogram_shows_its_patches_and_the_tail(frames, names):
     features = Features(sample_rate=1000, window=64, hop=100, mel_bands=4, patch_frames=5)
     axes = plt.figure().add_subplot()
-    diagrams.draw_cut(axes, np.ones((4, frames)), features)
+    pictures.draw_cut(axes, np.ones((4, frames)), features)
     assert [text.get_text() for text in axes.texts] == names
     assert axes.get_xlim() == (0, pytest.approx(frames / 10))
     borders = [line.get_xdata()[0] for line in axes.lines]
@@ -115,27 +114,27 @@ def test_cut_spectrogram_shows_its_patches_and_the_tail(frames, names):
 
 
 def test_toy_points_lie_around_their_centres():
-    points, labels = teaching.toy_points(2000, torch.Generator().manual_seed(0))
+    points, labels = helpers.toy_points(2000, torch.Generator().manual_seed(0))
     assert points.shape == (6000, 2)
-    for index, centre in enumerate(teaching.TOY_CENTRES):
+    for index, centre in enumerate(helpers.TOY_CENTRES):
         cloud = points[labels == index]
         assert len(cloud) == 2000
         torch.testing.assert_close(cloud.mean(dim=0), torch.tensor(centre), atol=0.05, rtol=0)
         torch.testing.assert_close(cloud.std(dim=0), torch.full((2,), 0.45), atol=0.03, rtol=0)
-    again, _ = teaching.toy_points(2000, torch.Generator().manual_seed(0))
+    again, _ = helpers.toy_points(2000, torch.Generator().manual_seed(0))
     assert torch.equal(points, again)
 
 
 def test_toy_net_learns_its_points(toy):
-    logits = weak_logits(toy.net, teaching.as_input(toy.points), passes=0)
+    logits = weak_logits(toy.net, helpers.as_input(toy.points), passes=0)
     assert logits.shape == (1, 120, 3)
     assert (logits[0].argmax(dim=1) == toy.labels).float().mean() > 0.95
 
 
 def test_toy_net_is_sure_far_away_and_its_passes_differ(toy):
-    far = teaching.as_input(torch.tensor([[0.0, 100.0], [100.0, -50.0], [-100.0, -50.0]]))
+    far = helpers.as_input(torch.tensor([[0.0, 100.0], [100.0, -50.0], [-100.0, -50.0]]))
     assert temperature_softmax(weak_logits(toy.net, far, passes=0), 1)[0].max(dim=1).values.min() > 0.999
-    border = teaching.as_input(torch.tensor([[0.0, 0.0]]))
+    border = helpers.as_input(torch.tensor([[0.0, 0.0]]))
     assert pass_statistics(weak_logits(toy.net, border, passes=50), 1).std.max() > 0.05
 
 
@@ -143,16 +142,16 @@ def test_training_the_toy_leaves_the_global_generator_alone(toy):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    again = teaching.train_toy(toy.points, toy.labels, steps=2)
+    again = helpers.train_toy(toy.points, toy.labels, steps=2)
     assert torch.equal(torch.rand(3), expected)
-    other = teaching.train_toy(toy.points, toy.labels, steps=2, seed=1)
-    same = teaching.train_toy(toy.points, toy.labels, steps=2)
+    other = helpers.train_toy(toy.points, toy.labels, steps=2, seed=1)
+    same = helpers.train_toy(toy.points, toy.labels, steps=2)
     assert torch.equal(again[1].weight, same[1].weight)
     assert not torch.equal(again[1].weight, other[1].weight)
 
 
 def test_plane_runs_from_left_to_right_and_from_below():
-    points = teaching.plane(3.0, 4)
+    points = helpers.plane(3.0, 4)
     assert points.shape == (16, 2)
     assert points[0].tolist() == [-3, -3]
     assert points[3].tolist() == [3, -3]
@@ -163,7 +162,7 @@ def test_plane_runs_from_left_to_right_and_from_below():
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 4.0])
 @pytest.mark.parametrize("rivals", [1, 3, 10])
 def test_required_confidence_reaches_the_threshold_exactly(threshold, temperature, rivals):
-    confidence = teaching.required_confidence(threshold, temperature, rivals)
+    confidence = helpers.required_confidence(threshold, temperature, rivals)
     probabilities = torch.zeros(1 + rivals, dtype=torch.float64)
     probabilities[0], probabilities[1:] = confidence, (1 - confidence) / rivals
     tempered = torch.softmax(probabilities.log() / temperature, dim=0)  # logs of probabilities are logits
@@ -175,7 +174,7 @@ def test_required_confidence_reaches_the_threshold_exactly(threshold, temperatur
 @pytest.mark.parametrize("arguments", [(1.0, 2, 10), (0.0, 2, 10), (0.9, 0, 10), (0.9, 2, 0)])
 def test_required_confidence_refuses_what_has_no_answer(arguments):
     with pytest.raises(ValueError, match="threshold must lie in"):
-        teaching.required_confidence(*arguments)
+        helpers.required_confidence(*arguments)
 
 
 NOTES, SCENES = "nsynth-gm-smoke", "scenes-sim-smoke"
@@ -184,18 +183,18 @@ NOTES, SCENES = "nsynth-gm-smoke", "scenes-sim-smoke"
 def test_both_small_stand_ins_are_looked_at_unless_one_is_named(trainable, monkeypatch):
     asked = []
     monkeypatch.setattr(datasets, "ensure", lambda name, progress: asked.append(name) or datasets.load(NOTES))
-    both = teaching.sound_sets("mini")
+    both = helpers.sound_sets("mini")
     assert list(both) == asked == [NOTES, SCENES]
     assert [s.preset.dataset for s in both.values()] == ["nsynth-gm", "scenes-sim"]
     assert [s.words.group for s in both.values()] == ["instrument", "recording"]
 
 
 def test_one_data_set_by_its_name(trainable):
-    ((name, chosen),) = teaching.sound_sets("mini", "nsynth").items()
+    ((name, chosen),) = helpers.sound_sets("mini", "nsynth").items()
     assert name == chosen.data.name == "nsynth"
     assert chosen.preset.dataset == "nsynth-gm"  # what mini does with notes
     with pytest.raises(FmucError, match="unknown data set 'nobody'"):
-        teaching.sound_sets("mini", "nobody")
+        helpers.sound_sets("mini", "nobody")
 
 
 @pytest.mark.parametrize(("profile", "name", "expected"), [
@@ -204,12 +203,12 @@ def test_one_data_set_by_its_name(trainable):
     ("paper", NOTES, "nsynth"), ("paper", SCENES, "tut2017"),
 ])
 def test_preset_is_that_of_the_data_set_in_the_same_place(profile, name, expected):
-    assert teaching.preset_for(profile, name) == experiments.preset(profile, expected)
+    assert helpers.preset_for(profile, name) == experiments.preset(profile, expected)
 
 
 def test_own_audio_has_the_preset_of_its_name(data_root):
     with pytest.raises(FmucError, match="has no data set 'my-sounds'"):
-        teaching.preset_for("mini", "my-sounds")
+        helpers.preset_for("mini", "my-sounds")
 
 
 def data_of(*clips: tuple[str, str | None, str]) -> Dataset:
@@ -220,22 +219,22 @@ def data_of(*clips: tuple[str, str | None, str]) -> Dataset:
 def test_examples_are_training_files_of_the_class_notes_nearest_to_middle_c_first():
     data = data_of(("a-040-100", "dog", "train"), ("a-061-025", "dog", "train"), ("a-060-100", "dog", "test"),
                    ("a-061-100", "dog", "train"), ("a-060-101", "cat", "train"), ("a-060-102", None, "train"))
-    assert teaching.examples_of(data, "dog") == [3, 1, 0]
+    assert helpers.examples_of(data, "dog") == [3, 1, 0]
     scenes = data_of(("b_20_30", "dog", "train"), ("a_0_10", "cat", "train"), ("a_10_20", "dog", "train"))
-    assert teaching.examples_of(scenes, "dog") == [0, 2]
+    assert helpers.examples_of(scenes, "dog") == [0, 2]
 
 
 def test_class_without_a_training_file_is_refused_with_those_that_have_one():
     data = data_of(("a", "dog", "train"), ("b", "cat", "test"), ("c", None, "train"))
     with pytest.raises(FmucError, match=r"no training clip of the class 'cat': choose one of dog$"):
-        teaching.examples_of(data, "cat")
+        helpers.examples_of(data, "cat")
 
 
 def test_brief_trainer_knows_a_little_and_leaves_nothing_behind(trainable):
-    data, preset = datasets.load(NOTES), teaching.preset_for("smoke", NOTES)
+    data, preset = datasets.load(NOTES), helpers.preset_for("smoke", NOTES)
     before = {path for path in trainable.rglob("*") if "features" not in path.parts}
     options = {"labelled_share": 0.5, "seed": 3}
-    none, some, again = (teaching.brief_trainer("smoke", data, preset, steps=n, **options) for n in (1, 20, 20))
+    none, some, again = (helpers.brief_trainer("smoke", data, preset, steps=n, **options) for n in (1, 20, 20))
     assert {path for path in trainable.rglob("*") if "features" not in path.parts} == before
     assert len(some.split.labelled) == 12 and some.run.dataset == NOTES and some.run.selection == experiments.FM
     weights = [torch.cat([p.detach().flatten() for p in t.net.parameters()]) for t in (none, some, again)]
@@ -247,31 +246,38 @@ def test_brief_trainer_knows_a_little_and_leaves_nothing_behind(trainable):
     assert losses[1] < losses[0]
 
 
-def test_readiness_names_what_is_there_and_the_remedy_for_the_rest(data_root):
-    (data_root / "nsynth-gm-smoke").mkdir()
-    rows = teaching.readiness("smoke").set_index("item")
-    assert rows.loc["data set nsynth-gm-smoke (stand-in)", "state"] == "there"
-    assert rows.loc["data set nsynth-gm (stand-in)"].tolist() == ["not there", "`python -m fmuc data nsynth-gm`"]
-    assert rows.loc["data set nsynth"].tolist() == ["not there", "`python -m fmuc data nsynth`"]
-    planned = len(experiments.plan("smoke"))
-    assert rows.loc["run records of the profile smoke (runs)", "state"] == f"0 of {planned}"
-    folder = paths.runs_dir("smoke") / experiments.plan("smoke")[0].name
-    folder.mkdir(parents=True)
-    (folder / "run.json").write_text("{}")
-    rows = teaching.readiness("smoke").set_index("item")
-    assert rows.loc["run records of the profile smoke (runs)", "state"] == f"1 of {planned}"
+# --- sliders ---
 
 
-@pytest.mark.parametrize(("needed", "unfit"), [
-    (["numpy>=1"], []),
-    (["numpy>=1000"], ["numpy>=1000"]),
-    (["no-such-package-of-fmuc>=1", "numpy>=1"], ["no-such-package-of-fmuc"]),
-    (['numpy>=1000; extra == "test"'], []),
-])
-def test_packages_outside_their_range_are_named(monkeypatch, data_root, needed, unfit):
-    monkeypatch.setattr(teaching, "requires", lambda name: needed)
-    state = teaching.readiness("smoke").set_index("item").loc["Python packages", "state"]
-    assert state == (f"to be mended: {', '.join(unfit)}" if unfit else "as asked for")
+def bar(height: float = 1.0, colour: str = "black", title: str = ""):
+    fig, ax = plt.subplots(figsize=(1, 1), dpi=40)
+    ax.bar([0], [height], color=colour)
+    if height > 1.9:
+        plt.close(fig)
+        raise FmucError("too high: choose less")
+    return fig
+
+
+def test_sliders_start_at_the_defaults_and_redraw(monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr(helpers, "_attended", lambda: True)
+    monkeypatch.setattr(helpers, "display", shown.append)
+    helpers.explore(bar, colour=["white", "black"], height=(0.0, 2.0, 0.5))
+    first, panel = shown
+    colour, height = panel.kwargs_widgets
+    assert (height.value, colour.value, height.continuous_update) == (1.0, "black", False)
+    height.value = 1.5
+    assert len(shown) == 3 and first.data != shown[2].data and not plt.get_fignums()
+    height.value = 2.0
+    assert len(shown) == 3 and "too high: choose less" in capsys.readouterr().out
+
+
+def test_without_a_front_end_one_line_of_text_and_no_figure(capsys):
+    helpers.explore(lambda std_threshold, epoch=None: bar(std_threshold), std_threshold=(0.0, 1.0), epoch=[7, 3])
+    assert capsys.readouterr().out == "Run this cell in JupyterLab to move std threshold, epoch.\n"
+    assert not plt.get_fignums()
+    with pytest.raises(FmucError, match="too high"):  # a broken picture is an error all the same
+        helpers.explore(lambda height=2.0: bar(height), height=(0.0, 2.0))
 
 
 # --- pictures of the primer ---
@@ -295,10 +301,10 @@ def passes():
 def test_the_plane_counts_what_the_rules_keep(ax, passes):
     logits, truth = passes
     two = experiments.TABLE_1["FMUC two thresh."]
-    line, box = (select(pass_statistics(logits, 2.0), rule) for rule in (experiments.FMUC, two))
-    rows = primer_plots.winners(logits, truth, 2.0)
+    line, box = (select(logits, rule) for rule in (experiments.FMUC, two))
+    rows = pictures.winners(logits, truth, 2.0)
     assert (rows["pseudo-label"] == "not known").sum() == 1
-    primer_plots.mean_std_plane(ax, rows, experiments.FMUC.threshold, two.threshold, two.std_threshold)
+    pictures.mean_std_plane(ax, rows, experiments.FMUC.threshold, two.threshold, two.std_threshold)
     shares = []
     for kept in (line, box):
         known = kept.mask & (truth >= 0)
@@ -308,7 +314,7 @@ def test_the_plane_counts_what_the_rules_keep(ax, passes):
 
 
 def test_the_lead_that_reaches_the_threshold_is_marked_on_its_curve(ax):
-    primer_plots.lead_curves(ax, (1, 2), rivals=10, threshold=0.9)
+    pictures.lead_curves(ax, (1, 2), rivals=10, threshold=0.9)
     marks = [line.get_xydata()[0] for line in ax.lines if line.get_marker() == "o"]
     assert len(marks) == 2
     for (lead, height), temperature in zip(marks, (1, 2), strict=True):
@@ -318,7 +324,7 @@ def test_the_lead_that_reaches_the_threshold_is_marked_on_its_curve(ax):
 
 def test_the_score_of_one_pass_is_its_probability_and_chance_shrinks_with_the_passes(ax):
     cloud = torch.rand(200, generator=torch.Generator().manual_seed(0))
-    primer_plots.score_by_passes(ax, cloud, "a patch", "black")
+    pictures.score_by_passes(ax, cloud, "a patch", "black")
     numbers, middle = ax.lines[0].get_data()
     assert numbers[0] == 1 and middle[0] == pytest.approx(float(cloud.median()), abs=0.1)
     assert middle[-1] == pytest.approx(float(cloud.mean() - cloud.std()), abs=0.05)
@@ -329,12 +335,60 @@ def test_the_score_of_one_pass_is_its_probability_and_chance_shrinks_with_the_pa
 
 def test_a_cloud_of_passes_names_the_score_of_those_that_are_used(ax):
     used = torch.tensor([[0.9, 0.1], [0.7, 0.3]])
-    primer_plots.pass_cloud(ax, used, torch.rand(20, 2), ["a_b", "c"], truth=1)
+    pictures.pass_cloud(ax, used, torch.rand(20, 2), ["a_b", "c"], truth=1)
     assert ax.get_title() == "N = 2: mean − std = 0.70"
     assert [label.get_text() for label in ax.get_xticklabels()] == ["a b", "c"]
 
 
 def test_clouds_of_points_overlap_with_a_larger_spread():
-    narrow, wide = (teaching.toy_points(300, torch.Generator().manual_seed(0), spread)[0] for spread in (0.45, 1.5))
-    assert torch.equal(narrow, teaching.toy_points(300, torch.Generator().manual_seed(0))[0])
+    narrow, wide = (helpers.toy_points(300, torch.Generator().manual_seed(0), spread)[0] for spread in (0.45, 1.5))
+    assert torch.equal(narrow, helpers.toy_points(300, torch.Generator().manual_seed(0))[0])
     assert wide.std() > narrow.std()
+
+
+# --- dropout and BatchNorm ---
+
+
+@pytest.fixture
+def net() -> CNN420:
+    torch.manual_seed(0)
+    net = CNN420(3, Network(widths=(4, 8), blocks=(1, 1), stem=(3, 2)))
+    net(torch.randn(16, 1, 8, 8))
+    return net
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    return torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("passes", [0, 3])
+def test_variances_are_those_of_what_the_norms_get(net, x, passes):
+    seen = []
+    names = [name for name, m in net.named_modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    for name in names:
+        net.get_submodule(name).register_forward_pre_hook(lambda _, args, name=name: seen.append((name, args[0])))
+    torch.manual_seed(4)
+    found = helpers.norm_input_variances(net, x, passes)
+    assert list(found) == list(dict.fromkeys(name for name, _ in seen)) and set(found) == set(names)
+    for name, variance in found.items():
+        inputs = torch.cat([value for other, value in seen if other == name]).double()
+        torch.testing.assert_close(variance, inputs.var(dim=(0, 2, 3), correction=0))
+
+
+def test_variances_differ_only_behind_the_first_dropout_and_leave_no_hook(net, x):
+    off, on = helpers.norm_input_variances(net, x, 0), helpers.norm_input_variances(net, x, 20)
+    first, *rest = off
+    torch.testing.assert_close(off[first], on[first])
+    assert all(not torch.allclose(off[name], on[name], rtol=1e-3) for name in rest)
+    assert not any(module._forward_pre_hooks for module in net.modules())
+
+
+def test_companions_change_a_prediction_unless_the_batch_is_always_the_same(net, x):
+    draw = torch.Generator().manual_seed
+    whole = helpers.logits_in_batches(net, x, len(x), 3, draw(0))
+    torch.testing.assert_close(whole, weak_logits(net, x, 0, "batch").expand(3, -1, -1))
+    small = helpers.logits_in_batches(net, x, 3, 3, draw(0))
+    assert not torch.allclose(small[0], small[1])
+    order = torch.randperm(6, generator=draw(0))
+    torch.testing.assert_close(small[0][order[:3]], weak_logits(net, x[order[:3]], 0, "batch")[0])

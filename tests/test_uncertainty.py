@@ -10,13 +10,10 @@ from torch.testing import assert_close
 
 from fmuc import uncertainty
 from fmuc.config import Network, Selection
-from fmuc.fast import activations
 from fmuc.model import CNN420
 from fmuc.selection import pseudo_label
 from fmuc.uncertainty import (
     entropy_parts,
-    logits_in_batches,
-    norm_input_variances,
     pass_statistics,
     prediction_mode,
     temperature_softmax,
@@ -238,43 +235,3 @@ def test_passes_that_agree_are_aleatoric_alone_and_more_so_at_a_higher_temperatu
     assert cool.epistemic.item() == pytest.approx(0, abs=1e-12)
     assert cool.aleatoric < warm.aleatoric < hot.aleatoric
     assert hot.aleatoric.item() == pytest.approx(log(3))
-
-
-# --- dropout and BatchNorm ---
-
-
-@pytest.mark.parametrize("passes", [0, 3])
-def test_variances_are_those_of_what_the_norms_get(net, x, passes, monkeypatch):
-    seen = []
-    monkeypatch.setattr(activations, "usable", lambda *_: False)  # so that every BatchNorm is called as a module
-    names = [name for name, m in net.named_modules() if isinstance(m, nn.BatchNorm2d)]
-    for name in names:
-        net.get_submodule(name).register_forward_pre_hook(lambda _, args, name=name: seen.append((name, args[0])))
-    torch.manual_seed(4)
-    found = norm_input_variances(net, x, passes)
-    assert list(found) == list(dict.fromkeys(name for name, _ in seen)) and set(found) == set(names)
-    for name, variance in found.items():
-        inputs = torch.cat([value for other, value in seen if other == name]).double()
-        assert_close(variance, inputs.var(dim=(0, 2, 3), correction=0))
-
-
-def test_variances_differ_only_behind_the_first_dropout_and_leave_no_trace(net, x):
-    before = state(net)
-    off, on = norm_input_variances(net, x, 0), norm_input_variances(net, x, 20)
-    assert_same_state(net, before)
-    first, *rest = off
-    assert_close(off[first], on[first])
-    assert all(not torch.allclose(off[name], on[name], rtol=1e-3) for name in rest)
-    assert not any(module._forward_pre_hooks for module in net.modules())
-
-
-def test_companions_change_a_prediction_unless_the_batch_is_always_the_same(net, x):
-    before, draw = state(net), torch.Generator().manual_seed
-    whole = logits_in_batches(net, x, len(x), 3, draw(0))
-    assert whole.shape == (3, 6, 3)
-    assert_close(whole, weak_logits(net, x, 0, "batch").expand(3, -1, -1))
-    small = logits_in_batches(net, x, 3, 3, draw(0))
-    assert not torch.allclose(small[0], small[1])
-    order = torch.randperm(6, generator=draw(0))
-    assert_close(small[0][order[:3]], weak_logits(net, x[order[:3]], 0, "batch")[0])
-    assert_same_state(net, before)

@@ -13,13 +13,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 import soundfile
 import torch
 from IPython import get_ipython
 from IPython.display import HTML, Image, Markdown, display
+from ipywidgets import interactive
 from matplotlib.figure import Figure
 from torch import Generator, Tensor, nn
 from torch.nn import functional
@@ -142,23 +142,22 @@ def explore(draw: Callable[..., Figure], **controls: object) -> None:
 
     Without a front end, as in papermill, it is drawn once, and a line of text takes the place of the widget.
     """
+    known = inspect.signature(draw).parameters
+    widgets = {name: interactive.widget_from_abbrev(control, known[name].default) for name, control in controls.items()}
+    if not _attended():
+        plt.close(draw(**{name: widget.value for name, widget in widgets.items()}))
+        print(f"Run this cell in JupyterLab to move {', '.join(controls)}.".replace("_", " "))
+        return
+
     def redraw(**values: object) -> None:
         try:
             display(show(draw(**values)))
         except FmucError as error:
             print(error)
 
-    chosen = [parameter for name, parameter in inspect.signature(draw).parameters.items() if name in controls]
-    redraw.__signature__ = inspect.Signature(chosen)
-    panel = ipywidgets.interactive(redraw, **controls)
-    if _attended():
-        for widget in panel.kwargs_widgets:
-            widget.continuous_update = False  # one picture when the handle is let go, not a queue of them
-        display(panel)
-    else:
-        plt.close(draw(**{parameter.name: widget.value
-                          for parameter, widget in zip(chosen, panel.kwargs_widgets, strict=True)}))
-        print(f"Run this cell in JupyterLab to move {', '.join(controls)}.".replace("_", " "))
+    for widget in widgets.values():
+        widget.continuous_update = False  # one picture when the handle is let go, not a queue of them
+    display(interactive(redraw, **widgets))
 
 
 def _attended() -> bool:
