@@ -44,7 +44,7 @@ class OwnKernel(AsyncKernelManager):
     def kernel_spec(self) -> KernelSpec:
         path = os.pathsep.join(filter(None, [str(paths.ROOT), os.environ.get("PYTHONPATH")]))
         return KernelSpec(argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}",
-                                "--log-level=ERROR"],
+                                "--log-level=CRITICAL"],
                           env={"PYTHONPATH": path, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}, language="python")
 
 
