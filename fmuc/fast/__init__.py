@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fmuc.model import Activation
 
@@ -29,7 +29,7 @@ def install(net: nn.Module) -> str | None:
 
 
 def _equal(plain: type[Activation], fused: type[Activation]) -> bool:
-    """Whether both compute the same output, gradients and running statistics of a small batch, dropout off."""
+    """Whether both compute the same output, gradients and running statistics of a small batch, and drop alike."""
     x = torch.linspace(-2, 2, 2 * 8 * 3 * 3).reshape(2, 8, 3, 3).sin()
     results = []
     for kind in (plain, fused):
@@ -38,4 +38,12 @@ def _equal(plain: type[Activation], fused: type[Activation]) -> bool:
         (out * x.cos()).sum().backward()
         with torch.no_grad():
             results.append([out, given.grad, *module.state_dict().values(), module.eval()(x)])
-    return all(torch.allclose(a, b, atol=1e-4) for a, b in zip(*results, strict=True))
+    return all(torch.allclose(a, b, atol=1e-4) for a, b in zip(*results, strict=True)) and _drops_last(plain, x)
+
+
+@torch.no_grad()
+def _drops_last(kind: type[Activation], x: Tensor) -> bool:
+    """Whether dropout acts on the output: without it, each value is either the same, scaled, or zero."""
+    with torch.random.fork_rng(devices=[]):
+        out, whole = kind(8, 0.5)(x), kind(8, 0.0)(x)
+    return torch.allclose(out, torch.where(out == 0, 0.0, 2 * whole), atol=1e-4)

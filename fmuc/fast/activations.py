@@ -15,17 +15,21 @@ class FusedActivation(Activation):
     """One pass over memory instead of three operators, on the CPU; elsewhere the plain ones."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not _usable(x, self.norm):
+        if not _usable(x, self.norm, self.dropout):
             return super().forward(x)
         dropped = kernels.quantised(self.dropout.p) if self.dropout.training else 0
         return _ReluNormDropout.apply(x, self.norm.weight, self.norm.bias, self.norm, dropped)
 
 
-def _usable(x: Tensor, norm: nn.BatchNorm2d) -> bool:
+def _usable(x: Tensor, norm: nn.Module, dropout: nn.Module) -> bool:
     """Whether the kernels can take this input: on the CPU, of a known type, learning only in training."""
+    if type(norm) is not nn.BatchNorm2d or type(dropout) is not nn.Dropout:
+        return False
+    if not norm.affine or not norm.track_running_stats or norm.momentum is None or norm.weight.dtype != torch.float32:
+        return False
     learns = torch.is_grad_enabled() and (x.requires_grad or norm.weight.requires_grad)
     return (x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and (norm.training or not learns)
-            and norm.weight.dtype == torch.float32 and x.numel() > x.shape[1])
+            and x.numel() > x.shape[1])
 
 
 class _ReluNormDropout(torch.autograd.Function):

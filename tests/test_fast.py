@@ -1,0 +1,471 @@
+"""The fused activation against PyTorch's operators in float64, its masks against the laws of chance, and what it leaves
+alone: whatever of ``fmuc.model`` was edited."""
+
+from __future__ import annotations
+
+import sys
+from copy import deepcopy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chi2
+from test_train import RUN
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.testing import assert_close
+
+from fmuc import fast
+from fmuc.config import Network
+from fmuc.fast.activations import FusedActivation
+from fmuc.fast.kernels import activate, draw_seed, fill, quantised
+from fmuc.fixmatch import build
+from fmuc.model import CNN420, Activation, Block
+from fmuc.train import train
+from fmuc.uncertainty import weak_logits
+
+SHAPES = [(5, 4, 6, 3), (7, 5, 3, 3), (33, 3, 1, 1), (2, 1, 9, 7), (9, 130, 2, 2), (3, 1030, 2, 1), (64, 8, 32, 17)]
+P = 0.3
+DROPPED = round(P * 65536) / 65536
+SMALL = Network(widths=(4, 8), blocks=(1, 1), stem=(3, 2), dropout=0.3)
+
+
+def fused(channels: int, p: float = 0.0) -> FusedActivation:
+    """With random scale and shift."""
+    module = FusedActivation(channels, p)
+    with torch.no_grad():
+        module.norm.weight.uniform_(0.5, 2)
+        module.norm.bias.uniform_(-1, 1)
+    return module
+
+
+def random(shape: tuple, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape).to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def mask_of(shape: tuple, seed: int, training: bool = True) -> Tensor:
+    """The mask that a call after ``torch.manual_seed(seed)`` makes, as 0 and 1: of an input that is 1 everywhere."""
+    module = FusedActivation(shape[1], P)
+    module.norm.train(training)
+    nn.init.ones_(module.norm.bias)
+    torch.manual_seed(seed)
+    return (module(torch.ones(shape)) != 0).double()
+
+
+in_both_modes = pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+in_both_types = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+
+
+# Values
+
+
+@in_both_types
+@pytest.mark.parametrize("shape", SHAPES)
+def test_values_gradients_and_running_statistics_are_those_of_the_operators(shape, dtype):
+    torch.manual_seed(0)
+    x, gradient = random(shape, dtype), random(shape, dtype)
+    mask = mask_of(shape, 3) / (1 - DROPPED)
+    module = fused(shape[1], P)
+    reference, twice = deepcopy(module.norm).double(), x.double().requires_grad_()
+    x.requires_grad_()
+    torch.manual_seed(3)
+    out = module(x)
+    out.backward(gradient)
+    expected = reference(twice.clamp(min=0)) * mask
+    expected.backward(gradient.double())
+    tight = {"rtol": 1e-5, "atol": 1e-5}
+    loose = tight if dtype == torch.float32 else {"rtol": 2**-8, "atol": 1e-5}  # half a unit of bfloat16
+    assert out.dtype == x.grad.dtype == dtype and 0 < (mask == 0).double().mean() < 1
+    assert_close(out.double(), expected.detach(), **loose)
+    assert_close(x.grad.double(), twice.grad, **loose)
+    for name, parameter in module.norm.named_parameters():
+        assert_close(parameter.grad.double(), reference.get_parameter(name).grad, rtol=1e-5, atol=1e-4)
+    for name, value in module.norm.named_buffers():
+        assert_close(value.double(), reference.get_buffer(name).double(), **tight)
+
+
+@in_both_types
+def test_running_statistics_normalise_in_evaluation_and_stay(dtype):
+    module, x = fused(6, P), random((4, 6, 5, 5), dtype)
+    module.norm(random((50, 6, 2, 2)) + 1)
+    before = deepcopy(module.eval().state_dict())
+    with torch.no_grad():
+        out, expected = module(x), deepcopy(module.norm).double()(x.double().clamp(min=0))
+    assert_close(out.double(), expected, rtol=2**-8 if dtype == torch.bfloat16 else 1e-5, atol=1e-5)
+    assert_close(module.state_dict(), before)
+
+
+def test_sums_over_many_tiles_are_exact_to_float32():
+    """PyTorch's own operator errs in the fourth digit here."""
+    x, module = torch.rand(96, 4, 64, 64) + 30, fused(4)
+    module.norm.momentum = 1.0
+    module(x)
+    assert_close(module.norm.running_mean.double(), x.double().mean(dim=(0, 2, 3)), rtol=1e-6, atol=0)
+    assert_close(module.norm.running_var.double(), x.double().var(dim=(0, 2, 3)), rtol=1e-3, atol=0)
+
+
+@torch.no_grad()
+def test_rounding_to_bfloat16_is_pytorchs():
+    """Over all exponents, infinity included; the scale makes float32 products that must be rounded."""
+    values = torch.cat([torch.randn(4096) * 10.0 ** torch.randint(-30, 30, (4096,)), torch.tensor([0.0, torch.inf])])
+    x, module = values.abs().bfloat16().view(-1, 2, 1, 1), FusedActivation(2, 0.0).eval()
+    module.norm.eps = 0.0
+    module.norm.weight.copy_(torch.tensor([1.1, 0.7]))
+    assert torch.equal(module(x), (x.float() * module.norm.weight.view(1, 2, 1, 1)).bfloat16())
+
+
+@in_both_types
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_not_finite_is_not_hidden(value, dtype):
+    x, module = random((4, 2, 3, 3), dtype), fused(2)
+    x[1, 1, 2, 0] = value
+    with torch.no_grad():
+        out = module.eval()(x)
+        assert not out[1, 1, 2, 0].isfinite() and int((~out.isfinite()).sum()) == 1
+        assert module.train()(x)[:, 1].isnan().all()
+        assert not module.norm.running_mean[1].isfinite()
+
+
+def test_any_memory_layout_gives_the_same_and_is_left_alone():
+    x, module = torch.randn(5, 4, 6, 3), fused(4)
+    for other in (x.contiguous(memory_format=torch.channels_last), torch.randn(5, 4, 6, 7)[..., :3].copy_(x)):
+        before = other.clone()
+        out = deepcopy(module)(other)
+        assert_close(out, deepcopy(module)(x), rtol=0, atol=0)
+        assert torch.equal(other, before) and out.is_contiguous(memory_format=torch.channels_last)
+
+
+def frozen(module: Activation) -> Activation:
+    module.norm.eval()
+    return module
+
+
+CHANGES = {
+    "float64": lambda module: module.double(),
+    "another norm": lambda module: setattr(module, "norm", nn.GroupNorm(2, 4)),
+    "no scale": lambda module: setattr(module, "norm", nn.BatchNorm2d(4, affine=False)),
+    "no running statistics": lambda module: setattr(module, "norm", nn.BatchNorm2d(4, track_running_stats=False)),
+    "cumulative average": lambda module: setattr(module.norm, "momentum", None),
+    "whole channels": lambda module: setattr(module, "dropout", nn.Dropout2d(0.5)),
+    "frozen norm that learns": frozen,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_what_the_kernels_cannot_is_left_to_the_operators(change):
+    """To the last bit, masks and gradients included."""
+    torch.manual_seed(0)
+    one, x = fused(4, 0.5), torch.randn(5, 4, 6, 3)
+    change(one)
+    plain = Activation(4, 0.5)
+    plain.norm, plain.dropout = deepcopy(one.norm), deepcopy(one.dropout)
+    results = []
+    for module in (one, plain):
+        given = x.to(next((p.dtype for p in module.parameters()), x.dtype)).requires_grad_()
+        torch.manual_seed(1)
+        out = module(given)
+        out.square().sum().backward()
+        results.append([out, given.grad, *module.state_dict().values()])
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+
+
+# Masks
+
+
+@in_both_modes
+def test_masks_drop_their_quantised_share_everywhere(training):
+    kept = mask_of((64, 8, 32, 32), 0, training)
+    assert kept.mean().item() == pytest.approx(1 - DROPPED, abs=5 * (DROPPED * (1 - DROPPED) / kept.numel()) ** 0.5)
+    for part in (kept.mean(dim=(0, 2, 3)), kept.mean(dim=(1, 2, 3)), kept.mean(dim=(0, 1)).flatten()):
+        bound = 5 * (DROPPED * (1 - DROPPED) * len(part) / kept.numel()) ** 0.5
+        assert_close(part, torch.full_like(part, 1 - DROPPED), rtol=0, atol=bound)
+    memory = kept.permute(0, 2, 3, 1).flatten() - (1 - DROPPED)
+    for lag in (1, 2, 3, 4, 8, 32, 256, 512, 1024, 8192):  # two elements share a random number
+        correlation = (memory[lag:] * memory[:-lag]).mean().item() / (DROPPED * (1 - DROPPED))
+        assert abs(correlation) < 5 / kept.numel() ** 0.5
+
+
+@torch.no_grad()
+def test_survivors_keep_the_expectation():
+    """0.1 becomes 6554 / 65536."""
+    module = FusedActivation(2, 0.1)
+    module.norm.eval()
+    values = module(torch.full((8, 2, 4, 4), 5.0)).unique()
+    assert len(values) == 2 and values[0] == 0
+    assert float(values[1]) * (1 - 6554 / 65536) == pytest.approx(5 / (1 + module.norm.eps) ** 0.5, rel=1e-6)
+
+
+@pytest.mark.parametrize(("probability", "expected"), [(0, 0), (0.1, 6554), (0.5, 32768), (0.99, 64881), (1.0, 65535)])
+def test_a_probability_is_quantised_to_16_bits(probability, expected):
+    assert quantised(probability) == expected
+
+
+@in_both_modes
+def test_two_calls_differ_and_a_seed_repeats_them(training):
+    one, again, other = (mask_of((4, 3, 8, 8), seed, training) for seed in (1, 1, 2))
+    assert torch.equal(one, again) and not torch.equal(one, other)
+    module, x = FusedActivation(3, P), random((4, 3, 8, 8))
+    module.norm.train(training)
+    with torch.no_grad():
+        assert not torch.equal(module(x), module(x))
+
+
+def test_without_dropout_no_random_number_is_drawn():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    for module in (FusedActivation(3, 0.0), FusedActivation(3, 0.5)):
+        module.dropout.train(module.dropout.p == 0)
+        module(torch.ones(4, 3, 8, 8))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_bits_are_those_of_the_element_at_its_place():
+    """Element i gets half of the random number i // 2: the backward pass can make the mask again."""
+    count, seed = 5000, np.array([5, 7], np.uint32)
+    numbers, ones, y = np.empty(count // 2, np.uint32), np.ones(count, np.float32), np.empty(count, np.float32)
+    fill(numbers, 0, seed)
+    for channels in (1, 2, 5, 100):
+        coefficient = np.ones(channels, np.float32)
+        activate(ones, y, coefficient, coefficient, 20_000, seed)
+        assert np.array_equal(y == 0, numbers.view(np.uint16) < 20_000)
+
+
+# Random numbers
+
+SEEDS = [(0, 0), (1, 0), (0, 1), (2**32 - 1, 2**32 - 1), (123456789, 987654321), (3, 2**31)]
+NUMBER = 2**18
+
+
+def bits(seed: tuple[int, int], start: int = 0, number: int = NUMBER) -> np.ndarray:
+    numbers = np.empty(number, np.uint32)
+    fill(numbers, start, np.array(seed, np.uint32))
+    return numbers
+
+
+def slow_hash(position: int, seed: tuple[int, int]) -> int:
+    """In Python's integers, cut to 32 bits after each operation."""
+    x = (position + seed[0]) % 2**32
+    x = (x ^ x >> 17) * 0xED5AD4BB % 2**32
+    x = (x + seed[1]) % 2**32
+    x = (x ^ x >> 11) * 0xAC4C1B51 % 2**32
+    x = (x ^ x >> 15) * 0x31848BAB % 2**32
+    return x ^ x >> 14
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("start", [0, 1, 1023, 2**31 - 50, 2**32 - 50])  # the last one begins anew at 2^32
+def test_the_numbers_are_the_hash_of_their_position(seed, start):
+    assert bits(seed, start, 200).tolist() == [slow_hash(start + k, seed) for k in range(200)]
+
+
+@pytest.mark.parametrize("number", [0, 1, 15, 16, 17, 1000])
+def test_a_piece_is_the_same_whatever_surrounds_it(number):
+    np.testing.assert_array_equal(bits((5, 6), 37, number), bits((5, 6))[37 : 37 + number])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_dropout_of_a_tenth_by_16_bits_drops_a_tenth_and_has_no_pattern(seed):
+    dropped = (bits(seed).view(np.uint16) < 6554).astype(np.float64)
+    share, deviation = 6554 / 2**16, (6554 / 2**16 * (1 - 6554 / 2**16)) ** 0.5
+    assert abs(dropped.mean() - share) < 5 * deviation / len(dropped) ** 0.5
+    centred = (dropped - share) / deviation
+    for lag in (1, 2, 3, 4, 5, 8, 16, 32, 64, 128, 256, 512, 1024, 2048):
+        products = centred[lag:] * centred[:-lag]
+        assert abs(products.mean()) < 5 / len(products) ** 0.5, lag
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_each_bit_each_byte_and_each_pair_of_bytes_is_uniform(seed):
+    numbers = bits(seed)
+    shares = [(numbers >> np.uint32(place) & np.uint32(1)).mean() for place in range(32)]
+    np.testing.assert_allclose(shares, 0.5, rtol=0, atol=5 * 0.5 / NUMBER**0.5)
+    in_bytes = numbers.view(np.uint8).reshape(-1, 4)
+    for place in range(4):
+        for other in (np.zeros(NUMBER, np.uint8), np.roll(in_bytes[:, place], 1), in_bytes[:, (place + 1) % 4]):
+            pairs = in_bytes[:, place].astype(int) * 16 + (other >> 4)
+            counts = np.bincount(pairs, minlength=4096)
+            counts = counts if other.any() else counts[::16]
+            expected = NUMBER / len(counts)
+            statistic = ((counts - expected) ** 2 / expected).sum()
+            assert 1e-6 < chi2.cdf(statistic, len(counts) - 1) < 1 - 1e-6
+
+
+def test_numbers_of_different_seeds_have_nothing_to_do_with_each_other():
+    centred = [bits(seed) / 2**31 - 1 for seed in SEEDS]
+    for i, one in enumerate(centred):
+        for other in centred[:i]:
+            assert abs((one * other).mean()) < 5 / 3 / NUMBER**0.5
+    one, other = bits((7, 1), number=4096), bits((7, 2), number=4096)  # no shifted copy, either
+    assert len(np.unique(one)) > 4090 and len(np.intersect1d(one, other)) < 5
+
+
+def test_no_number_comes_twice_in_a_sequence():
+    """Each step of the hash can be undone, so that 2^32 positions give 2^32 numbers."""
+    assert len(np.unique(bits((4, 9)))) == NUMBER
+
+
+def test_seeds_come_from_the_global_generator_and_use_all_32_bits_of_both_halves():
+    torch.manual_seed(3)
+    seeds = np.stack([draw_seed() for _ in range(2000)])
+    torch.manual_seed(3)
+    assert seeds.dtype == np.uint32 and np.array_equal(draw_seed(), seeds[0])
+    for place in range(32):
+        ones = (seeds >> np.uint32(place) & np.uint32(1)).mean(axis=0)
+        np.testing.assert_allclose(ones, 0.5, rtol=0, atol=5 * 0.5 / 2000**0.5)
+
+
+# Installing
+
+
+def kinds(net: nn.Module) -> set[type]:
+    return {type(module) for module in net.modules() if isinstance(module, Activation)}
+
+
+def images() -> Tensor:
+    return torch.randn(6, 1, 12, 8, generator=torch.Generator().manual_seed(1))
+
+
+def test_an_installed_net_has_the_weights_names_and_results_of_the_plain_one():
+    plain = CNN420(3, Network(widths=(4, 8), blocks=(1, 1), stem=(3, 2), dropout=0.0))
+    net = deepcopy(plain)
+    before = torch.get_rng_state()
+    assert fast.install(net) is None and kinds(net) == {FusedActivation} and kinds(plain) == {Activation}
+    assert torch.equal(torch.get_rng_state(), before)
+    assert list(net.state_dict()) == list(plain.state_dict())
+    for one in (net, plain):
+        for _ in range(3):
+            one(images()).square().sum().backward()
+    for name, parameter in net.named_parameters():
+        assert_close(parameter.grad, plain.get_parameter(name).grad, rtol=1e-4, atol=1e-4)
+    assert_close(net.state_dict(), plain.state_dict(), rtol=1e-4, atol=1e-5)
+    assert_close(net.eval()(images()), plain.eval()(images()), rtol=1e-4, atol=1e-5)
+    net.load_state_dict(CNN420(3, SMALL).state_dict())
+
+
+def test_dropout_passes_have_the_distribution_of_the_plain_net():
+    torch.manual_seed(0)
+    plain, passes = CNN420(3, SMALL), 2000
+    net = deepcopy(plain)
+    fast.install(net)
+    one, other = (weak_logits(each, images(), passes).double() for each in (plain, net))
+    error = ((one.var(dim=0) + other.var(dim=0)) / passes) ** 0.5
+    assert ((one.mean(dim=0) - other.mean(dim=0)).abs() < 5 * error).all()
+    assert_close(one.std(dim=0), other.std(dim=0), rtol=0.15, atol=0)
+
+
+class Louder(Activation):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+class Unedited(Activation):
+    """A subclass, though it changes nothing."""
+
+
+@pytest.mark.parametrize("kind", [Louder, Unedited])
+def test_subclasses_are_not_touched(kind, monkeypatch):
+    monkeypatch.setattr("fmuc.model.Activation", kind)  # what blocks are made of
+    net = CNN420(3, SMALL)
+    expected = deepcopy(net).eval()(images())
+    assert kinds(net) == {kind} and fast.install(net) is None and kinds(net) == {kind}
+    assert torch.equal(net.eval()(images()), expected)
+
+
+EDITS = {
+    "leaky": lambda self, x: self.dropout(self.norm(functional.leaky_relu(x))),
+    "no norm": lambda self, x: self.dropout(functional.relu(x)),
+    "norm before ReLU": lambda self, x: self.dropout(functional.relu(self.norm(x))),
+    "dropout before norm": lambda self, x: self.norm(self.dropout(functional.relu(x))),
+    "no dropout": lambda self, x: self.norm(functional.relu(x)),
+    "only in evaluation": lambda self, x: self.dropout(self.norm(functional.relu(x))) * (1 if self.training else 2),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_an_edited_activation_is_what_runs(edit, monkeypatch):
+    monkeypatch.setattr(Activation, "forward", edit)
+    net = CNN420(3, SMALL)
+    assert "edited" in fast.install(net) and kinds(net) == {Activation}
+
+
+def test_an_edited_constructor_is_what_runs(monkeypatch):
+    """Another norm and another dropout: the results are those of the edited class, to the last bit."""
+    def init(self: Activation, channels: int, dropout: float) -> None:
+        nn.Module.__init__(self)
+        self.norm, self.dropout = nn.GroupNorm(2, channels), nn.Dropout2d(dropout)
+
+    monkeypatch.setattr(Activation, "__init__", init)
+    net = CNN420(3, SMALL)
+    plain = deepcopy(net)
+    fast.install(net)
+    results = []
+    for each in (net, plain):
+        torch.manual_seed(0)
+        results.append(each(images()))
+    assert torch.equal(*results)
+
+
+# Any network: what the weak pass computes is what the net computes
+
+
+class OtherHead(CNN420):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * self.head(self.blocks(self.stem(x)).amax(dim=(2, 3))) - 1
+
+
+class Deeper(CNN420):
+    def __init__(self, classes: int, network: Network) -> None:
+        super().__init__(classes, network)
+        self.extra = nn.Linear(classes, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.extra(super().forward(x))
+
+
+class AnotherNet(nn.Module):
+    def __init__(self, classes: int, network: Network) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(1, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                                    nn.Dropout(network.dropout), nn.Linear(8, classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+@pytest.mark.parametrize("half_units", [False, True])
+@pytest.mark.parametrize("kind", [CNN420, OtherHead, Deeper, AnotherNet])
+def test_the_weak_pass_is_that_of_the_net_itself(kind, half_units, monkeypatch):
+    if half_units:
+        monkeypatch.setattr(Block, "forward", lambda self, x: self.shortcut(x) + 0.5 * self.units(x))
+    torch.manual_seed(0)
+    net = kind(5, SMALL).eval()
+    with torch.no_grad():
+        expected = net(images())
+    assert fast.install(net) is None
+    assert_close(weak_logits(net, images(), 0)[0], expected, rtol=1e-4, atol=1e-5)
+    passes = weak_logits(net, images(), 5)
+    assert passes.shape == (5, 6, 5) and not torch.equal(passes[0], passes[1])
+
+
+# Without the folder
+
+
+def test_without_the_folder_training_gives_the_same_but_for_the_masks(
+        trainable, tmp_path, monkeypatch, capsys, one_thread):
+    runs = [replace(RUN, network=replace(RUN.network, dropout=dropout)) for dropout in (0.0, 0.3)]
+    kept = {}
+    for place in ("with", "without"):
+        if place == "without":
+            monkeypatch.delattr("fmuc.fast")
+            monkeypatch.setitem(sys.modules, "fmuc.fast", None)  # its import fails
+        trained = [train(run, device="cpu", folder=tmp_path / place / run.id, progress=False) for run in runs]
+        kept[place] = [(r.history.loss_labelled.to_numpy(), r.files["test_probabilities"]) for r in trained]
+        assert kinds(build(RUN, 3, torch.device("cpu"))[0]) == {FusedActivation if place == "with" else Activation}
+    (same, masked), (plain_same, plain_masked) = kept.values()
+    for one, other in zip(same, plain_same, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=2e-3)
+    assert not np.array_equal(masked[0], plain_masked[0])
+    np.testing.assert_allclose(masked[0], plain_masked[0], rtol=0.3)
+    assert capsys.readouterr().err == ""
