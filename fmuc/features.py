@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -129,7 +128,9 @@ def open_cache(dataset: Dataset, features: Features) -> FeatureCache:
         patches = np.load(folder / "patches.npy", mmap_mode="r", allow_pickle=False)
         if (patches.shape, patches.dtype) != ((len(clip_of_patch), features.mel_bands, features.patch_frames), "f2"):
             raise ValueError(f"patches.npy holds {patches.dtype} {patches.shape}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError, BadZipFile) as error:
+    except FmucError:
+        raise
+    except Exception as error:  # NumPy and its ZIP reader raise errors of many kinds
         raise FmucError(f"{where} is damaged ({type(error).__name__}: {error}): {remedy}") from None
     return FeatureCache(patches, clip_of_patch, mean, std, features, digest)
 

@@ -41,9 +41,11 @@ def read_published(name: str) -> pd.DataFrame:
     path = paths.PUBLISHED / f"{name}.csv"
     try:
         frame = pd.read_csv(path)
+        if not isinstance(frame.index, pd.RangeIndex):
+            raise ValueError("a line has more fields than the header")
         shares = frame[list(_PUBLISHED[name])].apply(pd.to_numeric, errors="coerce")
         texts = frame.drop(columns=list(_PUBLISHED[name]))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, OverflowError) as error:
         raise FmucError(f"{paths.relative(path)}: {str(error)[:200]}: restore it from git") from None
     wrong = ~((shares >= 0) & (shares <= 100)).all(axis=1) | texts.isna().any(axis=1) | texts.duplicated()
     if wrong.any():

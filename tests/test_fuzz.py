@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from IPython.core.inputtransformer2 import TransformerManager
 
-from fmuc import tables
 from fmuc.config import Augmentation, ConfigError, Features, Network, Run, Selection, Training, View, run_from_dict
 from fmuc.errors import LONGEST, FmucError
 from fmuc.features import read_audio
@@ -175,21 +174,6 @@ def test_an_error_is_one_readable_line(text):
     line = str(FmucError(text))
     assert line.isprintable() and len(line) <= 10 * LONGEST + 10
     assert line == text or not text.isprintable() or len(text) > LONGEST
-
-
-@pytest.mark.parametrize(("old", "new", "named"), [
-    ("FM,78.4,91.1", "FM,178.4,91.1", "line 2: quality must be a number from 0 to 100, not '178.4'"),
-    ("FM,78.4,91.1", "FM,nan,91.1", "line 2: quality must be"), ("FM,78.4,91.1", "FM,78.4", "line 2: 3 fields"),
-    ("FM,78.4,91.1", "FMUC,78.4,91.1", "line 4: nsynth, FMUC is there twice"), ("quality", "quantities", "line 1"),
-    ("nsynth,FM,", ",FM,", "line 2: dataset must be a name"),
-])
-def test_a_published_number_that_cannot_be_is_named(tmp_path, monkeypatch, old, new, named):
-    text = (ROOT / "data" / "published" / "table1.csv").read_text()
-    assert old in text
-    (tmp_path / "table1.csv").write_text(text.replace(old, new, 1))
-    monkeypatch.setattr(tables.paths, "PUBLISHED", tmp_path)
-    with pytest.raises(FmucError, match=f"table1.csv, {named}"):
-        tables.read("table1")
 
 
 # --- no pickle ---
