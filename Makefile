@@ -1,6 +1,6 @@
 # Linux and macOS, GNU make 3.81 or newer. Every target sets up what it needs; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce figures notebooks book lab doctor bench test lint clean
+.PHONY: help setup reproduce figures book lab bench test lint ship clean
 
 PYTHON ?= python3
 PROFILE ?= mini
@@ -38,14 +38,11 @@ $(STAMP): requirements.lock requirements-synth.txt pyproject.toml
 	$(PY) -c 'import librosa.core.pitch'
 	@touch $@
 
-reproduce: setup ## data, features, training, every figure and table of PROFILE (mini)
+reproduce: setup ## data, features, training, every figure and table of PROFILE (mini): figures/PROFILE-own
 	$(PY) -m fmuc reproduce --profile $(PROFILE)
 
-figures: setup ## every figure and table of PROFILE from the shipped records, no training
+figures: setup ## every figure and table of PROFILE from the shipped records, no training: figures/PROFILE-shipped
 	$(PY) -m fmuc figures --profile $(PROFILE)
-
-notebooks: setup ## execute the notebooks anew and store their outputs in notebooks/
-	$(PY) -m fmuc notebooks --in-place --source shipped
 
 book: setup ## notebooks, figures, tables, texts and API as a web site, without a network: build/book
 	$(PY) -m sphinx -W --keep-going -q -j 2 -c docs -d build/doctrees . build/book
@@ -54,11 +51,8 @@ book: setup ## notebooks, figures, tables, texts and API as a web site, without 
 lab: setup ## open the notebooks in JupyterLab
 	$(PY) -m jupyter lab notebooks/00_start_here.ipynb
 
-doctor: setup ## what works here for PROFILE, and the command that mends what does not
-	$(PY) -m fmuc doctor --profile $(PROFILE)
-
-bench: setup ## our code beside a textbook's, as ratios: writes figures/bench.* (16 minutes on an idle machine)
-	$(PY) -m fmuc bench
+bench: setup ## our code beside a textbook's, as ratios
+	$(PY) -m benchmarks
 
 # A crash ends the run as a failure: where pytest-xdist replaces a worker, the others may wait for work for ever.
 test: setup ## run every test
@@ -67,7 +61,10 @@ test: setup ## run every test
 lint: setup ## check code and notebooks with ruff
 	$(PY) -m ruff check
 
-clean: ## remove caches, build leftovers and executed notebooks; keep .venv, data and runs
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis docs/api figures/*/notebooks
-	find docs fmuc tests notebooks -name __pycache__ -prune -exec rm -rf {} +
+ship: setup ## for maintainers: commit-ready records, figures, notebooks and README from your runs of PROFILE
+	$(PY) -m tools.ship --profile $(PROFILE)
+
+clean: ## remove caches, build leftovers and what was executed; keep .venv, data and runs
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis docs/api figures/*-own figures/*-shipped
+	find benchmarks docs fmuc tests tools notebooks -name __pycache__ -prune -exec rm -rf {} +
 	find fmuc tests notebooks -name .ipynb_checkpoints -prune -exec rm -rf {} +
