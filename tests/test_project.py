@@ -18,8 +18,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import fmuc
-from fmuc.experiments import FULLY_SUPERVISED, TABLE_1
-from fmuc.paths import PUBLISHED, ROOT
+from fmuc.experiments import FULLY_SUPERVISED, PROFILES, TABLE_1
+from fmuc.paths import PUBLISHED, ROOT, figures_dir
 
 SYSTEMS = ({"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"},
            {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "aarch64"},
@@ -149,6 +149,17 @@ def test_cited_deviations_are_listed():
             assert int(number) in listed, f"{path.name} cites D{number}"
 
 
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="only in a checkout")
+def test_git_ignores_what_a_user_makes():
+    made = [ROOT / "build" / "book", ROOT / "data" / "runs" / "mini", ROOT / "data" / "birds", ROOT / "data" / ".numba",
+            *(figures_dir(profile, source, name) for profile in PROFILES for source in ("runs", "shipped")
+              for name in ("", "birds"))]
+    committed = [ROOT / "figures" / "mini" / "fig1.png", ROOT / "data" / "records" / "mini" / "a" / "run.json"]
+    asked = [str(path / "file" if path in made else path) for path in (*made, *committed)]
+    ignored = subprocess.run(["git", "check-ignore", *asked], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ignored.stdout.splitlines() == asked[: len(made)]
+
+
 # --- the paper's numbers ---
 
 
@@ -183,8 +194,7 @@ def make(*arguments: str) -> subprocess.CompletedProcess:
 
 def test_make_lists_its_targets():
     listed = make().stdout
-    for target in ("help", "setup", "reproduce", "figures", "notebooks", "book", "lab", "doctor", "bench", "test",
-                   "lint", "clean"):
+    for target in ("help", "setup", "reproduce", "figures", "book", "lab", "bench", "test", "lint", "ship", "clean"):
         assert re.search(rf"^  {target}\s+\S", listed, re.M)
 
 

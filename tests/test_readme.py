@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fmuc import paths
-from tools import readme
+from fmuc.errors import FmucError
+from tools import readme, ship
 
 
 def test_the_readme_shows_what_the_shipped_records_say():
@@ -24,3 +25,12 @@ def test_only_the_text_between_markers_is_replaced():
     assert readme.filled(text, {"a": "new \\1"}) == "before\n<!-- a -->\nnew \\1\n<!-- /a -->\nafter\n"
     with pytest.raises(ValueError, match="no markers for 'b'"):
         readme.filled(text, {"b": "new"})
+
+
+def test_records_are_shipped_whole_or_not_at_all(data_root, monkeypatch):
+    monkeypatch.setattr(paths, "SHIPPED_RECORDS", data_root / "records")
+    kept = data_root / "records" / "smoke" / "run"
+    kept.mkdir(parents=True)
+    with pytest.raises(FmucError, match="nsynth-gm-smoke"):  # nothing is trained
+        ship.ship_records("smoke")
+    assert [path.name for path in (data_root / "records").rglob("*")] == ["smoke", "run"]

@@ -1,37 +1,80 @@
-"""Replace the shipped records of a profile by the runs trained here: ``python tools/ship.py [PROFILE]``."""
+"""For maintainers: what is committed, made from the runs trained here: ``python -m tools.ship`` (``make ship``).
+
+Copies the run records to ``data/records``, executes the notebooks from them, and puts figures, outputs of notebooks and
+the README's tables in their places.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import sys
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from fmuc import paths
+from fmuc import notebooks, paths
+from fmuc.errors import FmucError
 from fmuc.experiments import plan
 from fmuc.records import FILES, load_record
+from tools import outputs, readme
 
 
-def ship(profile: str) -> list[Path]:
-    """Copy the records of a profile's plan, whole or not at all; returns their new folders."""
-    target = paths.SHIPPED_RECORDS / profile
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+@contextmanager
+def replaced(folder: Path) -> Iterator[Path]:
+    """An empty folder that takes the place of ``folder`` in the end, or not at all."""
+    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+    partial.mkdir(parents=True)
     try:
+        yield partial
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def ship_records(profile: str) -> None:
+    """Copy the records of a profile's plan from the runs trained here."""
+    with replaced(paths.SHIPPED_RECORDS / profile) as target:
         for run in plan(profile):
             source = paths.runs_dir(profile) / run.name
             load_record(source)  # raises for a missing or a damaged one
-            (partial / run.name).mkdir(parents=True)
+            (target / run.name).mkdir()
             for name in FILES:
                 if (source / name).exists():
-                    shutil.copyfile(source / name, partial / run.name / name)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return sorted(target.iterdir())
+                    shutil.copyfile(source / name, target / run.name / name)
+
+
+def ship_notebooks(profile: str) -> None:
+    """Execute the notebooks from the shipped records; store their outputs, figures and tables."""
+    summary = notebooks.execute(profile, "shipped")
+    print(summary)
+    if summary.error:
+        raise FmucError(summary.error)
+    made, records = paths.figures_dir(profile, "shipped"), paths.records_dir(profile, "shipped")
+    for notebook in notebooks.find():
+        outputs.store(notebook, made / "notebooks" / notebook.name, notebooks.records_digest(records))
+    with replaced(paths.FIGURES / profile) as target:
+        shutil.copytree(made, target, ignore=shutil.ignore_patterns("notebooks"), dirs_exist_ok=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tools.ship", description=__doc__.splitlines()[0])
+    parser.add_argument("--profile", default="mini")
+    parser.add_argument("--keep-records", action="store_true", help="only execute the notebooks from the shipped ones")
+    args = parser.parse_args(arguments)
+    try:
+        if not args.keep_records:
+            ship_records(args.profile)
+        ship_notebooks(args.profile)
+        readme.update(args.profile)
+    except FmucError as error:
+        print(f"ship: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    for folder in ship(*sys.argv[1:] or ["mini"]):
-        print(paths.relative(folder))
+    sys.exit(main())
