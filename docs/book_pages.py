@@ -65,14 +65,14 @@ class Gallery(SphinxDirective):
         for folder, rows in manifests():
             for row in rows:
                 if row["kind"] == kind:
-                    self.env.note_dependency(str(folder / "manifest" / f"{row['name']}.json"))
+                    self.env.note_dependency(str(folder / "manifest.json"))
                     found.append(entry(row, folder))
         return found
 
 
 def manifests() -> list[tuple[Path, list[dict]]]:
     """The folders of committed figures with the rows of their manifests."""
-    folders = sorted(path.parent for path in paths.FIGURES.glob("*/manifest"))
+    folders = sorted(path.parent for path in paths.FIGURES.glob("*/manifest.json"))
     return [(folder, manifest(folder)) for folder in folders if not folder.name.endswith(("-own", "-shipped"))]
 
 

@@ -167,8 +167,9 @@ def import_folder(
     _require_writable(data=True)
     result = asdict(import_audio(
         path, name, seed=seed, test_share=test_share, valid_share=valid_share, labelled_share=labelled_share,
-        group_pattern=group_pattern, sample_rate=sample_rate, patch_seconds=patch_seconds,
-        skip_unreadable=skip_unreadable, force=force))
+        group_pattern=group_pattern, force=force, **{key: value for key, value in {  # interim
+            "sample_rate": sample_rate, "patch_seconds": patch_seconds, "skip_unreadable": skip_unreadable,
+        }.items() if value}))
     if not as_json:
         counts = {key: value for key, value in result.items() if isinstance(value, dict)}
         result |= {key: " ".join(f"{part} {n}" for part, n in value.items()) or "none" for key, value in counts.items()}
@@ -324,17 +325,15 @@ def predict(run: Annotated[str, typer.Argument(help="a run's folder, name, or th
             files: Annotated[list[Path], typer.Argument(help="sound files")],
             seed: Seed = 0, as_json: Json = False) -> None:
     """Predict sound files: class, mean, standard deviation, and what the run's rule says."""
-    import pandas as pd
+    from fmuc.own.predict import plain, predict_files, table
 
-    from fmuc.own.predict import predict_files, table
-
-    predictions, errors = predict_files(run, files, seed)
+    predictions = predict_files(run, files, seed)
     if as_json:
-        print(json.dumps([prediction._asdict() for prediction in predictions], indent=1))
-    elif predictions:
+        print(json.dumps([plain(prediction) for prediction in predictions], indent=1))
+    else:
+        import pandas as pd  # interim
+
         print(pd.DataFrame(table(predictions)).to_string(index=False))
-    if errors:
-        raise FmucError("; ".join(errors))
 
 
 @app.command(epilog=examples("compare", "compare --dataset birds --json"))

@@ -1,4 +1,4 @@
-"""Run records -> what the notebooks look at beside the tables: confusions, outcomes, calibration, gaps. Values in %."""
+"""Run records -> what the notebooks look at beside the tables, and the data of every figure. Values in %."""
 
 from __future__ import annotations
 
@@ -11,20 +11,12 @@ import pandas as pd
 
 from fmuc import tables
 from fmuc.claims import Claim, spread
-from fmuc.experiments import FULLY_SUPERVISED, TABLE_1, TABLE_2, preset
-from fmuc.metrics import expected_calibration_error, quality, quantity, row_normalised
+from fmuc.experiments import FULLY_SUPERVISED, preset
+from fmuc.metrics import expected_calibration_error, row_normalised
 from fmuc.records import Record, find
-from fmuc.tables import (
-    ESTIMATES,
-    METRICS,
-    PARTS,
-    history_table,
-    measured,
-    metrics_of,
-    paper_dataset,
-    table1,
-    truth_known,
-)
+from fmuc.tables import ESTIMATES, METRICS, PARTS, history_table, measured, metrics_of, table1, truth_known
+
+PAIR = ("FM", "FMUC")
 
 
 def data_sets(records: Sequence[Record]) -> list[str]:
@@ -44,6 +36,11 @@ def correlation(value: float) -> str:
     return "–" if pd.isna(value) else f"{value:.2f}"
 
 
+def compared(records: Sequence[Record], dataset: str) -> list[str]:
+    """The variants that curves show: FM, FMUC and your own that select pseudo-labels."""
+    return [*PAIR, *(v for v, run in tables.own_variants(records, dataset).items() if run.selection)]
+
+
 def shown_history(records: Sequence[Record], dataset: str, variants: Sequence[str]) -> tuple[pd.DataFrame, bool]:
     """:func:`fmuc.tables.history_table`, and whether the true classes of unlabelled files are known.
 
@@ -58,11 +55,10 @@ def shown_history(records: Sequence[Record], dataset: str, variants: Sequence[st
     return history_table(shown, dataset, variants).assign(of="unlabelled files" if known else "validation files"), known
 
 
-def outcomes(kept: np.ndarray, seen: np.ndarray) -> pd.Series:
-    """What became of the unlabelled examples offered: shares "kept, right", "kept, wrong" and "left out".
+# Confusions: all counts are (C + 1, C), the last row for unknown true classes
 
-    ``kept`` (C + 1, C) and ``seen`` (C + 1,) counts; examples of unknown class (last row) are not counted.
-    """
+def outcomes(kept: np.ndarray, seen: np.ndarray) -> pd.Series:
+    """Shares of the unlabelled examples offered, of known class: "kept, right", "kept, wrong" and "left out"."""
     known, offered = kept[:-1], seen[:-1].sum()
     right, total = np.trace(known), known.sum()
     shares = np.array([right, total - right, offered - total], dtype=float)
@@ -80,40 +76,34 @@ def dominating(shares: pd.DataFrame, variant: str) -> list[str]:
 def top_confusions(kept: np.ndarray, classes: Sequence[str], count: int = 5) -> pd.DataFrame:
     """The ``count`` most frequent kinds of wrong kept pseudo-labels, by their share of the true class as in Fig. 3.
 
-    Columns: true, pseudo-label, wrong (how many), kept (how many of the true class), share. Fewer rows where there
-    are fewer mistakes; ties in the order of the classes.
+    Columns: true, pseudo-label, wrong (how many), kept (how many of the true class), share. Ties in the order of the
+    classes.
     """
-    known = kept[: len(classes)]
-    totals = known.sum(axis=1)
-    rows = [(classes[i], classes[j], known[i, j], totals[i], 100 * known[i, j] / totals[i])
-            for i, j in np.argwhere(known > 0) if i != j]
+    totals = kept.sum(axis=1)
+    rows = [(classes[i], classes[j], kept[i, j], totals[i], 100 * kept[i, j] / totals[i])
+            for i, j in np.argwhere(kept[:-1] > 0) if i != j]
     table = pd.DataFrame(rows, columns=["true", "pseudo-label", "wrong", "kept", "share"])
     return table.sort_values("share", ascending=False, kind="stable").head(count).reset_index(drop=True)
 
 
 def confusion(record: Record, epoch: int) -> pd.DataFrame:
     """Fig. 3 for one epoch: share of each true class (row) among its kept pseudo-labels (column), in 0 ... 1."""
-    kept = record.counts(epoch, epoch)[0][: len(record.classes)]
-    return pd.DataFrame(row_normalised(kept), record.classes, record.classes)
+    return pd.DataFrame(row_normalised(record.counts(epoch, epoch)[0][:-1]), record.classes, record.classes)
 
 
 def surviving_mistakes(first: np.ndarray, second: np.ndarray, classes: Sequence[str], count: int = 5,
-                       names: tuple[str, str] = ("FM", "FMUC")) -> pd.DataFrame:
+                       names: tuple[str, str] = PAIR) -> pd.DataFrame:
     """The first method's most frequent confusions, all its mistakes and its right ones: patches kept by each method.
 
-    ``first``, ``second``: (C + 1, C) counts of two methods that were offered equally many patches. The last column is
-    the second's share of the first's, in %.
+    The two methods were offered equally many patches. The last column is the second's share of the first's, in %.
     """
-    top = top_confusions(first, classes, count)
-    place = {name: index for index, name in enumerate(classes)}
+    top, place = top_confusions(first, classes, count), {name: index for index, name in enumerate(classes)}
     pairs = zip(top["true"].map(place), top["pseudo-label"].map(place), strict=True)
     rows = [(f"{classes[i]} → {classes[j]}", first[i, j], second[i, j]) for i, j in pairs]
     right = np.trace(first), np.trace(second)
-    wrong = first[:-1].sum() - right[0], second[:-1].sum() - right[1]
-    rows += [("all mistakes", *wrong), ("right ones", *right)]
+    rows += [("all mistakes", first[:-1].sum() - right[0], second[:-1].sum() - right[1]), ("right ones", *right)]
     table = pd.DataFrame(rows, columns=["true → pseudo-label", *names])
-    kept = 100 * table[names[1]] / table[names[0]].where(table[names[0]] > 0)
-    return table.assign(**{f"{names[1]} keeps (%)": kept})
+    return table.assign(**{f"{names[1]} keeps (%)": 100 * table[names[1]] / table[names[0]].where(table[names[0]] > 0)})
 
 
 def error_concentration(kept: np.ndarray, count: int = 5) -> tuple[float, float]:
@@ -121,8 +111,7 @@ def error_concentration(kept: np.ndarray, count: int = 5) -> tuple[float, float]
 
     Second: the share they would have if every kind of mistake were equally frequent. NaN without any mistake.
     """
-    known = kept[:-1].astype(float)
-    wrong = known[~np.eye(len(known), dtype=bool)]
+    wrong = kept[:-1][~np.eye(kept.shape[1], dtype=bool)].astype(float)
     share = 100 * np.sort(wrong)[-count:].sum() / wrong.sum() if wrong.sum() else float("nan")
     return share, 100 * count / wrong.size
 
@@ -133,26 +122,69 @@ def class_rates(kept: np.ndarray, seen: np.ndarray, classes: Sequence[str]) -> p
     ``quality``: right ones among the kept examples of this true class (a diagonal cell of Fig. 3); ``precision``:
     right ones among the examples that were given this class as pseudo-label.
     """
-    size = len(classes)
-    rows = []
-    for index in range(size):
-        only, given = np.zeros_like(kept[:size]), np.zeros_like(kept[:size])
-        only[index], given[:, index] = kept[index], kept[:size, index]
-        rows.append((seen[index], kept[index].sum(), 100 * quantity(kept[index], seen[index]), 100 * quality(only),
-                     100 * quality(given)))
-    return pd.DataFrame(rows, columns=["offered", "kept", "quantity", "quality", "precision"],
-                        index=pd.Index(classes, name="class"))
+    known, right = kept[:-1], np.diag(kept).astype(float)
+    of_true, as_label = known.sum(axis=1), known.sum(axis=0)
+    shares = {"quantity": (of_true, seen[:-1]), "quality": (right, of_true), "precision": (right, as_label)}
+    rates = {name: 100 * np.divide(part, whole, out=np.full(len(right), np.nan), where=whole > 0)
+             for name, (part, whole) in shares.items()}
+    return pd.DataFrame({"offered": seen[:-1], "kept": of_true, **rates}, index=pd.Index(classes, name="class"))
 
+
+def named_confusions(fm: np.ndarray, fmuc: np.ndarray, classes: Sequence[str], dataset: str) -> pd.DataFrame:
+    """The confusions that the paper names for Fig. 3, beside ours: counts of FixMatch and of FMUC.
+
+    Columns: true, pseudo-label; share of the true class in %: "paper, FM", "ours, FM", "ours, FMUC" (NaN where nothing
+    of the class was kept); of our FixMatch: wrong and kept (how many) and place (among all kinds of its mistakes by
+    share, 1 the most frequent; missing if never made). Empty where the paper has no such data set or names none.
+    """
+    named = tables.read_published("fig3")
+    named = named.loc[named["dataset"] == tables.paper_dataset(dataset), ["true", "pseudo_label", "share"]]
+    shares, other = (100 * row_normalised(kept[:-1]) for kept in (fm, fmuc))
+    mistakes, rows = shares[(shares > 0) & ~np.eye(len(classes), dtype=bool)], []
+    for true, pseudo, paper in named.itertuples(index=False):
+        i, j = classes.index(true), classes.index(pseudo)
+        place = 1 + int((mistakes > shares[i, j]).sum()) if fm[i, j] else pd.NA
+        rows.append((true, pseudo, paper, shares[i, j], other[i, j], fm[i, j], fm[i].sum(), place))
+    columns = ["true", "pseudo-label", "paper, FM", "ours, FM", "ours, FMUC", "wrong", "kept", "place"]
+    return pd.DataFrame(rows, columns=columns).astype({"place": "Int64"})
+
+
+def pair_confusions(kept: np.ndarray, classes: Sequence[str]) -> pd.Series:
+    """How often two classes are taken for each other, of both classes' kept pseudo-labels, in %; index (one, other).
+
+    NaN where nothing of both was kept.
+    """
+    totals = kept.sum(axis=1)
+    rows = {(classes[i], classes[j]): 100 * (kept[i, j] + kept[j, i]) / (totals[i] + totals[j] or np.nan)
+            for i, j in combinations(range(len(classes)), 2)}
+    return pd.Series(rows, dtype=float).rename_axis(["one", "other"])
+
+
+def shared_sources(sources: Mapping[str, Collection[str]]) -> pd.DataFrame:
+    """What each two simulated classes have in common by construction; index (one, other) in the order of the classes.
+
+    Columns: in common (names of sources), overlap (of the sources of either, in %), place (by overlap, 1 the largest).
+    """
+    rows = {}
+    for one, other in combinations(sources, 2):
+        common = [source for source in sources[one] if source in sources[other]]
+        rows[one, other] = (", ".join(common), 100 * len(common) / len({*sources[one], *sources[other]}))
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["in common", "overlap"])
+    table.index = pd.MultiIndex.from_tuples(rows, names=["one", "other"])
+    return table.assign(place=table["overlap"].rank(ascending=False, method="min").astype(int))
+
+
+# Differences between rows of a table
 
 def row_differences(records: Sequence[Record], dataset: str, epochs: int) -> pd.DataFrame:
-    """What each change of Table I does: the row minus the row that it changes (FM or FMUC), in points.
+    """Each row of Table I minus the row that it changes, FMUC or else FM, in points.
 
     Index: the variants that were run; columns base, seeds (those that both rows have) and, for each metric of
     :func:`fmuc.tables.table1`, "<metric>, ours" (mean over these seeds) and "<metric>, paper".
     """
     runs, paper, rows = measured(records, dataset, epochs), table1(records, dataset, epochs), {}
-    for variant in (name for name in TABLE_1 if name not in ("FM", "FMUC")):
-        base = variant.split()[0]
+    for variant in (name for name in paper.index if name not in PAIR):
+        base = "FMUC" if variant.startswith("FMUC") else "FM"
         if variant not in runs.index or base not in runs.index:
             continue
         ours = (runs.loc[variant] - runs.loc[base]).dropna(how="all")
@@ -175,13 +207,9 @@ def ranks(records: Sequence[Record], dataset: str, epochs: int, metric: str) -> 
 
 
 def paired_accuracy(records: Sequence[Record], dataset: str) -> pd.DataFrame:
-    """Final file-wise accuracy of FMUC minus that of FM, in points: seeds that both have x parts; NaN without a value.
-
-    Empty where one of the two was not run.
-    """
+    """Final file-wise accuracy of FMUC minus that of FM, in points: seeds that both have x parts."""
     runs = measured(records, dataset)[list(PARTS)]
-    fm, fmuc = (runs.loc[[v]].droplevel("variant") if v in runs.index else runs.iloc[:0].droplevel("variant")
-                for v in ("FM", "FMUC"))
+    fm, fmuc = (runs[runs.index.get_level_values("variant") == variant].droplevel("variant") for variant in PAIR)
     seeds = fm.index.intersection(fmuc.index)
     return fmuc.loc[seeds] - fm.loc[seeds]
 
@@ -212,15 +240,16 @@ def gap_closed(table: pd.DataFrame, column: str = "mean", part: str = "test") ->
     ``table`` and ``column`` ("mean" ours, "paper") as in :func:`fmuc.tables.table2`; NaN where full supervision is not
     above FM. Negative where FMUC is below FM.
     """
-    fm, fmuc, full = (table.loc[(part, variant), column] for variant in ("FM", "FMUC", FULLY_SUPERVISED))
+    fm, fmuc, full = (table.loc[(part, variant), column] for variant in (*PAIR, FULLY_SUPERVISED))
     return float(100 * (fmuc - fm) / (full - fm)) if full > fm else float("nan")
 
 
 def calibration(records: Sequence[Record], dataset: str, bins: int = 15) -> pd.DataFrame:
-    """How far the final file-wise predictions can be believed, one row per run and part.
+    """How far the final file-wise predictions can be believed, one row per run and part; files of unknown class are
+    left out.
 
     Columns: part, variant, seed, accuracy, confidence (mean of the largest file-wise probability), error (expected
-    calibration error, Guo et al. 2017 [12]). Files of unknown class are left out.
+    calibration error, Guo et al. 2017 [12]).
     """
     rows = []
     for record in (r for r in records if r.run.dataset == dataset):
@@ -230,9 +259,8 @@ def calibration(records: Sequence[Record], dataset: str, bins: int = 15) -> pd.D
             if len(probabilities):
                 confidence = np.clip(probabilities.max(axis=1), 0.0, 1.0)
                 correct = probabilities.argmax(axis=1) == labels[labels >= 0]
-                error = expected_calibration_error(confidence, correct, bins)
-                rows.append((part, record.run.variant, record.run.seed, 100 * correct.mean(), 100 * confidence.mean(),
-                             100 * error))
+                values = correct.mean(), confidence.mean(), expected_calibration_error(confidence, correct, bins)
+                rows.append((part, record.run.variant, record.run.seed, *np.multiply(values, 100)))
     return pd.DataFrame(rows, columns=["part", "variant", "seed", "accuracy", "confidence", "error"])
 
 
@@ -245,137 +273,84 @@ def calibration_table(records: Sequence[Record], dataset: str) -> pd.DataFrame:
     return table.assign(n=groups.size()).reset_index()
 
 
-def named_confusions(fm: np.ndarray, fmuc: np.ndarray, classes: Sequence[str], dataset: str) -> pd.DataFrame:
-    """The confusions that the paper names for Fig. 3, beside ours: (C + 1, C) counts of FixMatch and of FMUC.
+# The data of each figure and table
 
-    Columns: true, pseudo-label; share of the true class in %: "paper, FM", "ours, FM", "ours, FMUC" (NaN where nothing
-    of the class was kept); of our FixMatch: wrong and kept (how many) and place (among all kinds of its mistakes by
-    share, 1 the most frequent; missing if never made). Empty where the paper has no such data set or names none.
-    """
-    named = tables.read_published("fig3")
-    named = named.loc[named["dataset"] == paper_dataset(dataset), ["true", "pseudo_label", "share"]]
-    shares, other = (100 * row_normalised(kept[: len(classes)]) for kept in (fm, fmuc))
-    mistakes, rows = shares[(shares > 0) & ~np.eye(len(classes), dtype=bool)], []
-    for true, pseudo, paper in named.itertuples(index=False):
-        i, j = classes.index(true), classes.index(pseudo)
-        place = 1 + int((mistakes > shares[i, j]).sum()) if fm[i, j] else pd.NA
-        rows.append((true, pseudo, paper, shares[i, j], other[i, j], fm[i, j], fm[i].sum(), place))
-    columns = ["true", "pseudo-label", "paper, FM", "ours, FM", "ours, FMUC", "wrong", "kept", "place"]
-    return pd.DataFrame(rows, columns=columns).astype({"place": "Int64"})
+def _epochs(profile: str, dataset: str) -> int:
+    return preset(profile, dataset).training.epochs
 
 
-def pair_confusions(kept: np.ndarray, classes: Sequence[str]) -> pd.Series:
-    """How often two classes are taken for each other, of both classes' kept pseudo-labels, in %; index (one, other).
-
-    ``kept``: (C + 1, C) counts. NaN where nothing of both was kept.
-    """
-    totals = kept.sum(axis=1)
-    rows = {(classes[i], classes[j]): 100 * (kept[i, j] + kept[j, i]) / (totals[i] + totals[j] or np.nan)
-            for i, j in combinations(range(len(classes)), 2)}
-    return pd.Series(rows, dtype=float).rename_axis(["one", "other"])
+def _table1(records: Sequence[Record], profile: str) -> pd.DataFrame:
+    return pd.concat([tables.format_table1(table1(records, name, _epochs(profile, name)), name)
+                      for name in data_sets(records)], axis=1)
 
 
-def shared_sources(sources: Mapping[str, Collection[str]]) -> pd.DataFrame:
-    """What each two simulated classes have in common by construction; index (one, other) in the order of the classes.
-
-    Columns: in common (names of sources), overlap (of the sources of either, in %), place (by overlap, 1 the largest).
-    """
-    rows = {}
-    for one, other in combinations(sources, 2):
-        common = [source for source in sources[one] if source in sources[other]]
-        rows[one, other] = (", ".join(common), 100 * len(common) / len({*sources[one], *sources[other]}))
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["in common", "overlap"])
-    table.index = pd.MultiIndex.from_tuples(rows, names=["one", "other"])
-    return table.assign(place=table["overlap"].rank(ascending=False, method="min").astype(int))
-
-
-PAIR = ("FM", "FMUC")
-TABLES = ("table1", "table2")  # also in Markdown
-
-
-def frames(records: Sequence[Record], profile: str) -> dict[str, pd.DataFrame]:
-    """Every figure's or table's data by its name; none for what would show nothing (true classes nobody knows)."""
-    computed = {name: make(list(records), profile) for name, make in FRAMES.items()}
-    return {name: frame for name, frame in computed.items() if frame is not None}
-
-
-def _of(records: Sequence[Record], variants: Sequence[str]) -> list[Record]:
-    return [record for record in records if record.run.variant in variants]
-
-
-def _table1(records: list[Record], profile: str) -> pd.DataFrame:
-    rows = _of(records, tuple(TABLE_1))
-    return pd.concat([tables.format_table1(tables.table1(rows, name, preset(profile, name).training.epochs), name)
-                      for name in data_sets(rows)], axis=1)
-
-
-def _table1_plane(records: list[Record], profile: str) -> pd.DataFrame:
-    rows = _of(records, tuple(TABLE_1))
-    data = {name: tables.table1(rows, name, preset(profile, name).training.epochs).drop(columns="seeds", level=1)
-            for name in data_sets(rows)}
-    tidy = pd.concat(data, names=["dataset"])
+def _table1_plane(records: Sequence[Record], profile: str) -> pd.DataFrame:
+    tidy = pd.concat({name: table1(records, name, _epochs(profile, name)).drop(columns="seeds", level=1)
+                      for name in data_sets(records)}, names=["dataset"])
     tidy.columns = [" ".join(column) for column in tidy.columns]
     return tidy.reset_index()
 
 
-def _table2(records: list[Record], profile: str) -> pd.DataFrame:
-    rows = _of(records, TABLE_2)
-    return pd.concat([tables.format_table2(tables.table2(rows, name), name) for name in data_sets(rows)])
+def _table2(records: Sequence[Record], profile: str) -> pd.DataFrame:
+    return pd.concat([tables.format_table2(tables.table2(records, name), name) for name in data_sets(records)])
 
 
-def _table2_points(records: list[Record], profile: str) -> pd.DataFrame:
-    rows = _of(records, TABLE_2)
-    tidy = pd.concat({name: tables.table2(rows, name) for name in data_sets(rows)}, names=["dataset"])
+def _table2_points(records: Sequence[Record], profile: str) -> pd.DataFrame:
+    tidy = pd.concat({name: tables.table2(records, name) for name in data_sets(records)}, names=["dataset"])
     return tidy.explode("seeds").rename(columns={"seeds": "one seed"}).reset_index()
 
 
-def _quality(records: list[Record], profile: str) -> pd.DataFrame:
-    rows = _of(records, PAIR)
-    return pd.concat([shown_history(rows, name, PAIR)[0].assign(dataset=name) for name in data_sets(records)])
+def _quality(records: Sequence[Record], profile: str) -> pd.DataFrame:
+    return pd.concat([shown_history(records, name, compared(records, name))[0].assign(dataset=name)
+                      for name in data_sets(records)])
 
 
-def _quantity(records: list[Record], profile: str) -> pd.DataFrame:
-    rows = _of(records, PAIR)
-    return pd.concat([tables.history_table(rows, name, PAIR).assign(dataset=name) for name in data_sets(records)])
+def _quantity(records: Sequence[Record], profile: str) -> pd.DataFrame:
+    return pd.concat([history_table(records, name, compared(records, name)).assign(dataset=name)
+                      for name in data_sets(records)])
 
 
-def _confusion(records: list[Record], profile: str) -> pd.DataFrame | None:
-    rows, cells = _of(records, PAIR), {}
-    for name in (name for name in data_sets(rows) if tables.truth_known(rows, name)):
-        for variant in PAIR:
-            for record in find(rows, name, variant, 0):
-                cells[name, variant] = confusion(record, preset(profile, name).figure_3_epoch).stack()
+def _confusion(records: Sequence[Record], profile: str) -> pd.DataFrame | None:
+    cells = {(name, variant): confusion(record, preset(profile, name).figure_3_epoch).stack()
+             for name in data_sets(records) if truth_known(records, name)
+             for variant in PAIR for record in find(records, name, variant, 0)}
     names = ["dataset", "variant", "true", "pseudo-label"]
     return pd.concat(cells, names=names).rename("share").reset_index() if cells else None
 
 
-def _class_rates(records: list[Record], profile: str) -> pd.DataFrame | None:
-    rows, rates = _of(records, PAIR), {}
-    for name in (name for name in data_sets(rows) if tables.truth_known(rows, name)):
+def _class_rates(records: Sequence[Record], profile: str) -> pd.DataFrame | None:
+    rates = {}
+    for name in (name for name in data_sets(records) if truth_known(records, name)):
         epoch = preset(profile, name).figure_3_epoch
         for variant in PAIR:
-            found = find(rows, name, variant)
+            found = find(records, name, variant)
             counts = [sum(part) for part in zip(*(record.counts(epoch, epoch) for record in found), strict=True)]
-            rates[name, variant] = class_rates(*counts, found[0].classes)
+            rates |= {(name, variant): class_rates(*counts, found[0].classes)} if found else {}
     return pd.concat(rates, names=["dataset", "variant"]).reset_index() if rates else None
 
 
-def _training_curves(records: list[Record], profile: str) -> pd.DataFrame | None:
-    whole = [record for record in records if (record.run.variant, record.run.seed) == ("FMUC", 0)]
+def _training_curves(records: Sequence[Record], profile: str) -> pd.DataFrame | None:
+    whole = [record for name in data_sets(records) for record in find(records, name, "FMUC", 0)]
     parts = [record.history.drop(columns="seconds").assign(dataset=record.run.dataset) for record in whole]
     return pd.concat(parts).reset_index() if parts else None
 
 
-def _gap(records: list[Record], profile: str) -> pd.DataFrame:
-    rows = _of(records, TABLE_2)
-    gaps = {(name, part): accuracy_gap(rows, name, part).stack().rename("points")
-            for name in data_sets(rows) for part in tables.PARTS}
+def _gap(records: Sequence[Record], profile: str) -> pd.DataFrame:
+    gaps = {(name, part): accuracy_gap(records, name, part).stack().rename("points")
+            for name in data_sets(records) for part in PARTS}
     return pd.concat(gaps, names=["dataset", "part"]).reset_index()
 
 
-FRAMES: dict[str, Callable[[list[Record], str], pd.DataFrame | None]] = {
+FRAMES: dict[str, Callable[[Sequence[Record], str], pd.DataFrame | None]] = {
     "fig2a_quality": _quality, "fig2b_quantity": _quantity, "fig3_confusion": _confusion,
     "nb05_training_curves": _training_curves, "nb06_tradeoff": _quality, "nb07_classes": _class_rates,
     "nb09_gap": _gap, "table1": _table1, "table1_plane": _table1_plane, "table2": _table2,
     "table2_points": _table2_points,
 }
+TABLES = ("table1", "table2")  # also in Markdown
+
+
+def frames(records: Sequence[Record], profile: str) -> dict[str, pd.DataFrame]:
+    """The data of every figure and table by name; none for what would show nothing (true classes nobody knows)."""
+    computed = {name: make(records, profile) for name, make in FRAMES.items()}
+    return {name: frame for name, frame in computed.items() if frame is not None}

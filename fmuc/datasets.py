@@ -17,11 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from filelock import FileLock
 
 from fmuc import paths
-from fmuc.config import Features
 from fmuc.errors import FmucError
 from fmuc.standins import nsynth_gm, scenes_sim
 
@@ -176,55 +174,6 @@ def _load_tut2017(root: Path, name: str) -> Dataset:
     return load_tut2017(root, name)
 
 
-OWN_RECORD, OWN_CLIPS = "own.json", "clips.csv"
-_AGAIN = "import it again (python -m fmuc data folder PATH --name NAME --force)"
-
-
-class OwnSettings(NamedTuple):
-    """What an import of your own audio settled; ``features`` is None for those of an earlier version."""
-
-    labelled_share: float
-    features: Features | None
-
-
-def own_settings(name: str) -> OwnSettings | None:
-    """Settings of your own audio, None if there is none of this name; :class:`FmucError` for a damaged record."""
-    folder = paths.dataset_dir(name)
-    return _own_record(folder)[1] if (folder / OWN_RECORD).is_file() else None
-
-
-def _own_record(folder: Path) -> tuple[Path, OwnSettings]:
-    """The folder that the listed paths are relative to, and the settings."""
-    try:
-        record = json.loads((folder / OWN_RECORD).read_text(encoding="utf-8"))
-        settings, report, source = record["settings"], record["report"], Path(record["settings"]["source"])
-        features = Features(**report["features"]) if report.get("features") else None
-        if record["format"] != 1 or settings["kind"] not in ("folder", "csv") or not 0 < report["labelled_share"] <= 1:
-            raise ValueError("format, kind or labelled_share")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise FmucError(f"{paths.relative(folder / OWN_RECORD)}: is damaged ({type(error).__name__}: {error}); "
-                        f"{_AGAIN}") from None
-    base = source if settings["kind"] == "folder" else source.parent
-    return base, OwnSettings(float(report["labelled_share"]), features)
-
-
-def _load_own(folder: Path, name: str) -> Dataset:
-    """Clips of an import (:mod:`fmuc.own.importing`), sorted by id; the classes are the labels that occur, sorted."""
-    base, where = _own_record(folder)[0], paths.relative(folder / OWN_CLIPS)
-    try:
-        rows = pd.read_csv(folder / OWN_CLIPS, dtype=str, keep_default_na=False)
-        clips = tuple(Clip(row.id, base / row.path, row.label or None, row.group, row.split)
-                      for row in rows.itertuples(index=False))
-        dataset = Dataset(name, tuple(sorted({*rows.label} - {""})), clips)
-    except (OSError, ValueError, AttributeError, FmucError) as error:
-        raise FmucError(f"{where}: cannot be used ({' '.join(str(error).split())}); {_AGAIN}") from None
-    missing = [clip.path for clip in clips if not os.path.isfile(clip.path)]
-    if missing:
-        raise FmucError(f"{where}: missing sound file {paths.relative(missing[0])} ({len(missing)} of {len(clips)} are "
-                        f"missing): put them back, or {_AGAIN}")
-    return dataset
-
-
 LOADERS: dict[str, Callable[[Path, str], Dataset]] = {
     "nsynth": load_nsynth,
     **dict.fromkeys(nsynth_gm.SIZES, load_nsynth),
@@ -260,8 +209,10 @@ def load(name: str) -> Dataset:
     folder = paths.dataset_dir(name)
     if name in LOADERS:
         return LOADERS[name](folder, name)
-    if (folder / OWN_RECORD).is_file():
-        return _load_own(folder, name)
+    from fmuc.own import importing as own_audio
+
+    if own_audio.is_own(folder):
+        return own_audio.load_own(folder, name)
     raise FmucError(f"unknown data set {name!r}: known are {', '.join(LOADERS)}; your own comes with "
                     "'python -m fmuc data folder PATH --name NAME'")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from fmuc import paths
 from fmuc.config import Augmentation, Features, Network, Run, Selection, Training, View
 from fmuc.errors import FmucError
 
@@ -103,30 +104,20 @@ def presets(profile: str) -> dict[str, Preset]:
 
 
 def preset(profile: str, dataset: str) -> Preset:
-    """One data set's preset; your own audio takes that of the profile's scenes with its own features and labelled
-    share (D18).
+    """One data set's preset; your own audio takes that of the profile's scenes with its own labelled share (D18).
 
     Raises :class:`FmucError` for an unknown profile and for a data set that is neither.
     """
     known = presets(profile)
     if dataset in known:
         return known[dataset]
-    from fmuc.datasets import own_settings
+    from fmuc.own import importing as own_audio
 
-    own, scenes = own_settings(dataset), known[_SCENES[profile]]
-    if own is not None:
-        return replace(scenes, dataset=dataset, labelled_share=own.labelled_share,
-                       features=_own_features(own.features, scenes.features))
+    if own_audio.is_own(paths.dataset_dir(dataset)):
+        share = own_audio.labelled_share(paths.dataset_dir(dataset))
+        return replace(known[_SCENES[profile]], dataset=dataset, labelled_share=share)
     raise FmucError(f"profile {profile!r} has no data set {dataset!r}: it has {', '.join(known)}; your own comes with "
                     "'python -m fmuc data folder PATH --name NAME'")
-
-
-def _own_features(own: Features | None, scenes: Features) -> Features:
-    """Sample rate, window and patch length of ``own``, with the bands and frames of the profile's ``scenes``."""
-    if own is None:
-        return scenes
-    hop = max(1, own.hop * own.patch_frames // scenes.patch_frames)
-    return replace(own, hop=hop, mel_bands=scenes.mel_bands, patch_frames=scenes.patch_frames)
 
 
 def chosen(profile: str, dataset: str | None = None) -> dict[str, Preset]:

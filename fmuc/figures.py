@@ -1,8 +1,7 @@
-"""Figures and tables as files: one style, byte-stable output, and a row of the manifest with data, runs and checksums.
+"""Figures and tables: plots of run records in one style, and their files with data and provenance.
 
-A row ties its files to the records that they were made from: each run with the digest of its record (``fmuc verify``).
-``figures/<profile>[-<data set>]/<name>.{png,svg,csv}`` or ``.{md,csv}``; ``manifest/<name>.json`` beside them is the
-row. One file a row, so that notebooks that run at the same time cannot lose each other's.
+A folder of figures holds ``<name>.{png,svg,csv}`` or ``.{md,csv}`` and one ``manifest.json``, which ties every file to
+the records that it was made from. Output is byte-stable: the same records give the same files.
 """
 
 from __future__ import annotations
@@ -13,30 +12,29 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
-from itertools import pairwise, product
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import PIL.Image
-import PIL.ImageChops
+from adjustText import adjust_text
+from filelock import FileLock
 from IPython import get_ipython
 from IPython.display import Image, display
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
-from matplotlib.transforms import Bbox
 
 from fmuc import paths
-from fmuc.analysis import shown_history
+from fmuc.analysis import compared, shown_history
 from fmuc.errors import FmucError
-from fmuc.experiments import FULLY_SUPERVISED, LABELLED_ONLY, TABLE_1, TABLE_2
+from fmuc.experiments import FULLY_SUPERVISED, LABELLED_ONLY, TABLE_1
 from fmuc.records import Record
 from fmuc.tables import (
     ESTIMATES,
@@ -50,12 +48,47 @@ from fmuc.tables import (
     title,
 )
 
-STYLE = Path(__file__).with_name("fmuc.mplstyle")
+# Fonts of other scripts, for names of your own classes; only those that are installed are asked for
+_FALLBACKS = ("Noto Sans CJK JP", "Noto Sans JP", "Hiragino Sans", "PingFang SC", "Yu Gothic", "Microsoft YaHei",
+              "Noto Emoji", "Segoe UI Emoji")
+_INSTALLED = {font.name for font in font_manager.fontManager.ttflist}
+STYLE = [Path(__file__).with_name("fmuc.mplstyle"),
+         {"font.family": ["DejaVu Sans", *(name for name in _FALLBACKS if name in _INSTALLED)]}]
 styled = plt.style.context(STYLE)  # decorates every function that draws, whatever style its caller has set
 WIDTHS = {"column": 3.5, "double": 7.16}  # inches
 SMALLEST = 6  # points of text at these widths
-ROW = ("name", "kind", "profile", "alt", "datasets", "runs", "files")  # keys of a row of the manifest
-NOTICEABLE = 10  # of 255: by so much no colour of a PNG may differ; a colour map of many shades would show bands
+
+COLOURS = {"FM": "#D55E00", "FMUC": "#0072B2", LABELLED_ONLY: "#CC79A7", FULLY_SUPERVISED: "#009E73"}
+MARKERS = {"FM": "o", "FM thresh. 0.99": "^", "FMUC": "o", "FMUC thresh. 0.95": "^", "FMUC two thresh.": "s",
+           "FMUC w/o temp.": "v", "FMUC w. temp. 4": "D", "FMUC w/o MC-Dr.": "P"}
+_OTHER_COLOURS, _OTHER_MARKERS = ("#E69F00", "#56B4E9", "#000000", "#8B5A2B", "#7F3FBF"), "X*ph<>d"
+GREY, PAPER_COLOUR = "#777777", "#444444"
+
+
+def colour(variant: str) -> str:
+    """A row of the paper has the colour of its method; any other name always gets the same one of a few others."""
+    method = variant.split()[0] if variant in TABLE_1 else variant
+    return COLOURS.get(method) or _OTHER_COLOURS[zlib.crc32(variant.encode()) % len(_OTHER_COLOURS)]
+
+
+def marker(variant: str) -> str:
+    """The marker of a variant, by the same rule as its colour."""
+    return MARKERS.get(variant) or _OTHER_MARKERS[zlib.crc32(variant.encode()) % len(_OTHER_MARKERS)]
+
+
+def label(name: str, longest: int = 24) -> str:
+    """A name as text of a figure: a long one is shortened in its middle, and ``$`` does not start mathematics."""
+    half = longest // 2
+    short = name if len(name) <= longest else f"{name[:half]}…{name[1 - half:]}"
+    return short.replace("$", r"\$")
+
+
+def class_label(name: str) -> str:
+    """:func:`label` of a class: underscores are spaces."""
+    return label(name.replace("_", " "))
+
+
+# Files
 
 
 @styled
@@ -70,16 +103,20 @@ def save_figure(fig: Figure, name: str, profile: str, *, source: str = "runs", d
                 records: Sequence[Record] = (), data: pd.DataFrame | Mapping | None = None, alt: str) -> dict:
     """Write a figure as PNG and SVG, its data as CSV, and its row of the manifest; returns the row.
 
-    In a notebook the PNG is shown as well, and the figure closed: what is seen there is the file. ``source`` and
-    ``dataset``, the one that the figure is restricted to, choose the folder (:func:`fmuc.paths.figures_dir`);
-    ``data``: what it shows (None for a diagram); ``records``: the runs it
-    comes from; ``alt``: the figure in words for those who cannot see it. Raises :class:`FmucError` for text smaller
-    than ``SMALLEST`` points, before anything is written.
+    ``profile``, ``source`` and ``dataset`` (the one that the figure is restricted to) choose the folder, see
+    :func:`fmuc.paths.figures_dir`. ``data``: what it shows (None for a diagram); ``records``: the runs it comes from;
+    ``alt``: the figure in words for those who cannot see it. In a notebook the PNG is shown, and the figure closed.
+    Raises :class:`FmucError` for text smaller than ``SMALLEST`` points, before anything is written.
     """
-    with _laid_out(fig, plt.rcParams["savefig.dpi"]) as dpi:
-        picture = _png(fig, dpi)
-        _require_readable(fig, name)  # now that ticks have their texts
-        contents = {f"{name}.png": picture, f"{name}.svg": _svg(fig)}
+    picture = png(fig, plt.rcParams["savefig.dpi"])
+    small = {text.get_text() for text in fig.findobj(Text)
+             if text.get_visible() and text.get_text().strip() and text.get_fontsize() < SMALLEST - 1e-6}
+    if small:
+        raise FmucError(f"figure {name!r} has text smaller than {SMALLEST} points ({', '.join(sorted(small))[:80]}): "
+                        "enlarge it or leave some out")
+    vector = io.BytesIO()
+    fig.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
+    contents = {f"{name}.png": picture, f"{name}.svg": vector.getvalue()}
     if data is not None:
         contents[f"{name}.csv"] = csv_bytes(pd.DataFrame(data))
     row = _save(name, profile, paths.figures_dir(profile, source, dataset), "figure", contents, records, alt)
@@ -90,49 +127,13 @@ def save_figure(fig: Figure, name: str, profile: str, *, source: str = "runs", d
 
 
 def png(fig: Figure, dpi: float) -> bytes:
-    """The figure as a PNG of 256 colours, a third of the bytes, unless one of its colours would noticeably differ."""
-    with _laid_out(fig, dpi):
-        return _png(fig, dpi)
-
-
-@contextmanager
-def _laid_out(fig: Figure, dpi: float) -> Iterator[float]:
-    """Give the figure its layout at this resolution, for good: Matplotlib would make it anew for each format.
-
-    Every ``savefig`` gives a figure without a layout engine the default one, so that there must be no default here.
-    """
+    """The figure as a PNG without date or version. Its layout is final from now on, the same in every format."""
     fig.set_dpi(dpi)
-    layout = fig.get_layout_engine()
-    with plt.rc_context({"figure.constrained_layout.use": False, "figure.autolayout": False}):
-        if layout is not None:
-            layout.execute(fig)
-            fig.set_layout_engine(None)
-        yield dpi
-
-
-def _png(fig: Figure, dpi: float) -> bytes:
-    pixels, file = io.BytesIO(), io.BytesIO()
-    fig.savefig(pixels, format="rgba", dpi=dpi)
-    size = fig.canvas.get_width_height(physical=True)
-    picture = PIL.Image.frombuffer("RGBA", size, pixels.getbuffer()).convert("RGB")
-    palette = picture.quantize(256, PIL.Image.Quantize.MAXCOVERAGE, dither=PIL.Image.Dither.NONE)
-    apart = PIL.ImageChops.difference(picture, palette.convert("RGB")).getextrema()  # (least, most) of each channel
-    (palette if max(map(max, apart)) < NOTICEABLE else picture).save(file, "PNG", dpi=(dpi, dpi))
-    return file.getvalue()
-
-
-def _svg(fig: Figure) -> bytes:
+    fig.draw_without_rendering()
+    fig.set_layout_engine("none")
     file = io.BytesIO()
-    fig.savefig(file, format="svg", metadata={"Date": None, "Creator": None})  # neither dates nor versions
+    fig.savefig(file, format="png", dpi=dpi, metadata={"Software": None})
     return file.getvalue()
-
-
-def _require_readable(fig: Figure, name: str) -> None:
-    small = sorted({text.get_text() for text in fig.findobj(Text)
-                    if text.get_visible() and text.get_text().strip() and text.get_fontsize() < SMALLEST - 1e-6})
-    if small:
-        raise FmucError(f"figure {name!r} has text smaller than {SMALLEST} points ({', '.join(small)[:80]}): enlarge "
-                        "it or leave some out")
 
 
 def save_table(frame: pd.DataFrame, name: str, profile: str, *, source: str = "runs", dataset: str = "",
@@ -147,19 +148,12 @@ def table_files(frame: pd.DataFrame, name: str) -> dict[str, bytes]:
     return {f"{name}.md": f"{markdown(frame)}\n".encode(), f"{name}.csv": csv_bytes(frame)}
 
 
-def manifest(folder: Path) -> list[dict]:
-    """Every row of a folder's manifest, by name."""
-    files = sorted((folder / "manifest").glob("*.json"))
-    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
-
-
 def markdown(frame: pd.DataFrame) -> str:
     """A table in Markdown; the bar between ours and the paper's number does not end a cell."""
     def escape(text: object) -> object:
         return text.replace("|", r"\|") if isinstance(text, str) else text
 
-    escaped = frame.map(escape).rename(columns=escape, index=escape)
-    return escaped.to_markdown(disable_numparse=True)
+    return frame.map(escape).rename(columns=escape, index=escape).to_markdown(disable_numparse=True)
 
 
 def plain(text: str) -> str:
@@ -173,19 +167,33 @@ def csv_bytes(frame: pd.DataFrame) -> bytes:
     return frame.to_csv(index=not numbered, float_format="%.6g", lineterminator="\n").encode()
 
 
+def manifest(folder: Path) -> list[dict]:
+    """Every row of a folder's manifest, by name; none where nothing was saved."""
+    path = folder / "manifest.json"
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return [row for _, row in sorted(rows.items())]
+    except (ValueError, AttributeError) as error:
+        raise FmucError(f"{paths.relative(path)}: {error}: delete it and execute the notebooks again") from None
+
+
 def _save(name: str, profile: str, folder: Path, kind: str, contents: Mapping[str, bytes], records: Sequence[Record],
           alt: str) -> dict:
     if not re.fullmatch(r"[a-z0-9_]+", name):
         raise FmucError(f"name {name!r} of a {kind}: use small letters, digits and _ only")
     if not alt.strip():
         raise FmucError(f"{kind} {name!r} has no alt text: say in 'alt' what it shows")
-    runs = {record.run.name: record.digest for record in sorted(records, key=lambda record: record.run.name)}
-    sums = {file: sha256(content).hexdigest() for file, content in contents.items()}
-    datasets = sorted({record.run.dataset for record in records})
-    row = dict(zip(ROW, (name, kind, profile, alt, datasets, runs, sums), strict=True))
-    for file, content in contents.items():
-        write_file(folder / file, content)
-    write_file(folder / "manifest" / f"{name}.json", (json.dumps(row, indent=1, ensure_ascii=False) + "\n").encode())
+    row = {"name": name, "kind": kind, "profile": profile, "alt": alt,
+           "datasets": sorted({record.run.dataset for record in records}),
+           "runs": {record.run.name: record.digest for record in sorted(records, key=lambda record: record.run.name)},
+           "files": {file: sha256(content).hexdigest() for file, content in contents.items()}}
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".manifest.lock"):  # notebooks run at the same time
+        rows = {other["name"]: other for other in manifest(folder)} | {name: row}
+        for file, content in contents.items():
+            write_file(folder / file, content)
+        text = json.dumps(rows, indent=1, ensure_ascii=False, sort_keys=True)
+        write_file(folder / "manifest.json", f"{text}\n".encode())
     return row
 
 
@@ -200,87 +208,36 @@ def write_file(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-_SIZE = 6  # points
-_NEAR, _LEADER = 11, "#999999"  # points: a label farther away has a line to its point
-_DISTANCES, _ANGLES = (7, 11, 16, 22, 30, 40), np.deg2rad(range(0, 360, 30))  # points; 0 to the right
+# Parts of plots
 
 
 def label_points(ax: Axes, points: Sequence[tuple[str, float, float]], colour: Callable[[str], str]) -> None:
-    """A label at each (text, x, y) in ``colour(text)`` that hides no marker, no line, no other label and not the legend
-    or, where there is no such place, as few of them as can be."""
-    ax.figure.draw_without_rendering()
-    pixels = ax.figure.dpi / 72  # per point
-    taken = [ax.get_legend().get_window_extent(), *_markers(ax, pixels)]
-    strokes = list(_strokes(ax, pixels))
-    inside = ax.bbox.padded(-_SIZE * pixels)  # the panels beside this one may still make it a little narrower
-    places = [ax.transData.transform((x, y)) for _, x, y in points]
-    for number, (text, x, y) in enumerate(points):
-        measure = ax.text(x, y, text, fontsize=_SIZE)
-        size = measure.get_window_extent().size
-        measure.remove()
-        chosen, least = None, None
-        for distance, box in _candidates(places[number], size, pixels):
-            gaps = [_gap(box, place) for place in places]
-            out = not (inside.containsx(box.x0) and inside.containsx(box.x1))
-            flaws = (out, box.count_overlaps(taken), box.count_overlaps(strokes), gaps[number] > min(gaps))
-            if least is None or flaws < least:
-                chosen, least = (distance, box), flaws
-            if not any(flaws):
-                break
-        distance, box = chosen
-        taken.append(box.padded(pixels))
-        leader = {"arrowstyle": "-", "color": _LEADER, "linewidth": 0.4} if distance > _NEAR else None
-        offset = (np.array([box.x0, (box.y0 + box.y1) / 2]) - places[number]) / pixels
-        ax.annotate(text, (x, y), xytext=offset, textcoords="offset points", ha="left", va="center", fontsize=_SIZE,
-                    color=colour(text), arrowprops=leader)
+    """A label beside each (text, x, y) in ``colour(text)``, moved away from markers, lines, other labels and legend."""
+    if not points:
+        return
+    ax.figure.draw_without_rendering()  # for the final size of the panel
+    texts = [ax.text(x, y, label(name), fontsize=SMALLEST, color=colour(name), in_layout=False)
+             for name, x, y in points]
+    adjust_text(texts, *_occupied(ax).T, ax=ax, iter_lim=400, expand=(1.1, 1.5), force_text=(0.3, 0.5),
+                force_static=(0.2, 0.4), prevent_crossings=False,  # crossing leaders matter less than hidden markers
+                arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.4})
 
 
-def _markers(ax: Axes, pixels: float) -> Iterator[Bbox]:
-    """The boxes of all markers; a value that does not exist has none."""
+def _occupied(ax: Axes) -> np.ndarray:
+    """Points (n, 2) in data coordinates on every marker and line and on the legend."""
+    corners, found = np.array([(0, 0), (-1, -1), (-1, 1), (1, -1), (1, 1)]), []
     for line in ax.lines:
-        half = (line.get_markersize() / 2 + 1) * pixels  # with its edge
-        points = line.get_xydata()
-        for point in ax.transData.transform(points[np.isfinite(points).all(axis=1)]):
-            yield Bbox([point - half, point + half])
-
-
-def _strokes(ax: Axes, pixels: float) -> Iterator[Bbox]:
-    """Small boxes along all lines, two points apart."""
-    for line in ax.lines:
-        corners = ax.transData.transform(line.get_xydata()) if line.get_linestyle() != "None" else np.empty((0, 2))
-        for start, end in pairwise(corners):
-            if np.isfinite([start, end]).all():
-                steps = 2 + int(np.hypot(*(end - start)) / (2 * pixels))
-                for point in np.linspace(start, end, steps):
-                    yield Bbox([point - pixels, point + pixels])
-
-
-def _candidates(place: np.ndarray, size: np.ndarray, pixels: float) -> Iterator[tuple[float, Bbox]]:
-    """Distance in points and box in pixels of a label, nearest first: beside the point, above and below it."""
-    for distance, angle in product(_DISTANCES, _ANGLES):
-        offset = distance * np.array([np.cos(angle), np.sin(angle)]) * pixels
-        sides = (0.5 * (1 - np.sign(round(offset[0]))),)  # 0: label on the right, 0.5: centred, 1: on the left
-        for side in sides if abs(np.sin(angle)) < 0.8 else (*sides, 0.25, 0.75):
-            corner = place + offset - size * (side, 0.5)
-            yield distance, Bbox([corner, corner + size])
-
-
-def _gap(box: Bbox, point: np.ndarray) -> float:
-    """Distance of a point from a box, 0 inside."""
-    return float(np.hypot(*np.maximum(0, np.maximum(box.min - point, point - box.max))))
-
-
-__all__ = ["COLOURS", "MARKERS", "axis_label", "colour", "confusion_heatmap", "figure", "manifest", "quality_curves",
-           "quantity_curves", "save_figure", "save_table", "table1_plane", "table2_points"]
-
-COLOURS = {"FM": "#D55E00", "FMUC": "#0072B2", LABELLED_ONLY: "#CC79A7", FULLY_SUPERVISED: "#009E73"}
-MARKERS = dict(zip(TABLE_1, "o^o^svDP", strict=True))  # equal for the default and for the raised threshold
-PAPER_COLOUR = "#444444"
-
-
-def colour(variant: str) -> str:
-    """The colour of a variant is that of its method."""
-    return COLOURS[variant] if variant in COLOURS else COLOURS[variant.split()[0]]
+        places = ax.transData.transform(line.get_xydata())
+        places = places[np.isfinite(places).all(axis=1)]
+        if line.get_linestyle() != "None" and len(places):
+            steps = np.linspace(0, len(places) - 1, 20 * len(places))
+            places = np.column_stack([np.interp(steps, np.arange(len(places)), part) for part in places.T])
+        half = line.get_markersize() / 2 * ax.figure.dpi / 72
+        found.append((places[:, None] + half * corners).reshape(-1, 2))
+    if ax.get_legend():
+        box = ax.get_legend().get_window_extent()
+        found.append(np.stack(np.meshgrid(*np.linspace(box.min, box.max, 10).T), axis=-1).reshape(-1, 2))
+    return ax.transData.inverted().transform(np.concatenate(found))
 
 
 def axis_label(metric: str, known: bool) -> str:
@@ -293,28 +250,50 @@ def nothing_known(ax: Axes) -> None:
     ax.text(0.5, 0.5, "not known", transform=ax.transAxes, ha="center", color=PAPER_COLOUR)
 
 
-def quality_curves(ax: Axes, records: Sequence[Record], dataset: str, *, variants: Sequence[str] = ("FM", "FMUC"),
+def _epoch_axis(ax: Axes) -> None:
+    ax.set_xlabel("epoch")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+
+
+def _legend_above(ax: Axes, text: str, columns: int = 3, **options) -> None:
+    """A legend between the axes, where it hides nothing, and the title ``text``."""
+    legend = ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), borderaxespad=0.4, ncols=columns, **options)
+    rows = -(-len(legend.get_texts()) // columns)
+    ax.set_title(text, pad=7 + 10 * rows)
+
+
+def _paper_handle(dataset: str, shape: str) -> list[Line2D]:
+    """The entry of a legend for the paper's hollow marks; none where it does not have the data set."""
+    if not paper_dataset(dataset):
+        return []
+    return [Line2D([], [], marker=shape, linestyle="none", color=PAPER_COLOUR, fillstyle="none",
+                   label=f"paper ({TITLES[paper_dataset(dataset)]})")]
+
+
+# Plots: they take data and return Axes
+
+
+def quality_curves(ax: Axes, records: Sequence[Record], dataset: str, *, variants: Sequence[str] | None = None,
                    epochs: int | None = None) -> Axes:
     """Fig. 2a: pseudo-label quality of each epoch, not smoothed: thin lines the seeds, a thick one their mean.
 
     Dotted: what the paper reports (start: its text; end: its Table I), at both ends of our axis whatever its length.
     Where no true class of an unlabelled file is known, the quality on validation files, and the axis says so.
+    ``variants``: those of :func:`fmuc.analysis.compared` by default.
     """
-    return _curves(ax, records, dataset, "quality", variants, epochs)
+    history, known = shown_history(records, dataset, variants or compared(records, dataset))
+    return _curves(ax, history, dataset, "quality", epochs, known)
 
 
-def quantity_curves(ax: Axes, records: Sequence[Record], dataset: str, *, variants: Sequence[str] = ("FM", "FMUC"),
+def quantity_curves(ax: Axes, records: Sequence[Record], dataset: str, *, variants: Sequence[str] | None = None,
                     epochs: int | None = None) -> Axes:
     """Fig. 2b: share of the unlabelled examples whose pseudo-label is kept; as :func:`quality_curves`."""
-    return _curves(ax, records, dataset, "quantity", variants, epochs)
+    history = history_table(records, dataset, variants or compared(records, dataset))
+    return _curves(ax, history, dataset, "quantity", epochs, known=True)
 
 
 @styled
-def _curves(ax: Axes, records: Sequence[Record], dataset: str, metric: str, variants: Sequence[str],
-            epochs: int | None) -> Axes:
-    history, known = history_table(records, dataset, variants), True
-    if metric == "quality":
-        history, known = shown_history(records, dataset, variants)
+def _curves(ax: Axes, history: pd.DataFrame, dataset: str, metric: str, epochs: int | None, known: bool) -> Axes:
     history = history[history["epoch"] <= (epochs or np.inf)]
     if not known and history[metric].isna().all():
         nothing_known(ax)
@@ -324,45 +303,33 @@ def _curves(ax: Axes, records: Sequence[Record], dataset: str, metric: str, vari
         by_seed = by_seed if known else by_seed.dropna(how="all")  # estimated now and then
         if by_seed.shape[1] > 1:
             ax.plot(by_seed, color=colour(variant), linewidth=0.6, alpha=0.5)
-        ax.plot(by_seed.mean(axis=1), color=colour(variant), linewidth=1.6, label=f"{variant} (n={by_seed.shape[1]})",
+        ax.plot(by_seed.mean(axis=1), color=colour(variant), linewidth=1.6,
+                label=f"{label(variant)} (n={by_seed.shape[1]})",
                 marker="." if len(by_seed) < 15 else None)  # so that a value between two missing ones is seen
-    last = max(history["epoch"], default=1)
-    ax.set(xlabel="epoch", ylabel=axis_label(metric, known), xlim=(1, max(last, 2)))
-    ax.set_title(title(dataset), pad=17)  # the legend stands between: no line is below it
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    _epoch_axis(ax)
+    ax.set(ylabel=axis_label(metric, known), xlim=(1, max(2, history["epoch"].max() if len(history) else 1)))
     ax.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], nbins=7))
-    _references(ax, dataset, metric, variants)
+    _references(ax, dataset, metric, set(history["variant"]) | {"FM", "FMUC"})
     ax.set_ylim(top=min(100.5, ax.get_ylim()[1]))
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), borderaxespad=0.4, ncols=3)
+    if ax.get_legend_handles_labels()[0]:
+        _legend_above(ax, title(dataset))
     return ax
 
 
-def _references(ax: Axes, dataset: str, metric: str, variants: Sequence[str]) -> None:
+def _references(ax: Axes, dataset: str, metric: str, variants: set[str]) -> None:
     """The paper's values at the start and at the end of the training as dotted lines over a tenth of the axis."""
-    for variant, at, value in _published(dataset, metric, variants):
-        span = (0.0, 0.1) if at == "start" else (0.9, 1.0)
-        line = Line2D(span, (value, value), transform=ax.get_yaxis_transform(), color=colour(variant), linestyle=":",
-                      linewidth=2.0, zorder=3, gid=f"paper {variant} {at}")
-        ax.add_line(line)
+    start, end = (frame[(frame["dataset"] == paper_dataset(dataset)) & frame["variant"].isin(variants)]
+                  for frame in map(read_published, ("fig2", "table1")))
+    start = start[(start["metric"] == metric) & (start["at"] == "start")]
+    marks = [*((v, "start", value, (0.0, 0.1)) for v, value in zip(start["variant"], start["value"], strict=True)),
+             *((v, "end", value, (0.9, 1.0)) for v, value in zip(end["variant"], end[metric], strict=True))]
+    for variant, at, value, span in marks:
+        ax.add_line(Line2D(span, (value, value), transform=ax.get_yaxis_transform(), color=colour(variant),
+                           linestyle=":", linewidth=2.0, zorder=3, gid=f"paper {variant} {at}"))
         ax.update_datalim([(1, value)], updatex=False)
     ax.autoscale_view(scalex=False)
-    if paper_dataset(dataset):
+    if marks:
         ax.plot([], [], ":", color=PAPER_COLOUR, linewidth=2.0, label=f"paper ({TITLES[paper_dataset(dataset)]})")
-
-
-def _published(dataset: str, metric: str, variants: Sequence[str]) -> list[tuple[str, str, float]]:
-    paper, figure_2 = read_published("table1"), read_published("fig2")
-    paper = paper[paper["dataset"] == paper_dataset(dataset)]
-    figure_2 = figure_2[(figure_2["dataset"] == paper_dataset(dataset)) & (figure_2["metric"] == metric)]
-    start = figure_2[figure_2["at"] == "start"]
-    values = [(row.variant, "start", row.value) for row in start.itertuples()]
-    values += [(row.variant, "end", getattr(row, metric)) for row in paper.itertuples()]
-    return [value for value in values if value[0] in variants]
-
-
-def class_label(name: str) -> str:
-    """A class as text of a figure: no sign of it is taken for mathematics."""
-    return name.replace("_", " ").replace("$", r"\$")
 
 
 @styled
@@ -373,43 +340,31 @@ def confusion_heatmap(ax: Axes, shares: np.ndarray, classes: Sequence[str]) -> A
     class without any kept pseudo-label (NaN) is grey. In a row of panels the first has the names of the true classes,
     the last the colour bar.
     """
-    import seaborn as sns  # only here: with SciPy's statistics it takes a second, and no other figure asks for it
-
-    percent = 100 * np.asarray(shares, dtype=float)
-    names, place = [class_label(name) for name in classes], ax.get_subplotspec()
+    percent, names = 100 * np.asarray(shares, dtype=float), [class_label(name) for name in classes]
+    place, cell = ax.get_subplotspec(), _cell_width(ax, names)
     first, last = (place is None or place.is_first_col()), (place is None or place.is_last_col())
-    cell = _cell(ax, names)
-    size, decimals = (cell / 2.6, 1) if cell / 2.6 >= SMALLEST else (cell / 2, 0)  # of the numbers: what fits the cell
-    every = max(1, int(np.ceil(1.25 * SMALLEST / cell)))  # of the names: what fits beside each other
-    ax.set_facecolor("#D9D9D9")
+    mesh = ax.pcolormesh(np.ma.masked_invalid(percent), vmin=0, vmax=100, cmap="Blues", edgecolors="white",
+                         linewidth=0.4)
+    ax.set(xlabel="pseudo-label", ylabel="true class" if first else "", aspect="equal", facecolor="#D9D9D9")
+    ax.invert_yaxis()
     ax.grid(False)
-    numbers = _numbers(percent, decimals) if size >= SMALLEST else False
-    ax.figure.set_visible(False)  # seaborn draws the whole figure, to see whether names overlap that are turned below
-    try:
-        sns.heatmap(percent, ax=ax, mask=np.isnan(percent), annot=numbers, fmt="", vmin=0, vmax=100, cmap="Blues",
-                    square=True, linewidths=0.4, linecolor="white", xticklabels=names,
-                    yticklabels=names if first else False, cbar=last,
-                    cbar_kws={"label": "share of the true class (%)", "shrink": 0.75, "pad": 0.02} if last else None,
-                    annot_kws={"fontsize": min(7, size)})
-    finally:
-        ax.figure.set_visible(True)
-    ax.set(xlabel="pseudo-label", ylabel="true class" if first else "")
+    size, decimals = (cell / 2.6, 1) if cell / 2.6 >= SMALLEST else (cell / 2, 0)  # of the numbers: what fits the cell
+    for (row, column), value in np.ndenumerate(percent) if size >= SMALLEST else ():
+        if value >= 0.5:
+            ax.text(column + 0.5, row + 0.5, "100" if value >= 99.95 else f"{value:.{decimals}f}", ha="center",
+                    va="center", fontsize=min(7, size), color="white" if value > 60 else "#262626")
+    shown = slice(None, None, max(1, int(np.ceil(1.25 * SMALLEST / cell))))  # names that fit beside each other
+    middles = np.arange(len(names))[shown] + 0.5
+    ax.set_xticks(middles, names[shown], rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_yticks(middles if first else [], names[shown] if first else None)
     ax.tick_params(length=0, labelsize=min(6.5, max(SMALLEST, 0.8 * cell)))
-    places = np.arange(0, len(names), every)
-    ax.set_xticks(places + 0.5, names[::every], rotation=45, ha="right", rotation_mode="anchor")
-    if first:
-        ax.set_yticks(places + 0.5, names[::every])
-    ax.tick_params(axis="y", rotation=0)
+    ax.spines[:].set_visible(False)
+    if last:
+        ax.figure.colorbar(mesh, ax=ax, label="share of the true class (%)", shrink=0.75, pad=0.02)
     return ax
 
 
-def _numbers(percent: np.ndarray, decimals: int) -> np.ndarray:
-    """Texts of the cells, at most four characters long, without decimals at most three."""
-    return np.array([["" if not value >= 0.5 else "100" if value >= 99.95 else f"{value:.{decimals}f}" for value in row]
-                     for row in percent])
-
-
-def _cell(ax: Axes, names: Sequence[str]) -> float:
+def _cell_width(ax: Axes, names: Sequence[str]) -> float:
     """Width of a cell in points, from the grid of panels: the layout is final only when the last panel is drawn."""
     place = ax.get_subplotspec()
     panels = place.get_gridspec().ncols if place else 1
@@ -427,7 +382,7 @@ def table1_plane(ax: Axes, table: pd.DataFrame, dataset: str) -> Axes:
     quality, quantity = METRICS if known else ESTIMATES
     points = []
     for variant in table.index:
-        style = {"marker": MARKERS[variant], "color": colour(variant), "linestyle": "none"}
+        style = {"marker": marker(variant), "color": colour(variant), "linestyle": "none"}
         ours, paper = (table.loc[variant, [(quantity, whose), (quality, whose)]] for whose in ("mean", "paper"))
         seeds = [table.loc[variant, (metric, "seeds")] for metric in (quantity, quality)]
         if 1 < len(seeds[0]) == len(seeds[1]):
@@ -441,15 +396,12 @@ def table1_plane(ax: Axes, table: pd.DataFrame, dataset: str) -> Axes:
     if table[[(quality, "mean"), (quality, "paper")]].isna().all(axis=None):
         nothing_known(ax)
         ax.set(xlim=(0, 100), ylim=(0, 100))
-    handles = [Line2D([], [], marker="o", linestyle="none", color=PAPER_COLOUR, label="ours")]
-    if table[(quality, "n")].max() > 1:
-        handles[0].set_label("ours, mean")
-        handles.append(Line2D([], [], marker="o", markersize=2.2, markeredgewidth=0, alpha=0.6, linestyle="none",
-                              color=PAPER_COLOUR, label="ours, each seed"))
-    if paper_dataset(dataset):
-        handles.append(Line2D([], [], marker="o", linestyle="none", color=PAPER_COLOUR, fillstyle="none",
-                              label=f"paper ({TITLES[paper_dataset(dataset)]})"))
-    ax.legend(handles=handles, loc="best")
+    several = table[(quality, "n")].max() > 1
+    style = {"marker": "o", "linestyle": "none", "color": PAPER_COLOUR}
+    handles = [Line2D([], [], label="ours, mean" if several else "ours", **style)]
+    if several:
+        handles.append(Line2D([], [], markersize=2.2, markeredgewidth=0, alpha=0.6, label="ours, each seed", **style))
+    ax.legend(handles=handles + _paper_handle(dataset, "o"), loc="best")
     label_points(ax, points, colour)
     return ax
 
@@ -457,9 +409,10 @@ def table1_plane(ax: Axes, table: pd.DataFrame, dataset: str) -> Axes:
 @styled
 def table2_points(ax: Axes, table: pd.DataFrame, dataset: str) -> Axes:
     """Table II, file-wise accuracy: every seed a dot, mean and standard deviation a bar; the paper's numbers hollow."""
+    variants = list(table.index.unique("variant"))
+    starts = {part: number * (len(variants) + 1) for number, part in enumerate(PARTS)}
     for (part, variant), row in table.iterrows():
-        x = PARTS.index(part) * (len(TABLE_2) + 1) + TABLE_2.index(variant)
-        seeds = np.asarray(row["seeds"], dtype=float)
+        x, seeds = starts[part] + variants.index(variant), np.asarray(row["seeds"], dtype=float)
         style = {"color": colour(variant), "linestyle": "none"}
         ax.plot(x - 0.3 + np.linspace(-0.06, 0.06, len(seeds)), seeds, marker="o", markersize=3.2, alpha=0.7,
                 markeredgewidth=0, gid=f"{part} {variant}", **style)
@@ -472,33 +425,20 @@ def table2_points(ax: Axes, table: pd.DataFrame, dataset: str) -> Axes:
     if table[["mean", "paper"]].isna().all(axis=None):
         nothing_known(ax)
         ax.set_ylim(0, 100)
-    _parts_axis(ax, dataset)
-    return ax
-
-
-def _parts_axis(ax: Axes, dataset: str) -> None:
-    """Names of methods below their points, the two parts above, and what filled and hollow mean."""
-    width = len(TABLE_2) + 1
-    ax.set_xticks([part * width + i for part in range(len(PARTS)) for i in range(len(TABLE_2))],
-                  TABLE_2 * len(PARTS), rotation=30, ha="right", rotation_mode="anchor")
-    ax.set(ylabel="file-wise accuracy (%)", xlim=(-0.6, len(PARTS) * width - 1.4))
-    ax.set_title(title(dataset), pad=17)  # the legend stands between
+    ax.set_xticks([start + i for start in starts.values() for i in range(len(variants))],
+                  [label(name) for name in variants] * len(PARTS), rotation=30, ha="right", rotation_mode="anchor")
+    ax.set(ylabel="file-wise accuracy (%)", xlim=(-0.6, len(PARTS) * (len(variants) + 1) - 1.4))
     ax.grid(False, axis="x")
-    for part, name in enumerate(PARTS):
-        ax.text(part * width + 1.5, 0.98, f"{name} files", transform=ax.get_xaxis_transform(), ha="center", va="top",
-                fontweight="bold")
+    for part, start in starts.items():
+        ax.text(start + (len(variants) - 1) / 2, 0.98, f"{part} files", transform=ax.get_xaxis_transform(), ha="center",
+                va="top", fontweight="bold")
     low, high = ax.get_ylim()
     ax.set_ylim(low, high + 0.12 * (high - low))
     handles = [Line2D([], [], marker="o", linestyle="none", color=PAPER_COLOUR, markersize=3.2, label="our seeds"),
                Line2D([], [], marker="_", linestyle="none", color=PAPER_COLOUR, markersize=7, markeredgewidth=1.6,
                       label="our mean ± std")]
-    if paper_dataset(dataset):
-        handles.append(Line2D([], [], marker="D", linestyle="none", color=PAPER_COLOUR, fillstyle="none",
-                              label=f"paper ({TITLES[paper_dataset(dataset)]})"))
-    ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), borderaxespad=0.4, ncols=3)
-
-
-GREY = "#777777"
+    _legend_above(ax, title(dataset), handles=handles + _paper_handle(dataset, "D"))
+    return ax
 
 
 @styled
@@ -508,35 +448,35 @@ def training_curves(axes: Sequence[Axes], record: Record) -> Sequence[Axes]:
     panels = (({"loss_labelled": "labelled part", "loss_unlabelled": "unlabelled part"}, 1, "loss (nats)"),
               ({"quality": "quality", "quantity": "quantity"}, 100, "pseudo-labels (%)"),
               ({"test_accuracy": "test", "unlabelled_accuracy": "unlabelled"}, 100, "file-wise accuracy (%)"))
-    for ax, (columns, factor, label) in zip(axes, panels, strict=True):
-        styles = zip(columns.items(), ("-", "--"), (main, GREY), strict=True)
-        for (column, name), line, shade in styles:
+    for ax, (columns, factor, text) in zip(axes, panels, strict=True):
+        for (column, name), line, shade in zip(columns.items(), ("-", "--"), (main, GREY), strict=True):
             values = history[column].dropna() if column in history else pd.Series(dtype=float)
-            marker = "o" if len(values) < len(history) else None  # evaluated now and then
-            ax.plot(values.index, factor * values, line, color=shade, marker=marker, markersize=2.5, label=name)
-        ax.set(xlabel="epoch", ylabel=label, xlim=(0.5, len(history) + 0.5))
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+            dot = "o" if len(values) < len(history) else None  # evaluated now and then
+            ax.plot(values.index, factor * values, line, color=shade, marker=dot, markersize=2.5, label=name)
+        _epoch_axis(ax)
+        ax.set(ylabel=text, xlim=(0.5, len(history) + 0.5))
         ax.legend(loc="best")
-    axes[1].set_title(f"{title(record.run.dataset)}: {record.run.variant}, seed {record.run.seed}")
+    axes[1].set_title(f"{title(record.run.dataset)}: {label(record.run.variant)}, seed {record.run.seed}")
     return axes
 
 
 @styled
-def tradeoff_paths(ax: Axes, records: Sequence[Record], dataset: str, *, variants: Sequence[str] = ("FM", "FMUC"),
+def tradeoff_paths(ax: Axes, records: Sequence[Record], dataset: str, *, variants: Sequence[str] | None = None,
                    epochs: int | None = None) -> Axes:
     """Quality against quantity, an arrow's path over the epochs: thin every seed, thick their mean, from o to ■.
 
-    Both on validation files where no true class of an unlabelled file is known.
+    Both on validation files where no true class of an unlabelled file is known. ``variants`` as in
+    :func:`quality_curves`.
     """
-    history, known = shown_history(records, dataset, variants)
+    history, known = shown_history(records, dataset, variants or compared(records, dataset))
     history = history[history["epoch"] <= (epochs or np.inf)].dropna(subset=["quality"])
     for variant, rows in history.groupby("variant", sort=False):
         for _, seed in rows.groupby("seed"):
             ax.plot(seed["quantity"], seed["quality"], color=colour(variant), linewidth=0.5, alpha=0.4)
         mean = rows.groupby("epoch")[["quantity", "quality"]].mean()
-        ax.plot(mean["quantity"], mean["quality"], color=colour(variant), linewidth=1.6, label=variant)
-        for place, marker in ((0, "o"), (-1, "s")):
-            ax.plot(*mean.iloc[place], marker=marker, color=colour(variant), markeredgecolor="white", zorder=3)
+        ax.plot(mean["quantity"], mean["quality"], color=colour(variant), linewidth=1.6, label=label(variant))
+        for place, shape in ((0, "o"), (-1, "s")):
+            ax.plot(*mean.iloc[place], marker=shape, color=colour(variant), markeredgecolor="white", zorder=3)
     ax.set(xlabel=axis_label("quantity", known), ylabel=axis_label("quality", known), title=title(dataset))
     if ax.lines:
         ax.plot([], [], "o", color=GREY, label="first epoch")
@@ -556,24 +496,24 @@ def class_dots(ax: Axes, rates: Mapping[str, pd.DataFrame], column: str) -> Axes
     values = pd.DataFrame({variant: table[column].to_numpy() for variant, table in rates.items()})
     ax.hlines(rows, values.min(axis=1), values.max(axis=1), color="#BBBBBB", linewidth=1.0, zorder=1)
     for variant in values:
-        ax.plot(values[variant], rows, "o", color=colour(variant), label=variant)
+        ax.plot(values[variant], rows, "o", color=colour(variant), label=label(variant))
     ax.set_yticks(rows, classes)
     ax.set(xlabel=f"{column} (%)", xlim=(-3, 103), ylim=(len(classes) - 0.4, -0.6))
     return ax
 
 
 @styled
-def gap_curves(ax: Axes, gap: pd.DataFrame, label: str) -> Axes:
+def gap_curves(ax: Axes, gap: pd.DataFrame, text: str) -> Axes:
     """Points of accuracy between two methods over the evaluated epochs: dots the seeds, a line their mean."""
     ax.axhline(0, color=GREY, linewidth=0.8)
     for seed in gap:
         ax.plot(gap.index, gap[seed], "o", color=colour("FMUC"), markersize=2.5, alpha=0.5,
                 label="each seed" if seed == gap.columns[0] else None)
     ax.plot(gap.index, gap.mean(axis=1), color=colour("FMUC"), label=f"mean (n={gap.shape[1]})")
-    ax.set(xlabel="epoch", ylabel=label)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    _epoch_axis(ax)
+    ax.set_ylabel(text)
     if gap.notna().any(axis=None):
-        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), borderaxespad=0.4, ncols=2)  # no dot is below it
+        _legend_above(ax, ax.get_title(), columns=2)
     else:
         nothing_known(ax)
     return ax

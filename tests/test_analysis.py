@@ -13,9 +13,7 @@ from matplotlib.colors import to_hex
 from scipy.stats import spearmanr
 from synthetic_records import synthetic_plan, synthetic_record, without_truth
 
-from fmuc import analysis, metrics, tables
-from fmuc import figures as analysis_plots
-from fmuc import figures as plots
+from fmuc import analysis, figures, metrics, tables
 
 NAME, EPOCHS = "nsynth-gm", 12
 KEPT = np.array([[8, 2, 0], [1, 6, 3], [0, 0, 0], [4, 4, 4]])  # third class: nothing kept; last row: unknown class
@@ -236,8 +234,8 @@ def test_calibration_table_gives_mean_and_spread():
 
 def test_training_curves_show_the_history(records):
     record = next(r for r in records if r.run.variant == "FMUC")
-    _, axes = plots.figure(columns=3)
-    analysis_plots.training_curves(axes, record)
+    _, axes = figures.figure(columns=3)
+    figures.training_curves(axes, record)
     np.testing.assert_allclose(axes[1].lines[0].get_ydata(), 100 * record.history["quality"])
     np.testing.assert_allclose(axes[1].lines[1].get_ydata(), 100 * record.history["quantity"])
     assert list(axes[2].lines[0].get_xdata()) == [EPOCHS]  # evaluated once
@@ -245,43 +243,43 @@ def test_training_curves_show_the_history(records):
 
 
 def test_tradeoff_paths_start_and_end_where_the_runs_do(records):
-    _, ax = plots.figure()
-    analysis_plots.tradeoff_paths(ax, records, NAME, variants=("FM",))
+    _, ax = figures.figure()
+    figures.tradeoff_paths(ax, records, NAME, variants=("FM",))
     means = tables.history_table(records, NAME, ("FM",)).groupby("epoch")[["quantity", "quality"]].mean()
     marks = {line.get_marker(): [line.get_xdata()[0], line.get_ydata()[0]] for line in ax.lines
              if line.get_marker() in ("o", "s") and len(line.get_xdata())}
     np.testing.assert_allclose(marks["o"], means.iloc[0])
     np.testing.assert_allclose(marks["s"], means.iloc[-1])
-    analysis_plots.tradeoff_paths(plots.figure()[1], [], NAME)  # nothing to show is no error
+    figures.tradeoff_paths(figures.figure()[1], [], NAME)  # nothing to show is no error
 
 
 def test_tradeoff_and_gap_of_data_without_truth():
     record = synthetic_record("FM", [0.5] * 6, [0.2] * 6, dataset="birds")
     record = without_truth(record, {2: (0.6, 0.3), 4: (0.7, 0.4)})
-    _, axes = plots.figure("double", columns=3)
-    analysis_plots.tradeoff_paths(axes[0], [record], "birds")
+    _, axes = figures.figure("double", columns=3)
+    figures.tradeoff_paths(axes[0], [record], "birds")
     np.testing.assert_allclose(axes[0].lines[0].get_xydata(), [[30, 60], [40, 70]])
     assert axes[0].get_ylabel() == "quality on validation files (%)"
-    analysis_plots.tradeoff_paths(axes[1], [replace(record, history=record.history[["quality", "quantity"]])], "birds")
-    analysis_plots.gap_curves(axes[2], analysis.accuracy_gap([record], "birds", "unlabelled"), "points")
+    figures.tradeoff_paths(axes[1], [replace(record, history=record.history[["quality", "quantity"]])], "birds")
+    figures.gap_curves(axes[2], analysis.accuracy_gap([record], "birds", "unlabelled"), "points")
     for ax in axes[1:]:
         assert [text.get_text() for text in ax.texts] == ["not known"]
 
 
 def test_class_dots_in_the_colours_of_the_methods():
     rates = {v: analysis.class_rates(KEPT, SEEN, ["x", "y", "z_z"]) for v in ("FM", "FMUC")}
-    _, ax = plots.figure()
-    analysis_plots.class_dots(ax, rates, "quantity")
+    _, ax = figures.figure()
+    figures.class_dots(ax, rates, "quantity")
     assert {line.get_label(): to_hex(line.get_color()).upper() for line in ax.lines} == {
-        v: plots.COLOURS[v] for v in rates}
+        v: figures.COLOURS[v] for v in rates}
     np.testing.assert_allclose(ax.lines[0].get_xdata(), [50, 100, 0])
     assert [label.get_text() for label in ax.get_yticklabels()] == ["x", "y", "z z"]
 
 
 def test_gap_curves_show_seeds_and_mean():
     gap = pd.DataFrame({0: [1.0, 2.0], 1: [3.0, 6.0]}, index=[5, 10])
-    _, ax = plots.figure()
-    analysis_plots.gap_curves(ax, gap, "points")
+    _, ax = figures.figure()
+    figures.gap_curves(ax, gap, "points")
     np.testing.assert_allclose(ax.lines[-1].get_ydata(), [2, 4])
     assert len(ax.lines) == 4  # zero, two seeds, mean
-    analysis_plots.gap_curves(plots.figure()[1], gap.iloc[:0, :0], "points")
+    figures.gap_curves(figures.figure()[1], gap.iloc[:0, :0], "points")

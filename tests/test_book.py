@@ -24,6 +24,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from sphinx.application import Sphinx
 
 from fmuc import paths
+from fmuc.figures import manifest
 from fmuc.paths import NOTEBOOKS, ROOT
 
 PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": False}  # else a wide page only zooms out
@@ -116,16 +117,14 @@ def test_every_image_has_an_alt_text(pages):
 
 
 def test_figures_of_notebooks_have_the_alt_text_of_their_manifests(pages):
-    (manifest,) = paths.FIGURES.glob("mini/manifest/fig4.json")
-    alt = json.loads(manifest.read_text(encoding="utf-8"))["alt"]
+    alt = next(row["alt"] for row in manifest(paths.FIGURES / "mini") if row["name"] == "fig4")
     found = {page for page, soup in pages.items() if soup.find("img", alt=alt)}
     assert {"notebooks/04_uncertainty.html", "docs/gallery.html"} <= found
 
 
 def test_gallery_shows_every_figure_with_its_provenance(pages):
     gallery = pages["docs/gallery.html"]
-    for file in paths.FIGURES.glob("mini/manifest/*.json"):
-        row = json.loads(file.read_text(encoding="utf-8"))
+    for row in manifest(paths.FIGURES / "mini"):
         if row["kind"] == "figure":
             entry = next(section for section in gallery.find("section").find_all("section")
                          if re.match(rf"{row['name']} \(mini\)", section.find("h2").get_text()))
@@ -156,11 +155,11 @@ def test_names_and_texts_of_a_manifest_are_escaped(tmp_path, monkeypatch):
     """A data set of your own may name its classes as it likes."""
     evil = "<script>alert(1)</script>"
     folder = tmp_path / "figures" / "mini-<i>birds"
-    (folder / "manifest").mkdir(parents=True)
+    folder.mkdir(parents=True)
     row = {"profile": "mini", "alt": evil, "datasets": [evil], "runs": {evil: evil}}
-    for name, kind, files in (("fig", "figure", ["fig.png"]), ("tab", "table", ["tab.csv"])):
-        text = json.dumps({"name": name, "kind": kind, "files": files} | row)
-        (folder / "manifest" / f"{name}.json").write_text(text)
+    rows = {name: {"name": name, "kind": kind, "files": files} | row
+            for name, kind, files in (("fig", "figure", ["fig.png"]), ("tab", "table", ["tab.csv"]))}
+    (folder / "manifest.json").write_text(json.dumps(rows))
     shutil.copy(paths.FIGURES / "mini" / "fig4.png", folder / "fig.png")
     (folder / "tab.csv").write_text(f"{evil},b\n1,{evil}\n")
     (tmp_path / "gallery.rst").write_text("Figures\n=======\n\n.. figure-gallery::\n\n.. table-gallery::\n")

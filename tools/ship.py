@@ -57,7 +57,7 @@ def ship_notebooks(profile: str) -> None:
     for notebook in notebooks.find():
         outputs.store(notebook, made / "notebooks" / notebook.name, notebooks.records_digest(records))
     with replaced(paths.FIGURES / profile) as target:
-        shutil.copytree(made, target, ignore=shutil.ignore_patterns("notebooks"), dirs_exist_ok=True)
+        shutil.copytree(made, target, ignore=shutil.ignore_patterns("notebooks", ".*"), dirs_exist_ok=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

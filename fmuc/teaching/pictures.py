@@ -19,7 +19,7 @@ from fmuc import metrics
 from fmuc.config import Features, Selection
 from fmuc.experiments import FM, FMUC, TABLE_1
 from fmuc.features import FeatureCache
-from fmuc.figures import COLOURS, MARKERS, class_label, colour, figure, label_points, styled
+from fmuc.figures import COLOURS, class_label, colour, figure, label_points, marker, styled
 from fmuc.records import Record
 from fmuc.tables import title
 from fmuc.teaching import replay
@@ -347,7 +347,7 @@ def laboratory(scores: replay.Scores, selection: Selection) -> Figure:
     marks = []
     for variant, rule in TABLE_1.items():
         y, x = replay.summary(scores, rule)[["quality", "quantity"]]
-        marks += plane.plot(x, y, MARKERS[variant], color=colour(variant), fillstyle="none", markersize=4,
+        marks += plane.plot(x, y, marker(variant), color=colour(variant), fillstyle="none", markersize=4,
                             label=variant)
     this = plane.plot(100 * quantity, 100 * quality, "o", color="black",
                       label=f"this rule, threshold {selection.threshold:g}")
@@ -466,7 +466,7 @@ def table1_replay(ax: Axes, rows: pd.DataFrame, dataset: str) -> Axes:
     points = []
     for variant in rows.index:
         x, y = (100 * rows.loc[variant, [("replayed", m), ("trained", m)]].to_numpy() for m in ("quantity", "quality"))
-        style = {"marker": MARKERS[variant], "color": colour(variant), "linestyle": "none"}
+        style = {"marker": marker(variant), "color": colour(variant), "linestyle": "none"}
         ax.plot(x, y, color=colour(variant), linewidth=0.7)
         ax.plot(x[0], y[0], fillstyle="none", **style)
         ax.plot(x[1], y[1], **style)
