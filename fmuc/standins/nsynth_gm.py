@@ -19,7 +19,7 @@ tinysoundfont on the same kind of processor.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -27,6 +27,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
+from fmuc.atomic import write_json
 from fmuc.errors import FmucError
 from fmuc.standins.instruments import (
     FAMILIES,
@@ -41,8 +42,8 @@ from fmuc.standins.instruments import (
     shared_recordings,
     synthesise,
 )
-from fmuc.standins.render import in_order, stored_report, whole_folder, write_json, write_record
 from fmuc.standins.soundfonts import REMEDY, bundled, sha256
+from fmuc.workers import run_parallel
 
 SIZES = {  # notes per family
     "nsynth-gm": {"train": 400, "valid": 20, "test": 100},
@@ -67,58 +68,61 @@ class Report:
     silent_dropped: int  # drawn notes with a peak below -60 dBFS, replaced by other draws
 
 
-def render(out: Path, *, notes_per_family: Mapping[str, int], seed: int, soundfonts: Sequence[Path] = (),
-           workers: int | None = None, progress: bool = True, force: bool = False) -> Report:
-    """Render the data set into ``out``: ``nsynth-{train,valid,test}/{examples.json,audio/*.wav}`` and ``render.json``.
+@dataclass(frozen=True)
+class Recipe:
+    """What to render: notes per family of each split, the seed of all draws, SoundFonts besides the bundled ones."""
 
-    ``soundfonts`` are added to the bundled ones, ``workers`` is the number of processes (None: one per core).  The
-    folder appears whole or not at all.  If it is already there with the same parameters nothing is done and the
-    stored report comes back; with others ``force`` replaces it.  Raises ``FmucError`` for a bad size or seed, a
-    missing or unreadable SoundFont, a missing synthesiser, or a folder that must not be overwritten.
-    """
-    out, fonts = Path(out), [*bundled(), *(Path(path) for path in soundfonts)]
-    parameters = _parameters(notes_per_family, seed, fonts)
-    existing = stored_report(out, parameters, force)
-    if existing is not None:
-        return Report(**existing)
-    instruments = plan(fonts, parameters["notes_per_family"], seed)
-    with whole_folder(out) as folder:
-        return _render_into(folder, instruments, fonts, parameters, workers, progress)
+    notes_per_family: Mapping[str, int]
+    seed: int
+    soundfonts: tuple[Path, ...] = ()
+    statement = STATEMENT
+    report_type = Report
+
+    @property
+    def fonts(self) -> list[Path]:
+        """The bundled SoundFonts and the added ones."""
+        return [*bundled(), *map(Path, self.soundfonts)]
+
+    def parameters(self) -> dict:
+        """All that the rendered bytes depend on; ``FmucError`` for a bad one, or if the synthesiser is missing."""
+        sizes = self.notes_per_family
+        if set(sizes) != set(SPLITS) or min(sizes.values()) < 1:
+            raise FmucError(f"notes_per_family={dict(sizes)}: give a positive number for each of {', '.join(SPLITS)}")
+        if self.seed < 0:
+            raise FmucError(f"seed={self.seed}: give a number from 0")
+        try:
+            synthesiser = version("tinysoundfont")
+        except PackageNotFoundError:
+            raise FmucError(f"the synthesiser tinysoundfont is missing: {REMEDY}") from None
+        return {"renderer": RENDERER, "notes_per_family": {split: int(sizes[split]) for split in SPLITS},
+                "seed": int(self.seed), "soundfonts": [[path.name, sha256(path)] for path in self.fonts],
+                "tinysoundfont": synthesiser}
+
+    def render(self, root: Path, workers: int, progress: bool) -> Report:
+        """Fill the folder ``root``: ``nsynth-{train,valid,test}/{examples.json,audio/*.wav}``."""
+        instruments = plan(self.fonts, self.notes_per_family, self.seed)
+        examples, silent = _write_notes(root, instruments, workers, progress)
+        for split in SPLITS:
+            write_json(root / f"nsynth-{split}" / "examples.json", dict(sorted(examples[split].items())))
+        return Report(self.parameters(), {split: len(examples[split]) for split in SPLITS},
+                      {split: sum(i.split == split for i in instruments) for split in SPLITS},
+                      _base_sounds(instruments), shared_recordings(self.fonts, instruments), silent)
 
 
-def _parameters(sizes: Mapping[str, int], seed: int, fonts: Sequence[Path]) -> dict:
-    if set(sizes) != set(SPLITS) or min(sizes.values()) < 1:
-        raise FmucError(f"notes_per_family={dict(sizes)}: give a positive number for each of {', '.join(SPLITS)}")
-    if seed < 0:
-        raise FmucError(f"seed={seed}: give a number from 0")
-    try:
-        synthesiser = version("tinysoundfont")
-    except PackageNotFoundError as error:
-        raise FmucError(f"the synthesiser tinysoundfont is missing: {REMEDY}") from error
-    return {"renderer": RENDERER, "notes_per_family": {split: int(sizes[split]) for split in SPLITS}, "seed": int(seed),
-            "soundfonts": [[path.name, sha256(path)] for path in fonts], "tinysoundfont": synthesiser}
-
-
-def _render_into(root: Path, instruments: Sequence[Instrument], fonts: Sequence[Path], parameters: dict,
-                 workers: int | None, progress: bool) -> Report:
+def _write_notes(root: Path, instruments: Sequence[Instrument], workers: int,
+                 progress: bool) -> tuple[dict[str, dict[str, dict]], int]:
+    """Write all sound files; the records of each split by name, and the number of silent notes."""
     for split in SPLITS:
         (root / f"nsynth-{split}" / "audio").mkdir(parents=True)
     examples: dict[str, dict[str, dict]] = {split: {} for split in SPLITS}
-    silent = 0
-    total = sum(instrument.n_notes for instrument in instruments)
-    results = in_order(_write_instrument, instruments, root, workers)
+    silent, total = 0, sum(instrument.n_notes for instrument in instruments)
+    results = run_parallel(_write_instrument, ((instrument, root) for instrument in instruments), workers)
     with tqdm(total=total, desc="nsynth-gm", unit="note", disable=not progress) as bar:
         for instrument, (records, dropped) in zip(instruments, results, strict=True):
             examples[instrument.split].update((record["note_str"], record) for record in records)
             silent += dropped
             bar.update(len(records))
-    for split in SPLITS:
-        write_json(root / f"nsynth-{split}" / "examples.json", dict(sorted(examples[split].items())))
-    report = Report(parameters, {split: len(examples[split]) for split in SPLITS},
-                    {split: sum(i.split == split for i in instruments) for split in SPLITS},
-                    _base_sounds(instruments), shared_recordings(fonts, instruments), silent)
-    write_record(root, STATEMENT, asdict(report))
-    return report
+    return examples, silent
 
 
 def _base_sounds(instruments: Sequence[Instrument]) -> dict[str, dict[str, list[str]]]:

@@ -18,19 +18,20 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile
 from tqdm import tqdm
 
+from fmuc.datasets import DEVELOPMENT, EVALUATION
 from fmuc.errors import FmucError
-from fmuc.standins.render import in_order, stored_report, whole_folder, write_record
 from fmuc.standins.scene_places import SCENES, record
 from fmuc.standins.scene_sounds import RATE
+from fmuc.workers import run_parallel
 
-PARTS = {"train": "TUT-acoustic-scenes-2017-development", "test": "TUT-acoustic-scenes-2017-evaluation"}
+PARTS = {"train": DEVELOPMENT, "test": EVALUATION}
 SIZES = {  # split -> (recordings per scene, clips per recording)
     "scenes-sim": {"train": (15, 3), "test": (7, 2)},
     "scenes-sim-smoke": {"train": (2, 2), "test": (1, 1)},  # to look at, to listen to and for tests
@@ -66,42 +67,41 @@ class Recording:
     bits: int
 
 
-def render(out: Path, *, sizes: Mapping[str, tuple[int, int]], seed: int, bits: int = 16, workers: int | None = None,
-           progress: bool = True, force: bool = False) -> Report:
-    """Render the data set into ``out``: TUT2017's two folders and ``render.json``.
+@dataclass(frozen=True)
+class Recipe:
+    """What to render: (recordings per scene, clips per recording) of "train" and "test", the seed of all draws, and the
+    bits of a sample."""
 
-    ``sizes`` holds (recordings per scene, clips per recording) of "train" and "test", ``workers`` is the number of
-    processes (None: one per core).  The folder appears whole or not at all.  If it is already there with the same
-    parameters nothing is done and the stored report comes back; with others ``force`` replaces it.  Raises
-    ``FmucError`` for a bad parameter, too little disk space, or a folder that must not be overwritten.
-    """
-    out, parameters = Path(out), _parameters(sizes, seed, bits)
-    existing = stored_report(out, parameters, force)
-    if existing is not None:
-        return Report(**existing)
-    recordings = plan(sizes, seed, bits)
-    with whole_folder(out) as folder:
-        _require_space(folder, recordings)
+    sizes: Mapping[str, tuple[int, int]]
+    seed: int
+    bits: int = 16
+    statement = STATEMENT
+    report_type = Report
+
+    def parameters(self) -> dict:
+        """All that the rendered bytes depend on; ``FmucError`` for a bad one."""
+        sizes = self.sizes
+        if set(sizes) != set(PARTS) or any(len(size) != 2 or min(size) < 1 for size in sizes.values()):
+            raise FmucError(f"sizes={dict(sizes)}: give (recordings per scene, clips per recording), both positive, "
+                            f"for each of {', '.join(PARTS)}")
+        if len(SCENES) * sum(size[0] for size in sizes.values()) > 26_000:
+            raise FmucError(f"sizes={dict(sizes)}: more than 26,000 recordings have no name")
+        if self.seed < 0:
+            raise FmucError(f"seed={self.seed}: give a number from 0")
+        if self.bits not in (16, 24):
+            raise FmucError(f"bits={self.bits}: give 16 or 24")
+        return {"renderer": RENDERER, "sizes": {split: list(sizes[split]) for split in PARTS}, "seed": self.seed,
+                "bits": self.bits}
+
+    def render(self, root: Path, workers: int, progress: bool) -> Report:
+        """Fill the folder ``root`` with TUT2017's two folders; ``FmucError`` if the disk has too little space."""
+        recordings = plan(self.sizes, self.seed, self.bits)
+        _require_space(root, recordings)
         for split in PARTS:
-            _write_lists(folder / PARTS[split], split, [r for r in recordings if r.split == split])
-        _write_audio(recordings, folder, workers, progress)
-        report = Report(parameters, {split: sum(r.split == split for r in recordings) for split in PARTS},
-                        {split: sum(len(r.files) for r in recordings if r.split == split) for split in PARTS})
-        write_record(folder, STATEMENT, asdict(report))
-    return report
-
-
-def _parameters(sizes: Mapping[str, tuple[int, int]], seed: int, bits: int) -> dict:
-    if set(sizes) != set(PARTS) or any(len(size) != 2 or min(size) < 1 for size in sizes.values()):
-        raise FmucError(f"sizes={dict(sizes)}: give (recordings per scene, clips per recording), both positive, "
-                        f"for each of {', '.join(PARTS)}")
-    if len(SCENES) * sum(size[0] for size in sizes.values()) > 26_000:
-        raise FmucError(f"sizes={dict(sizes)}: more than 26,000 recordings have no name")
-    if seed < 0:
-        raise FmucError(f"seed={seed}: give a number from 0")
-    if bits not in (16, 24):
-        raise FmucError(f"bits={bits}: give 16 or 24")
-    return {"renderer": RENDERER, "sizes": {split: list(sizes[split]) for split in PARTS}, "seed": seed, "bits": bits}
+            _write_lists(root / PARTS[split], split, [r for r in recordings if r.split == split])
+        _write_audio(recordings, root, workers, progress)
+        return Report(self.parameters(), {split: sum(r.split == split for r in recordings) for split in PARTS},
+                      {split: sum(len(r.files) for r in recordings if r.split == split) for split in PARTS})
 
 
 def plan(sizes: Mapping[str, tuple[int, int]], seed: int, bits: int = 16) -> list[Recording]:
@@ -151,10 +151,10 @@ def _write_rows(path: Path, rows: Iterable[Sequence[str]]) -> None:
     path.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8", newline="\n")
 
 
-def _write_audio(recordings: Sequence[Recording], root: Path, workers: int | None, progress: bool) -> None:
+def _write_audio(recordings: Sequence[Recording], root: Path, workers: int, progress: bool) -> None:
     total = sum(len(recording.files) for recording in recordings)
     with tqdm(total=total, desc="scenes-sim", unit="clip", disable=not progress) as bar:
-        for written in in_order(write_recording, recordings, root, workers):
+        for written in run_parallel(write_recording, ((recording, root) for recording in recordings), workers):
             bar.update(written)
 
 
