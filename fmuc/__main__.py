@@ -106,10 +106,10 @@ def _add_stand_in(name: str, description: str) -> None:
         seed: Seed = 0, workers: Workers = None, force: Force = False, as_json: Json = False,
         soundfont: Annotated[list[Path] | None, Option(help="a further SoundFont for notes (repeatable)")] = None,
     ) -> None:
-        from fmuc import datasets
+        from fmuc.standins.render import render
 
         _require_writable(data=True)
-        report = datasets.render(name, seed=seed, soundfonts=soundfont or (), workers=workers, force=force)
+        report = render(name, seed=seed, soundfonts=soundfont or (), workers=workers, force=force)
         counted = ("notes", "instruments", "silent_dropped", "recordings", "clips")
         _show({"dataset": f"{name} (stand-in)", "folder": paths.relative(paths.dataset_dir(name)),
                **{key: value for key, value in asdict(report).items() if key in counted}}, as_json)
@@ -376,13 +376,13 @@ def figures(profile: Profile = "mini", dataset: Dataset = None, workers: Workers
 def reproduce(profile: Profile = "mini", dataset: Dataset = None, device: Device = "auto", workers: Workers = None,
               scheduler: Scheduler = None, as_json: Json = False) -> None:
     """Do whatever is missing: data, features, runs, figures and tables."""
-    from fmuc import datasets
+    from fmuc.standins.render import ensure
 
     _require_writable(data=True, figures=True)
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):  # one JSON document: the comparison
         for name in experiments.chosen(profile, dataset):
             if name in STAND_INS:
-                datasets.ensure(name)
+                ensure(name)
         features(profile, dataset, workers)
         _train_all(experiments.plan(profile, dataset), profile, device, workers, scheduler)
         notebooks(profile, "runs", dataset, workers=workers)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from fmuc import paths
 from fmuc.config import Augmentation, Features, Network, Run, Selection, Training, View
+from fmuc.datasets import own_settings
 from fmuc.errors import FmucError
 
 FM = Selection(rule="confidence", threshold=0.95)
@@ -111,11 +111,10 @@ def preset(profile: str, dataset: str) -> Preset:
     known = presets(profile)
     if dataset in known:
         return known[dataset]
-    from fmuc.own import importing as own_audio
-
-    if own_audio.is_own(paths.dataset_dir(dataset)):
-        share = own_audio.labelled_share(paths.dataset_dir(dataset))
-        return replace(known[_SCENES[profile]], dataset=dataset, labelled_share=share)
+    own, scenes = own_settings(dataset), known[_SCENES[profile]]
+    if own is not None:
+        return replace(scenes, dataset=dataset, labelled_share=own.labelled_share,
+                       features=own.features or scenes.features)
     raise FmucError(f"profile {profile!r} has no data set {dataset!r}: it has {', '.join(known)}; your own comes with "
                     "'python -m fmuc data folder PATH --name NAME'")
 

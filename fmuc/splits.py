@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from fmuc import paths
+from fmuc.atomic import write_json
 from fmuc.datasets import Dataset
 from fmuc.errors import FmucError
 
@@ -57,12 +55,8 @@ def draw_split(dataset: Dataset, labelled_share: float, seed: int, labels: str =
         raise FmucError(f"{dataset.name} has no labelled clip in its train split; see data/README.md")
     if labels == "part":
         known = _stratified(known, truth[known], labelled_share, np.random.default_rng([seed, _STREAM]))
-    return _split(dataset, known, labelled_share, seed, labels)
-
-
-def _split(dataset: Dataset, labelled: np.ndarray, labelled_share: float, seed: int, labels: str) -> Split:
-    rest = np.setdiff1d(dataset.indices("train"), labelled) if labels == "part" else np.empty(0, dtype=np.int64)
-    return Split(np.sort(labelled), rest, dataset.indices("test"), labelled_share, seed, labels)
+    rest = np.setdiff1d(train, known) if labels == "part" else np.empty(0, dtype=np.int64)
+    return Split(np.sort(known), rest, dataset.indices("test"), labelled_share, seed, labels)
 
 
 def _stratified(files: np.ndarray, truth: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
@@ -87,53 +81,8 @@ def _proportional(sizes: np.ndarray, share: float) -> np.ndarray:
 
 def save_split(split: Split, dataset: Dataset, path: Path) -> None:
     """Write the labelled clips' ids, the draw and the data set's digest as JSON, whole or not at all."""
-    content = {
+    write_json(path, {
         "dataset": dataset.name, "dataset_digest": dataset.digest, "labelled_share": split.labelled_share,
         "seed": split.seed, "labels": split.labels, "split_digest": split.digest,
         "labelled": [dataset.clips[i].id for i in split.labelled],
-    }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def load_split(path: Path, dataset: Dataset) -> Split:
-    """Inverse of :func:`save_split`; :class:`FmucError` if the file is not one or belongs to other data."""
-    where = paths.relative(path)
-    content = read_split(path)
-    digest, ids = content["dataset_digest"], set(content["labelled"])
-    if digest != dataset.digest:
-        raise FmucError(f"{where}: was drawn from other data (digest {digest}, {dataset.name} has {dataset.digest}); "
-                        "restore those data or delete the run")
-    labelled = np.array([i for i, clip in enumerate(dataset.clips) if clip.id in ids], dtype=np.int64)
-    split = _split(dataset, labelled, content["labelled_share"], content["seed"], content["labels"])
-    if split.digest != content["split_digest"] or len(labelled) < len(content["labelled"]):
-        raise FmucError(f"{where}: its list of labelled clips was changed; delete it to draw the split again")
-    return split
-
-
-_FIELDS: dict[str, Callable[[object], bool]] = {  # of the file, and what they must be
-    **dict.fromkeys(("dataset", "dataset_digest", "split_digest"),
-                    lambda value: isinstance(value, str) and len(value) <= 80 and value.isprintable()),
-    "labelled_share": lambda value: type(value) in (int, float) and 0 < value <= 1,
-    "seed": lambda value: type(value) is int and value >= 0,
-    "labels": lambda value: value in ("part", "all"),
-    "labelled": lambda value: isinstance(value, list) and all(isinstance(id, str) for id in value),
-}
-
-
-def read_split(path: Path) -> dict:
-    """The checked content of a saved split, see :func:`save_split`; :class:`FmucError` names the key that is wrong."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        wrong = [name for name, fits in _FIELDS.items() if name not in content or not fits(content[name])]
-        if wrong:
-            raise ValueError(f"{wrong[0]} is missing or wrong")
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise FmucError(f"{paths.relative(path)}: not a saved split ({reason}); delete it to draw the split "
-                        "again") from None
-    return content
+    })

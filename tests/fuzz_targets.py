@@ -24,6 +24,7 @@ from mutations import damaged, edit_json
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from fmuc import checkpoints, datasets, experiments, features, fetch, notebooks, paths, records, tables
+from fmuc.atomic import write_json
 from fmuc.config import run_from_dict
 from fmuc.errors import FmucError
 from fmuc.own import importing
@@ -275,7 +276,7 @@ def _notebooks(root: Path) -> Iterator[Target]:
 def _standins(root: Path) -> Iterator[Target]:
     folder, parameters = root / "rendered", {"seed": 0, "sizes": [1, 2]}
     folder.mkdir()
-    render.write_record(folder, "a stand-in", {"parameters": parameters, "clips": 3})
+    write_json(folder / render.RECORD, {"statement": "a stand-in", "report": {"parameters": parameters, "clips": 3}})
     yield Target("record of a stand-in", folder, (render.RECORD,),
-                 lambda: render.stored_report(folder, parameters, force=False),
+                 lambda: render._stored_report(folder, parameters, force=False),
                  lambda report: report["parameters"] == parameters, CLEAR)

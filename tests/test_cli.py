@@ -17,8 +17,9 @@ import typer
 from conftest import note_names, write_nsynth_split
 
 from fmuc import __main__ as cli
-from fmuc import datasets, fetch, parallel, paths
+from fmuc import fetch, parallel, paths
 from fmuc.experiments import VARIANTS, make_run
+from fmuc.standins.render import STAND_INS
 
 SMOKE = ("--profile", "smoke")
 NOTES = ("--dataset", "nsynth-gm-smoke")
@@ -96,7 +97,7 @@ def test_help_imports_nothing_heavy():
 
 
 def test_the_names_of_the_command_line_are_those_of_the_modules():
-    assert tuple(cli.STAND_INS) == datasets.STAND_INS
+    assert tuple(cli.STAND_INS) == STAND_INS
     assert cli.PUBLISHED.keys() == fetch.SOURCES.keys()
     for name, source in fetch.SOURCES.items():
         assert f"({', '.join(part.name for part in source.parts)})" in cli.PUBLISHED[name]

@@ -8,7 +8,7 @@ import pytest
 
 from fmuc.datasets import Clip, Dataset
 from fmuc.errors import FmucError
-from fmuc.splits import draw_split, load_split, save_split
+from fmuc.splits import draw_split, save_split
 
 
 def make_dataset(train: list[int], *, unknown: int = 0) -> Dataset:
@@ -103,43 +103,11 @@ def test_train_split_without_labels_is_refused():
         draw_split(make_dataset([0], unknown=3), 0.5, 0)
 
 
-@pytest.mark.parametrize("labels", ["part", "all"])
-def test_saved_split_comes_back(tmp_path, labels):
+def test_saved_split_names_the_labelled_clips(tmp_path):
     dataset, path = make_dataset([20, 30], unknown=2), tmp_path / "split.json"
-    split = draw_split(dataset, 0.2, 5, labels=labels)
+    split = draw_split(dataset, 0.2, 5)
     save_split(split, dataset, path)
-    loaded = load_split(path, dataset)
-    assert loaded.digest == split.digest
-    assert (loaded.labelled_share, loaded.seed, loaded.labels) == (0.2, 5, labels)
+    saved = json.loads(path.read_text())
+    assert saved["labelled"] == [dataset.clips[i].id for i in split.labelled]
+    assert (saved["split_digest"], saved["dataset_digest"], saved["seed"]) == (split.digest, dataset.digest, 5)
     assert [p.name for p in tmp_path.iterdir()] == ["split.json"]
-
-
-def test_saved_split_of_other_data_or_damaged_is_refused(tmp_path):
-    dataset, path = make_dataset([20, 30]), tmp_path / "split.json"
-    save_split(draw_split(dataset, 0.2, 5), dataset, path)
-    with pytest.raises(FmucError, match=r"split\.json: was drawn from other data"):
-        load_split(path, make_dataset([20, 31]))
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps({**content, "labelled": content["labelled"][1:]}))
-    with pytest.raises(FmucError, match=r"split\.json: its list of labelled clips was changed"):
-        load_split(path, dataset)
-    for text in ("{", "{}", "[]"):
-        path.write_text(text)
-        with pytest.raises(FmucError, match=r"split\.json: not a saved split"):
-            load_split(path, dataset)
-    with pytest.raises(FmucError, match=r"absent\.json"):
-        load_split(tmp_path / "absent.json", dataset)
-
-
-def test_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
-    dataset, path = make_dataset([20, 30]), tmp_path / "split.json"
-    save_split(draw_split(dataset, 0.2, 5), dataset, path)
-    before = path.read_bytes()
-
-    def fail(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr("fmuc.splits.os.replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        save_split(draw_split(dataset, 0.2, 6), dataset, path)
-    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["split.json"]

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from fmuc.datasets import SPLITS, Dataset
 from fmuc.errors import FmucError
 from fmuc.experiments import NSYNTH, TUT
-from fmuc.standins.render import in_order
+from fmuc.workers import run_parallel
 
 _FULL_SCALE = 1 - 2**-15  # the largest positive value of 16 bits
 _BLOCK = 1 << 18  # samples (of all channels) in memory at a time, whatever a header claims
@@ -59,7 +59,7 @@ def decoded(dataset: Dataset, workers: int | None, progress: bool) -> Iterator[S
     workers = max(1, min(workers or os.cpu_count() or 1, len(tasks)))
     try:
         with (tqdm(total=len(files), desc=f"check of {dataset.name}", unit="clip", disable=not progress) as bar,
-              closing(in_order(_decode_all, tasks, None, workers)) as results):
+              closing(run_parallel(_decode_all, ((task,) for task in tasks), workers)) as results):
             for sounds in results:
                 bar.update(len(sounds))
                 yield from sounds
@@ -68,7 +68,7 @@ def decoded(dataset: Dataset, workers: int | None, progress: bool) -> Iterator[S
                         "without 'if __name__ == \"__main__\":'): use one worker") from None
 
 
-def _decode_all(files: Sequence[str], _: None) -> list[Sound]:
+def _decode_all(files: Sequence[str]) -> list[Sound]:
     return [decode(file) for file in files]
 
 

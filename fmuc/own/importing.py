@@ -24,9 +24,9 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from fmuc import paths
+from fmuc.atomic import whole_folder, write_json
 from fmuc.datasets import LOADERS, SPLITS, Clip, Dataset
 from fmuc.errors import FmucError
-from fmuc.standins.render import whole_folder, write_json
 
 UNLABELLED = ("unlabelled", "unlabeled")  # class folders of files whose class nobody knows
 # What soundfile opens by itself; not .raw (no header) nor .mat (rarely sound).

@@ -29,6 +29,7 @@ from fmuc.datasets import Dataset
 from fmuc.errors import FmucError
 from fmuc.experiments import Preset
 from fmuc.model import Activation
+from fmuc.standins.render import ensure
 from fmuc.tables import paper_dataset
 from fmuc.train import Trainer
 from fmuc.uncertainty import weak_logits
@@ -64,7 +65,7 @@ def sound_sets(profile: str, dataset: str = "") -> dict[str, SoundSet]:
     A stand-in that is not there yet is rendered (seconds). Raises :class:`FmucError` for a name that is not known.
     """
     names = (dataset,) if dataset else tuple(experiments.presets("smoke"))
-    found = {name: (datasets.ensure(name, progress=False), preset_for(profile, name)) for name in names}
+    found = {name: (ensure(name, progress=False), preset_for(profile, name)) for name in names}
     return {name: SoundSet(*both, _WORDS[paper_dataset(name)]) for name, both in found.items()}
 
 
