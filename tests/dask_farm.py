@@ -1,4 +1,4 @@
-"""Processes of their own on this machine: a Dask scheduler, workers to be killed, and the command that sends runs."""
+"""Processes of their own on this machine: a Dask scheduler, workers to be killed, and the command ``train``."""
 
 from __future__ import annotations
 
@@ -14,9 +14,14 @@ from pathlib import Path
 
 from fmuc import paths
 from fmuc.config import Run
-from fmuc.launch import environment
 
-QUIET = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "20s", "DASK_DISTRIBUTED__WORKER__MEMORY__TERMINATE": "false"}
+DASK = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "20s", "DASK_DISTRIBUTED__WORKER__MEMORY__TERMINATE": "false"}
+
+
+def variables(**more: str) -> dict[str, str]:
+    """Environment of a process that imports this checkout and reads the data folder of this process."""
+    return {**os.environ, "FMUC_DATA": str(paths.data_root()), "PYTHONPATH": str(paths.ROOT), "OMP_NUM_THREADS": "1",
+            **more}
 
 
 class Farm:
@@ -30,7 +35,6 @@ class Farm:
     def __enter__(self) -> Farm:
         self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
                                      "--scheduler-file", str(self.file))
-        wait_for(self.file.is_file)
         self.address = wait_for(self._address)
         return self
 
@@ -42,29 +46,25 @@ class Farm:
     def _address(self) -> str:
         try:
             return json.loads(self.file.read_text())["address"]
-        except ValueError:  # half written
+        except (OSError, ValueError):  # missing or half written
             return ""
 
-    def add(self, resources: str = "core=1", *, threads: int = 1, data: Path | None = None) -> subprocess.Popen:
+    def add(self, *arguments: str, threads: int = 1, data: Path | None = None) -> subprocess.Popen:
         """A further worker; ``data``: its data folder, if not that of this process."""
-        declared = ("--resources", resources) if resources else ()
         worker = self._start("worker", str(self.address), "--nthreads", str(threads), "--no-nanny", "--no-dashboard",
-                             *declared, data=data)
+                             *arguments, **({"FMUC_DATA": str(data)} if data else {}))
         self.workers.append(worker)
         return worker
 
     def kill(self, worker: subprocess.Popen, number: int = signal.SIGKILL) -> None:
-        """The worker alone: what it has started must end by itself."""
         worker.send_signal(number)
         worker.wait()
         self.workers.remove(worker)
 
-    def _start(self, kind: str, *arguments: str, data: Path | None = None) -> subprocess.Popen:
-        variables = {**os.environ, **QUIET, "FMUC_DATA": str(data or paths.data_root()),
-                     "PYTHONPATH": str(paths.ROOT)}
-        log = open(self.folder / f"{kind}-{len(self.workers)}.log", "ab")  # noqa: SIM115 - the process has it
-        return subprocess.Popen([sys.executable, "-m", f"distributed.cli.dask_{kind}", *arguments], env=variables,
-                                stdout=log, stderr=log, cwd=self.folder)
+    def _start(self, kind: str, *arguments: str, **more: str) -> subprocess.Popen:
+        with open(self.folder / f"{kind}-{len(self.workers)}.log", "ab") as log:
+            return subprocess.Popen([sys.executable, "-m", f"distributed.cli.dask_{kind}", *arguments],
+                                    env=variables(**DASK, **more), stdout=log, stderr=log, cwd=self.folder)
 
 
 def wait_for(condition, seconds: float = 60.0):
@@ -76,21 +76,19 @@ def wait_for(condition, seconds: float = 60.0):
     return value
 
 
-BATCH = """
+TRAIN = """
 import json, sys
-from fmuc import __main__ as cli, cluster, config, experiments, launch
-cluster._TIMEOUT = 5
+from fmuc import __main__ as cli, config, experiments, parallel
+parallel.REPLY = 5
 runs = [config.run_from_dict(run) for run in json.loads(sys.argv[1])]
 experiments.plan = lambda *_: runs
-follow = launch.follow
-launch.follow = lambda content, *rest: print(content["folder"].split("/")[-1], flush=True) or follow(content, *rest)
-print("ready", flush=True)
-sys.exit(cli.main(["train", "--profile", "smoke", "--device", "cpu", "--workers", "1", "--json", *sys.argv[2:]]))
+if __name__ == "__main__":
+    sys.exit(cli.main(["train", "--profile", "smoke", "--device", "cpu", *sys.argv[2:]]))
 """
 
 
-def start_batch(runs: Sequence[Run], *arguments: str) -> subprocess.Popen:
-    """The command ``train`` for these runs; each that it trains here is a line of its output."""
+def start_training(runs: Sequence[Run], *arguments: str, **more: str) -> subprocess.Popen:
+    """The command ``train`` for these runs."""
     content = json.dumps([asdict(run) for run in runs])
-    return subprocess.Popen([sys.executable, "-c", BATCH, content, *arguments], stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, env=environment(1), cwd=paths.ROOT, text=True)
+    return subprocess.Popen([sys.executable, "-c", TRAIN, content, *arguments], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, env=variables(**more), cwd=paths.ROOT, text=True)
