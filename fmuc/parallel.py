@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from uuid import uuid4
@@ -44,11 +44,12 @@ class Failure:
 class _Job:
     run: Run
     folder: Path
+    force: bool
 
     def payload(self, device: str) -> dict:
         """What a worker needs; its data folder may have another path."""
         folder = self.folder.relative_to(paths.data_root()).as_posix()
-        return {"run": asdict(self.run), "folder": folder, "device": device}
+        return {"run": asdict(self.run), "folder": folder, "device": device, "force": self.force}
 
     def epochs(self) -> int:
         """Number of finished epochs."""
@@ -61,22 +62,24 @@ class _Job:
 
 
 def missing(runs: Sequence[Run], profile: str) -> list[Run]:
-    """Return the runs without a finished record, longest first, so that the workers end together."""
-    todo = [run for run in runs if not is_finished(paths.runs_dir(profile) / run.name)]
+    """Return the runs without a record of the present data, longest first, so that the workers end together."""
+    todo = [run for run in runs if not train.is_current(run, paths.runs_dir(profile) / run.name)]
     return sorted(todo, key=run_units, reverse=True)
 
 
 def train_plan(runs: Sequence[Run], profile: str, *, device: str = "auto", workers: int | None = None,
-               progress: bool = True, scheduler: str | None = None) -> list[Failure]:
+               progress: bool = True, scheduler: str | None = None, force: bool = False) -> list[Failure]:
     """Train the missing runs of a plan, each in a worker process, on the CPU with one thread; return those that failed.
 
     ``workers``: runs at a time (default: one per core, one per GPU, or all workers of the cluster). ``scheduler``:
     address or file of a Dask scheduler. A run whose worker is killed continues in another one from its last epoch;
-    runs that another command trains come last. ``KeyboardInterrupt`` ends all workers; finished epochs are kept.
+    runs that another command trains come last. ``force``: train finished runs again. ``KeyboardInterrupt`` ends all
+    workers; finished epochs are kept.
     """
     if workers is not None and workers < 1:
         raise FmucError(f"--workers must be at least 1, not {workers}")
-    jobs = [_Job(run, paths.runs_dir(profile) / run.name) for run in missing(runs, profile)]
+    todo = sorted(runs, key=run_units, reverse=True) if force else missing(runs, profile)
+    jobs = [_Job(run, paths.runs_dir(profile) / run.name, force) for run in todo]
     if not jobs:
         return []
     with (closing(_Cluster(scheduler, device, workers) if scheduler else _Machine(device, workers)) as pool,
@@ -100,9 +103,9 @@ def _train_all(jobs: list[_Job], pool: _Machine | _Cluster, bar: tqdm) -> list[F
             try:
                 bar.set_postfix_str(future.result(), refresh=False)
             except pool.lost:
-                losses[job] += 1
-                if losses[job] < LOSSES:
-                    waiting.insert(0, job)
+                losses[job.run.name] += 1
+                if losses[job.run.name] < LOSSES:
+                    waiting.insert(0, replace(job, force=job.force and is_finished(job.folder)))
                 else:
                     failures.append(Failure(job.run.name, "its worker was killed again and again (out of memory?)"))
             except Exception as error:  # whatever ended this run: the others go on
@@ -116,7 +119,7 @@ def _train(payload: dict, on_epoch: Callable[[dict], None] | None = None) -> str
     if pick_device(payload["device"]).type == "cpu":
         torch.set_num_threads(1)
     record = train.train(run, device=payload["device"], folder=paths.data_root() / payload["folder"], progress=False,
-                         on_epoch=on_epoch)
+                         force=payload["force"], on_epoch=on_epoch)
     return f"{run.variant}, seed {run.seed}: {train.describe(record.history.reset_index().iloc[-1].to_dict())}"
 
 
@@ -193,7 +196,7 @@ class _Cluster:
         """Number of runs at a time. Checks workers that have joined."""
         try:
             known = self.client.scheduler_info(n_workers=-1)["workers"]
-        except (OSError, ValueError):
+        except (OSError, KeyError):
             raise FmucError("the Dask scheduler is gone: start it and its workers again; the same command continues "
                             "from the last finished epochs") from None
         gpus = {address: worker for address, worker in known.items() if worker["resources"].get("GPU")}
