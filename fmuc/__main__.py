@@ -313,8 +313,7 @@ def _train_all(runs: list[Run], profile: str, device: str = "auto", workers: int
     from fmuc import parallel
 
     todo = len(runs if force else parallel.missing(runs, profile))
-    failures = parallel.train_plan(runs, profile, device=device, workers=workers, scheduler=scheduler,
-                                   **({"force": True} if force else {}))  # interim
+    failures = parallel.train_plan(runs, profile, device=device, workers=workers, scheduler=scheduler, force=force)
     if failures:
         raise FmucError("; ".join(f"{failure.run} failed: {failure.message}" for failure in failures))
     _show({"runs": len(runs), "trained": todo, "folder": paths.relative(paths.runs_dir(profile))}, as_json)

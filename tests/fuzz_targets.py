@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
 import os
 import shutil
-import tarfile
-import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +19,7 @@ from fuzz import Target
 from mutations import damaged, edit_json
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from fmuc import checkpoints, datasets, experiments, features, fetch, notebooks, paths, records, tables
+from fmuc import checkpoints, datasets, experiments, features, notebooks, paths, records, tables
 from fmuc.atomic import write_json
 from fmuc.config import run_from_dict
 from fmuc.errors import FmucError
@@ -38,7 +34,7 @@ def build(root: Path) -> list[Target]:
     os.environ["FMUC_DATA"] = str(root / "data")
     torch.set_num_threads(1)
     makers = (_records, _checkpoint, _features, _nsynth, _tut2017, _own_audio, _sound_list, _config, _published,
-              _archives, _sounds, _notebooks, _standins)
+              _sounds, _notebooks, _standins)
     return [target for make in makers for target in make(root)]
 
 
@@ -232,32 +228,6 @@ def _published(root: Path) -> Iterator[Target]:
 
     yield Target("published numbers", folder, tuple(f"{name}.csv" for name in names),
                  lambda: [tables.read_published(name) for name in names], right, CLEAR)
-
-
-def _archives(root: Path) -> Iterator[Target]:
-    members = {"set/index.txt": b"one\ttwo\n", "set/audio/1.wav": bytes(range(256)) * 4, "set/audio/2.wav": b""}
-    folder, out = root / "archives", root / "unpacked"
-    folder.mkdir()
-    with zipfile.ZipFile(folder / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    (folder / "a.tar.gz").write_bytes(gzip.compress(packed.getvalue(), mtime=0))
-
-    def unpack(path: Path) -> list[bytes]:
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir()
-        fetch.unpack([path], out, max_bytes=100_000, max_members=20, progress=False)
-        return sorted(file.read_bytes() for file in out.rglob("*") if file.is_file())
-
-    for name in ("a.zip", "a.tar.gz"):  # no byte of a file is wrong; names in a zip carry no checksum
-        yield Target(f"archive: {name}", folder, (name,), lambda path=folder / name: unpack(path),
-                     lambda found: found == sorted(members.values()), CLEAR)
 
 
 def _notebooks(root: Path) -> Iterator[Target]:

@@ -198,15 +198,15 @@ def test_runs_that_another_command_trains_come_last(trainable):
 
 
 def test_ctrl_c_ends_with_130_and_one_line_and_the_next_call_goes_on(trainable):
-    run = small_run(epochs=40)
-    command = start_training([run], "--workers", "1")
+    run, other = small_run(epochs=40), small_run("FM", epochs=40)
+    command = start_training([run, other], "--workers", "2")
     wait_for(lambda: has_begun(run))
     processes = psutil.Process(command.pid).children(recursive=True)
     command.send_signal(signal.SIGINT)
     errors = command.communicate()[1]
     lines = [line for line in errors.splitlines() if "fmuc" in line]
     assert command.returncode == 130 and len(lines) == 1 and "interrupted" in lines[0], errors
-    assert not is_finished(folder_of(run)) and is_free(run)
+    assert not is_finished(folder_of(run)) and is_free(run) and is_free(other)
     assert not psutil.wait_procs(processes, timeout=10)[1]
     assert train_plan([run], "smoke", device="cpu", workers=1, progress=False) == []
     assert list(load_record(folder_of(run)).history.index) == list(range(1, 41))

@@ -1,0 +1,461 @@
+"""Downloads from a local server that breaks off, stalls, redirects and lies; data sets whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import hashlib
+import io
+import json
+import re
+import shutil
+import tarfile
+import threading
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from conftest import note_names, write_nsynth_split
+from local_server import LocalServer, Served
+from test_tut2017 import TEST, TRAIN, write_development, write_evaluation
+
+from fmuc import fetch
+from fmuc.datasets import DEVELOPMENT, EVALUATION, load_nsynth, load_tut2017
+from fmuc.errors import FmucError
+from fmuc.fetch import SOURCES, Archive, Part, Report, Source, licence_notice, obtain, part_of
+
+pytestmark = pytest.mark.usefixtures("direct")
+CONTENT = np.random.default_rng(0).bytes(300_000)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Servers are asked three times, without long pauses."""
+    monkeypatch.setattr(fetch, "ATTEMPTS", 3)
+    monkeypatch.setattr(fetch, "PAUSE", 0.001)
+    monkeypatch.setattr(fetch, "TIMEOUT", 0.3)
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content).hexdigest()
+
+
+# The published table
+
+
+def test_the_archives_are_those_that_were_published():
+    archives = [archive for source in SOURCES.values() for part in source.parts for archive in part.archives]
+    assert len({archive.name for archive in archives}) == len(archives) == 3 + 13 + 6
+    assert len({sum for archive in archives for sum in archive.md5}) == len(archives) + 3  # no row copied twice
+    for archive in archives:
+        assert re.fullmatch(r"[\w.-]+\.(zip|tar\.gz)", archive.name) and archive.size > 1000
+        assert archive.md5 and all(re.fullmatch("[0-9a-f]{32}", sum) for sum in archive.md5)
+        assert archive.urls[0].startswith("https://")
+        assert all(urlsplit(url).path.endswith(f"/{archive.name}") for url in archive.urls)
+
+
+def test_parts_are_the_folders_that_the_loaders_read_and_their_sound_fits_into_their_bound():
+    nsynth, tut2017 = SOURCES.values()
+    notes, clips = {"train": 289_205, "valid": 12_678, "test": 4_096}, {DEVELOPMENT: 4_680, EVALUATION: 1_620}
+    assert {part.folder: part.name for part in nsynth.parts} == {f"nsynth-{name}": name for name in notes}
+    assert [part.folder for part in tut2017.parts] == list(clips)
+    sounds = [notes[part.name] * 128_044 for part in nsynth.parts]  # 4 s of 16 bit at 16 kHz
+    sounds += [clips[part.folder] * 2_646_044 for part in tut2017.parts]  # 10 s of 24 bit stereo at 44.1 kHz
+    for part, sound in zip((*nsynth.parts, *tut2017.parts), sounds, strict=True):
+        assert sum(archive.size for archive in part.archives) < sound < part.unpacked_bytes < sound * 1.15 + 10**8
+
+
+def test_the_licence_notice_names_licence_terms_and_citation():
+    nsynth, tut2017 = SOURCES.values()
+    for source in (nsynth, tut2017):
+        for text in (source.title, source.licence, source.licence_url, source.terms, source.citation):
+            assert text in licence_notice(source)
+    assert not nsynth.confirm and "CC BY 4.0" in licence_notice(nsynth)
+    assert tut2017.confirm and all(word in licence_notice(tut2017) for word in ("EULA", "non-commercial", "cite"))
+
+
+# Downloads
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "downloads" / "sounds.tar.gz"
+
+
+@pytest.fixture
+def begun(path):
+    """A download of which 1,000 bytes have arrived."""
+    path.parent.mkdir()
+    part_of(path).write_bytes(CONTENT[:1000])
+    return path
+
+
+def get(path: Path, *urls: str, content: bytes = CONTENT, size: int | None = None) -> int:
+    """Download to ``path`` what should be ``content``."""
+    return fetch.download(Archive(path.name, urls, size or len(content), (md5(content),)), path, progress=False)
+
+
+def refused(path: Path, *urls: str, size: int | None = None) -> str:
+    """The one clear line of a download that fails; nothing gets the name ``path``."""
+    with pytest.raises(FmucError) as caught:
+        get(path, *urls, size=size)
+    assert not path.exists() and path.name in str(caught.value) and "\n" not in str(caught.value)
+    assert "--from FOLDER" in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_file_is_downloaded_once(server, path):
+    url = server.add("a", CONTENT)
+    assert (get(path, url), get(path, url)) == (len(CONTENT), 0)
+    assert path.read_bytes() == CONTENT and [file.name for file in path.parent.iterdir()] == [path.name]
+    assert server.ranges() == [None] and server.encodings == {"identity"}
+    path.write_bytes(CONTENT[:-1] + b"?")  # another file under this name
+    get(path, url)
+    assert path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(("served", "ranges"), [
+    (Served(CONTENT, breaks=[1, 99_999, 199_999]), [None, "bytes=1-", "bytes=100000-", "bytes=299999-"]),
+    (Served(CONTENT, breaks=[50_000], stalls=True), [None, "bytes=50000-"]),
+    (Served(CONTENT, breaks=[len(CONTENT)], stalls=True, no_length=True), [None]),  # whole, but no end is sent
+    (Served(CONTENT, no_length=True, breaks=[77]), [None, "bytes=77-"]),
+    (Served(CONTENT, breaks=[10_000] * 25), [None, *(f"bytes={10_000 * count}-" for count in range(1, 26))]),
+    (Served(CONTENT, codes=[503, 429], headers={"Retry-After": "0"}), [None] * 3)])
+def test_an_interrupted_transfer_resumes_at_the_first_missing_byte(server, path, served, ranges):
+    assert get(path, server.add("a", served)) == len(CONTENT)  # no byte twice
+    assert path.read_bytes() == CONTENT and server.ranges() == ranges
+
+
+def test_a_later_call_resumes_too(server, begun):
+    assert get(begun, server.add("a", CONTENT)) == len(CONTENT) - 1000
+    assert begun.read_bytes() == CONTENT and server.ranges() == ["bytes=1000-"]
+
+
+def test_so_does_another_address(server, path):
+    first, gone = Served(CONTENT, breaks=[1000, 0, 0, 0]), Served(b"", codes=[404])
+    assert get(path, server.add("a", first), server.add("b", gone), server.add("c", CONTENT)) == len(CONTENT)
+    assert path.read_bytes() == CONTENT and server.seen[-2:] == [("/b", "bytes=1000-"), ("/c", "bytes=1000-")]
+
+
+@pytest.mark.parametrize("served", [
+    Served(CONTENT, ranges=False), Served(CONTENT, shift=1), Served(CONTENT, shift=-1), Served(CONTENT, codes=[416])])
+def test_a_server_that_cannot_resume_starts_again(server, begun, served):
+    get(begun, server.add("a", served))
+    assert begun.read_bytes() == CONTENT and server.ranges()[0] == "bytes=1000-"
+
+
+def test_redirections_are_followed_with_the_range(server, begun):
+    target = server.add("target", CONTENT)
+    get(begun, server.add("a", Served(b"", codes=[302], headers={"Location": target})))
+    assert begun.read_bytes() == CONTENT and server.seen[-1] == ("/target", "bytes=1000-")
+
+
+def test_bytes_are_stored_as_they_are_though_called_compressed(server, path):
+    packed = gzip.compress(CONTENT)
+    get(path, server.add("a", Served(packed, headers={"Content-Encoding": "gzip"}, breaks=[1000])), content=packed)
+    assert path.read_bytes() == packed
+
+
+def test_wrong_bytes_are_removed_and_both_sums_named(server, begun):
+    part_of(begun).write_bytes(b"?" + CONTENT[1:1000])
+    message = refused(begun, server.add("a", CONTENT))
+    assert md5(b"?" + CONTENT[1:]) in message and md5(CONTENT) in message
+    assert not [*begun.parent.iterdir()]
+
+
+@pytest.mark.parametrize("size", [7, 299_999, 300_001])
+def test_another_length_is_refused_before_a_byte_is_read(server, path, size):
+    message = refused(path, server.add("a", CONTENT), size=size)
+    assert f"announces 300,000 bytes instead of {size:,}" in message
+    assert len(server.seen) == 1 and not part_of(path).exists()
+
+
+def test_a_server_that_sends_too_much_is_stopped(server, path):
+    endless = Served(CONTENT + bytes(5_000_000), no_length=True)
+    assert "sends more than 300,000 bytes" in refused(path, server.add("a", endless))
+    assert get(path, server.add("a", CONTENT)) <= len(CONTENT) and path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(("served", "reason"), [
+    (Served(b"", codes=[404]), "HTTP 404"), (Served(b"", codes=[503] * 9), "HTTP 503"),
+    (Served(CONTENT, ranges=False, breaks=[100_000] * 9), "3 times"),  # always starts again, always breaks off
+    (Served(CONTENT, length=300_009), "300,009"), (Served(b"", codes=[302] * 99), "TooManyRedirects")])
+def test_a_file_that_cannot_be_had_names_address_and_reason(server, path, served, reason):
+    url = server.add("a", served)
+    served.headers = {"Location": url}
+    message = refused(path, url)
+    assert url in message and reason in message and len(server.seen) < 120
+
+
+def test_no_connection_and_no_address_are_one_clear_line(path):
+    with LocalServer() as server:
+        url = server.add("a", CONTENT)
+    assert "ConnectionError" in refused(path, url, "no-address")
+
+
+# Data sets
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "data" / "set"
+
+
+def tar_of(folder: Path) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as packed:
+        packed.add(folder, folder.name)
+    return out.getvalue()
+
+
+def zip_of(root: Path, *files: Path, **more: bytes) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as packed:
+        for file in sorted(files):
+            packed.write(file, file.relative_to(root).as_posix())
+        for name, content in more.items():
+            packed.writestr(name, content)
+    return out.getvalue()
+
+
+def published(server: LocalServer, name: str, content: bytes) -> Archive:
+    return Archive(name, (server.add(name, content),), len(content), (md5(content),))
+
+
+@pytest.fixture
+def nsynth(server, tmp_path) -> Source:
+    """NSynth in small: a .tar.gz for each of its three parts."""
+    parts = []
+    for split, per_family in (("train", 4), ("valid", 1), ("test", 2)):
+        folder = write_nsynth_split(tmp_path / "made", split, note_names(split, per_family), length=800)
+        archive = published(server, f"nsynth-{split}.jsonwav.tar.gz", tar_of(folder))
+        parts.append(Part(split, folder.name, "examples.json", (archive,), 200_000))
+    return replace(SOURCES["nsynth"], parts=tuple(parts))
+
+
+@pytest.fixture
+def tut2017(server, tmp_path) -> Source:
+    """TUT2017 in small: several zips for each part, which all unpack into its folder."""
+    made, parts = tmp_path / "made", []
+    for name, folder, index in (("development", write_development(made), "meta.txt"),
+                                ("evaluation", write_evaluation(made), "evaluation_setup/evaluate.txt")):
+        (folder / "README.md").write_text("how it was recorded\n")
+        sounds = sorted((folder / "audio").iterdir())
+        contents = {"doc": zip_of(made, folder / "README.md", **{f"__MACOSX/{folder.name}/._README.md": b"\0"}),
+                    "meta": zip_of(made, *folder.glob("meta.txt"), *folder.glob("evaluation_setup/*")),
+                    "audio.1": zip_of(made, *sounds[::2]), "audio.2": zip_of(made, *sounds[1::2])}
+        archives = tuple(published(server, f"{folder.name}.{kind}.zip", content) for kind, content in contents.items())
+        parts.append(Part(name, folder.name, index, archives, 200_000))
+    return replace(SOURCES["tut2017"], parts=tuple(parts))
+
+
+def take(source: Source, root: Path, **options) -> Report:
+    return obtain(source, root, progress=False, **options)
+
+
+def fails(source: Source, root: Path, **options) -> str:
+    """The one clear line of a call that fails; no part's folder is there, nor one that was being filled."""
+    with pytest.raises(FmucError) as caught:
+        take(source, root, **options)
+    assert "\n" not in str(caught.value)
+    assert not root.is_dir() or {path.name for path in root.iterdir()} <= {".archives"}
+    return str(caught.value)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def size_of(source: Source) -> int:
+    return sum(archive.size for part in source.parts for archive in part.archives)
+
+
+def test_nsynth_arrives_where_its_loader_reads_it(nsynth, root, tmp_path):
+    assert take(nsynth, root) == Report(("train", "valid", "test"), (), size_of(nsynth))
+    assert [len(load_nsynth(root, "nsynth").indices(split)) for split in ("train", "valid", "test")] == [12, 3, 6]
+    assert tree(root) == tree(tmp_path / "made")
+    assert sorted(path.name for path in root.iterdir()) == ["nsynth-test", "nsynth-train", "nsynth-valid"]
+
+
+def test_tut2017_arrives_where_its_loader_reads_it(tut2017, root, tmp_path):
+    assert take(tut2017, root) == Report(("development", "evaluation"), (), size_of(tut2017))
+    dataset = load_tut2017(root, "tut2017")
+    assert len(dataset.indices("train")) == len(TRAIN) and len(dataset.indices("test")) == len(TEST)
+    assert tree(root) == tree(tmp_path / "made")
+
+
+def test_a_second_call_does_nothing(nsynth, root, server):
+    take(nsynth, root, keep_archives=True)
+    assert len(tree(root / ".archives")) == 3
+    before, requests = tree(root), len(server.seen)
+    assert take(nsynth, root, keep_archives=True) == Report((), ("train", "valid", "test"), 0)
+    assert tree(root) == before and len(server.seen) == requests
+    shutil.rmtree(root / "nsynth-test")
+    assert take(nsynth, root) == Report(("test",), ("train", "valid"), 0)  # from the archive that was kept
+    assert len(server.seen) == requests and not (root / ".archives").exists()
+
+
+def test_single_parts_come_in_any_order(tut2017, root, server):
+    assert take(tut2017, root, parts=["evaluation"]).obtained == ("evaluation",)
+    assert len(server.seen) == 4 and not (root / DEVELOPMENT).exists()
+    report = take(tut2017, root, parts=["evaluation", "development"])
+    assert (report.obtained, report.present) == (("development",), ("evaluation",))
+    assert "dev: known are development, evaluation" in fails(tut2017, root.with_name("other"), parts=["dev"])
+
+
+def test_a_folder_without_its_index_is_not_taken_for_a_part(nsynth, root, server):
+    (root / "nsynth-valid" / "audio").mkdir(parents=True)
+    with pytest.raises(FmucError, match=r"nsynth-valid: has no examples\.json: move it away"):
+        take(nsynth, root)
+    assert not server.seen
+    assert take(nsynth, root, parts=["test"]).obtained == ("test",)
+
+
+def test_free_disk_is_checked_first_and_what_is_there_is_not_needed_again(nsynth, root, server, monkeypatch):
+    first, second = (part.archives[0] for part in nsynth.parts[:2])
+    (root / ".archives").mkdir(parents=True)
+    (root / ".archives" / first.name).write_bytes(server.files[f"/{first.name}"].content)
+    part_of(root / ".archives" / second.name).write_bytes(server.files[f"/{second.name}"].content[:777])
+    here = first.size + 777
+    free = SimpleNamespace(free=size_of(nsynth) - here + sum(part.unpacked_bytes for part in nsynth.parts) - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+    assert "GB are needed" in fails(nsynth, root) and not server.seen
+    free.free += 1
+    assert take(nsynth, root).downloaded == size_of(nsynth) - here
+    assert (f"/{second.name}", "bytes=777-") in server.seen
+
+
+@pytest.fixture
+def own(tut2017, server, tmp_path) -> Path:
+    """A folder with all archives of ``tut2017``."""
+    own = tmp_path / "own"
+    own.mkdir()
+    for name, served in server.files.items():
+        (own / name.removeprefix("/")).write_bytes(served.content)
+    return own
+
+
+def test_archives_of_a_folder_are_used_and_left_there(tut2017, root, server, own):
+    before = tree(own)
+    assert take(tut2017, root, archives_from=own) == Report(("development", "evaluation"), (), 0)
+    assert len(load_tut2017(root, "tut2017").clips) == len(TRAIN) + len(TEST)
+    assert tree(own) == before and not server.seen
+
+
+def test_the_folder_of_the_archives_may_be_in_the_home(tut2017, root, own, monkeypatch):
+    monkeypatch.setenv("HOME", str(own.parent))
+    assert take(tut2017, root, archives_from=Path("~/own")).downloaded == 0
+
+
+def test_what_a_folder_lacks_or_has_wrong_is_named(tut2017, root, server, own):
+    archives = tut2017.parts[0].archives
+    file = own / archives[3].name
+    content = file.read_bytes()
+    for wrong, expected in ((b"short", "has 5 bytes instead of"), (content[:-1] + b"?", "has the MD5")):
+        file.write_bytes(wrong)
+        message = fails(tut2017, root, archives_from=own)
+        assert file.name in message and expected in message and archives[3].urls[0] in message
+    file.unlink()
+    assert f"own: has no {file.name}: put" in fails(tut2017, root, archives_from=own)
+    assert archives[0].name in fails(tut2017, root, archives_from=own / "nowhere") and not server.seen
+
+
+# Whole or not at all
+
+
+def hostile_zip(name: str) -> Callable[[], bytes]:
+    return lambda: zip_of(Path(), **{"nsynth-train/examples.json": b"{}", name: b"hostile"})
+
+
+def hostile_tar(name: str, **values: object) -> Callable[[], bytes]:
+    def make() -> bytes:
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w:gz") as packed:
+            info = tarfile.TarInfo(name)
+            for key, value in values.items():
+                setattr(info, key, value)
+            packed.addfile(info)
+        return out.getvalue()
+    return make
+
+
+@pytest.mark.parametrize(("name", "make"), [
+    ("a.zip", hostile_zip("../../hostile")), ("a.zip", hostile_zip("/tmp/fmuc-hostile")),
+    ("a.tar.gz", hostile_tar("../../hostile")), ("a.tar.gz", hostile_tar("l", type=tarfile.SYMTYPE, linkname="/etc")),
+    ("a.tar.gz", hostile_tar("nsynth-train/device", type=tarfile.CHRTYPE)),
+    ("a.zip", lambda: b"<html>Sign in</html>"), ("a.tar.gz", lambda: b"<html>Sign in</html>"),
+    ("a.zip", lambda: zip_of(Path(), **{"another/examples.json": b"{}"}))])
+def test_what_is_no_published_archive_leaves_nothing(nsynth, root, server, tmp_path, name, make):
+    archive = published(server, name, make())
+    source = replace(nsynth, parts=(replace(nsynth.parts[0], archives=(archive,)),))
+    before = {path.name for path in tmp_path.iterdir()}
+    assert f"{name}: " in fails(source, root)
+    assert {path.name for path in tmp_path.iterdir()} == before | {"data"}
+    assert not Path("/tmp/fmuc-hostile").exists()
+
+
+def test_an_error_of_a_later_part_keeps_the_earlier_ones(nsynth, root, server):
+    name = nsynth.parts[1].archives[0].name
+    good = server.files[f"/{name}"]
+    server.add(name, Served(b"", codes=[404] * 9))
+    with pytest.raises(FmucError, match=rf"{name}.*404"):
+        take(nsynth, root)
+    server.files[f"/{name}"] = good
+    assert take(nsynth, root).obtained == ("valid", "test")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
+def test_an_interrupted_unpacking_leaves_no_part_and_keeps_the_archives(nsynth, root, server, monkeypatch, error):
+    def interrupt(*_, **__):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tarfile.TarFile, "makefile", interrupt)
+        with pytest.raises((KeyboardInterrupt, FmucError)):
+            take(nsynth, root)
+    assert [path.name for path in root.iterdir()] == [".archives"]
+    (root / ".unpacking" / "nsynth-train").mkdir(parents=True)  # of a process that was killed
+    assert take(nsynth, root).downloaded == size_of(nsynth) - nsynth.parts[0].archives[0].size
+    assert len(load_nsynth(root, "nsynth").clips) == 21
+
+
+def test_a_place_that_cannot_be_written_is_one_clear_line(nsynth, root):
+    root.parent.write_bytes(b"a file")
+    with pytest.raises(FmucError, match="data"):
+        take(nsynth, root)
+
+
+def test_two_calls_at_once_fetch_once(nsynth, root, server):
+    reports = []
+    threads = [threading.Thread(target=lambda: reports.append(take(nsynth, root))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(len(report.obtained) for report in reports) == [0, 0, 3]
+    assert sum(report.downloaded for report in reports) == size_of(nsynth) and len(server.seen) == 3
+
+
+# The command
+
+
+@pytest.mark.parametrize(("options", "status", "said"), [
+    ((), 1, "licence must be accepted: read it .*zenodo.* and add --accept-licence"),
+    (("--accept-licence", "--part", "evaluation", "--json"), 0, "non-commercial")])
+def test_the_licence_is_shown_and_must_be_accepted(tut2017, own, root, monkeypatch, capsys, options, status, said):
+    from fmuc.__main__ import main
+
+    monkeypatch.setitem(SOURCES, "tut2017", tut2017)
+    monkeypatch.setenv("FMUC_DATA", str(root.parent))
+    with pytest.raises(SystemExit) as ended:
+        main(["data", "tut2017", "--from", str(own), *options])
+    out, err = capsys.readouterr()
+    assert ended.value.code == status and licence_notice(tut2017) in err and re.search(said, err)
+    assert (root.parent / "tut2017").exists() == (not status)
+    if not status:
+        assert json.loads(out)["obtained"] == "evaluation"
