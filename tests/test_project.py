@@ -133,6 +133,13 @@ def test_links_to_files_resolve(name):
             assert (ROOT / name).parent.joinpath(target.partition("#")[0]).exists(), f"{name}: {target}"
 
 
+def test_the_guide_to_reliability_names_tests_that_exist():
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    missing = [name for name in re.findall(r"`(test_\w+)`", text) if f"def {name}(" not in tests]
+    assert not missing + [name for name in re.findall(r"`(tests/\w+\.py)", text) if not (ROOT / name).is_file()]
+
+
 def deviations() -> set[int]:
     """Numbers of the README's list "Deviations and assumptions": "1. ...", "D1 ...", "- **D1** ..." or "| D1 |"."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")

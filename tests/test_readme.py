@@ -14,12 +14,6 @@ def test_the_readme_shows_what_the_shipped_records_say():
     assert text == readme.filled(text, readme.blocks("mini"))
 
 
-def test_the_guide_to_reliability_shows_the_last_fuzzing():
-    text = (paths.ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
-    table = (paths.FIGURES / "fuzz.md").read_text(encoding="utf-8").rstrip("\n")
-    assert text == readme.filled(text, {"fuzz": table})
-
-
 def test_only_the_text_between_markers_is_replaced():
     text = "before\n<!-- a -->\nold\n<!-- /a -->\nafter\n"
     assert readme.filled(text, {"a": "new \\1"}) == "before\n<!-- a -->\nnew \\1\n<!-- /a -->\nafter\n"
