@@ -7,9 +7,7 @@ import errno
 import json
 import os
 import sys
-import tomllib
-from collections.abc import Iterator
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,7 +16,7 @@ from platformdirs import user_cache_path
 from typer.core import TyperGroup
 
 from fmuc import experiments, paths
-from fmuc.config import Run, override
+from fmuc.config import Run
 from fmuc.errors import FmucError
 
 STAND_INS = {  # names without the modules that know them
@@ -31,7 +29,6 @@ PUBLISHED = {
     "nsynth": "NSynth (train, valid, test): 25 GB to download, 40 GB unpacked",
     "tut2017": "TUT Acoustic Scenes 2017 (development, evaluation): 14 GB to download, 17 GB unpacked",
 }
-CONFIG = {"profile": "mini", "dataset": None, "row": None, "name": None, "seed": 0}  # keys of `train --config`
 LARGEST_SEED = 2**32 - 1
 
 Option = typer.Option
@@ -92,12 +89,11 @@ def _writable(folder: Path) -> bool:
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
-def _require_writable(*, data: bool = False, figures: bool = False) -> None:
+def _require_writable(*folders: Path) -> None:
     """Refuse a folder that cannot be written before hours of work."""
-    for wanted, variable, folder in ((data, "FMUC_DATA", paths.data_root()),
-                                     (figures, "FMUC_FIGURES", paths.figures_dir("any").parent)):
-        if wanted and not _writable(folder):
-            raise FmucError(f"{folder}: cannot be written: let {variable} name another folder")
+    for folder in folders:
+        if not _writable(folder):
+            raise FmucError(f"{folder}: cannot be written: move data with FMUC_DATA, figures with FMUC_FIGURES")
 
 
 def _add_stand_in(name: str, description: str) -> None:
@@ -108,7 +104,7 @@ def _add_stand_in(name: str, description: str) -> None:
     ) -> None:
         from fmuc.standins.render import render
 
-        _require_writable(data=True)
+        _require_writable(paths.data_root())
         report = render(name, seed=seed, soundfonts=soundfont or (), workers=workers, force=force)
         counted = ("notes", "instruments", "silent_dropped", "recordings", "clips")
         _show({"dataset": f"{name} (stand-in)", "folder": paths.relative(paths.dataset_dir(name)),
@@ -126,7 +122,7 @@ def _add_published(name: str, description: str) -> None:
     ) -> None:
         from fmuc import fetch
 
-        _require_writable(data=True)
+        _require_writable(paths.data_root())
         source, out = fetch.SOURCES[name], paths.dataset_dir(name)
         print(fetch.licence_notice(source), file=sys.stderr)
         if source.confirm and not accept_licence and not (
@@ -164,7 +160,7 @@ def import_folder(
     """Import your own audio; the files stay where they are."""
     from fmuc.own.importing import import_audio
 
-    _require_writable(data=True)
+    _require_writable(paths.data_root())
     result = asdict(import_audio(
         path, name, seed=seed, test_share=test_share, valid_share=valid_share, labelled_share=labelled_share,
         group_pattern=group_pattern, force=force, **{key: value for key, value in {  # interim
@@ -196,7 +192,7 @@ def features(profile: Profile = "mini", dataset: Dataset = None, workers: Worker
     from fmuc import datasets
     from fmuc.features import extract
 
-    _require_writable(data=True)
+    _require_writable(paths.data_root())
     for name, preset in experiments.chosen(profile, dataset).items():
         cache = extract(datasets.load(name), preset.features, workers=workers)
         _show({"dataset": name, "patches": len(cache.patches), "shape": list(cache.patches.shape[1:]),
@@ -240,72 +236,18 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train the plan, one row, or a row with settings of your own."""
+    from fmuc.own.settings import choose_runs
+
     options = {"profile": profile, "dataset": dataset, "row": variant, "name": name, "seed": seed}
-    content = _read_toml(config) if config else {}
-    given = CONFIG | content | {key: value for key, value in options.items() if value is not None}
-    changes = dict(_flat({key: given.pop(key) for key in content.keys() - CONFIG.keys()}))
-    changes |= dict(map(_setting, settings or ()))
-    if given["row"] or given["name"] or changes:
-        runs = [_own_run(given, changes)]
-    else:
-        runs = experiments.plan(given["profile"], given["dataset"])
-    _require_writable(data=True)
+    profile, runs = choose_runs(options, config, settings or ())
+    _require_writable(paths.data_root())
     if len(runs) > 1 or scheduler:
-        return _train_all(runs, given["profile"], device, workers, scheduler, force, as_json)
+        return _train_all(runs, profile, device, workers, scheduler, force, as_json)
     from fmuc.train import train
 
     (run,) = runs
-    folder = paths.runs_dir(given["profile"]) / run.name
-    record = train(run, device=device, folder=folder, progress=not as_json, force=force)
+    record = train(run, device=device, folder=paths.runs_dir(profile) / run.name, progress=not as_json, force=force)
     _show({"run": run.name, **record.results, "wall_seconds": record.provenance["wall_seconds"]}, as_json)
-
-
-def _read_toml(file: Path) -> dict:
-    try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FmucError(f"{file}: {getattr(error, 'strerror', None) or error}: give a file in TOML") from None
-    known = dict.fromkeys([*CONFIG, *(part.name for part in fields(Run) if part.name != "variant")])
-    for key, value in content.items():
-        if key not in known:
-            raise FmucError(f"{file}: unknown key {key!r}: known are {', '.join(known)}")
-        if key in CONFIG and not isinstance(value, int if key == "seed" else str):
-            raise FmucError(f"{file}: {key} must be a {'number' if key == 'seed' else 'text'}, not {value!r}")
-    return content
-
-
-def _flat(content: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Nested tables as dotted keys."""
-    for key, value in content.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def _setting(text: str) -> tuple[str, object]:
-    """KEY=VALUE; the value is TOML, or else a bare word."""
-    key, sign, value = (part.strip() for part in text.partition("="))
-    if not (key and sign):
-        raise FmucError(f"--set {text}: write KEY=VALUE, as in --set selection.passes=20")
-    try:
-        return key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key, value
-
-
-def _own_run(given: dict, changes: dict[str, object]) -> Run:
-    """The run of a row, under a name of its own if anything in it changes."""
-    if not given["row"]:
-        raise FmucError("say which row to change: --variant FMUC, or row = \"FMUC\" in the TOML file")
-    dataset = given["dataset"] or next(iter(experiments.presets(given["profile"])))
-    run = experiments.make_run(given["profile"], dataset, given["row"], given["seed"])
-    if not changes and not given["name"]:
-        return run
-    name = given["name"] or ", ".join([run.variant, *(f"{key}={value}" for key, value in changes.items())])
-    if name in experiments.VARIANTS:
-        raise FmucError(f"name {name!r} is a row of the tables: choose another one for your own")
-    return replace(override(run, changes), variant=name)
 
 
 def _train_all(runs: list[Run], profile: str, device: str = "auto", workers: int | None = None,
@@ -354,7 +296,7 @@ def notebooks(
     """Execute copies of those notebooks that are not up to date."""
     from fmuc.notebooks import execute
 
-    _require_writable(figures=True)
+    _require_writable(paths.figures_dir(profile, source))
     experiments.chosen(profile, dataset)  # refuse an unknown one before anything runs
     parameters = {name: value for name, _, value in (text.partition("=") for text in parameter or ())}
     summary = execute(profile, source=source, dataset=dataset, only=only, parameters=parameters, force=force,
@@ -377,7 +319,7 @@ def reproduce(profile: Profile = "mini", dataset: Dataset = None, device: Device
     """Do whatever is missing: data, features, runs, figures and tables."""
     from fmuc.standins.render import ensure
 
-    _require_writable(data=True, figures=True)
+    _require_writable(paths.data_root(), paths.figures_dir(profile))
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):  # one JSON document: the comparison
         for name in experiments.chosen(profile, dataset):
             if name in STAND_INS:
