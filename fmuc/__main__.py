@@ -163,9 +163,8 @@ def import_folder(
     _require_writable(paths.data_root())
     result = asdict(import_audio(
         path, name, seed=seed, test_share=test_share, valid_share=valid_share, labelled_share=labelled_share,
-        group_pattern=group_pattern, force=force, **{key: value for key, value in {  # interim
-            "sample_rate": sample_rate, "patch_seconds": patch_seconds, "skip_unreadable": skip_unreadable,
-        }.items() if value}))
+        group_pattern=group_pattern, sample_rate=sample_rate, patch_seconds=patch_seconds,
+        skip_unreadable=skip_unreadable, force=force))
     if not as_json:
         counts = {key: value for key, value in result.items() if isinstance(value, dict)}
         result |= {key: " ".join(f"{part} {n}" for part, n in value.items()) or "none" for key, value in counts.items()}
@@ -266,15 +265,17 @@ def predict(run: Annotated[str, typer.Argument(help="a run's folder, name, or th
             files: Annotated[list[Path], typer.Argument(help="sound files")],
             seed: Seed = 0, as_json: Json = False) -> None:
     """Predict sound files: class, mean, standard deviation, and what the run's rule says."""
-    from fmuc.own.predict import plain, predict_files, table
+    import pandas as pd
 
-    predictions = predict_files(run, files, seed)
+    from fmuc.own.predict import predict_files, table
+
+    predictions, errors = predict_files(run, files, seed)
     if as_json:
-        print(json.dumps([plain(prediction) for prediction in predictions], indent=1))
-    else:
-        import pandas as pd  # interim
-
+        print(json.dumps([prediction._asdict() for prediction in predictions], indent=1))
+    elif predictions:
         print(pd.DataFrame(table(predictions)).to_string(index=False))
+    if errors:
+        raise FmucError("; ".join(errors))
 
 
 @app.command(epilog=examples("compare", "compare --dataset birds --json"))

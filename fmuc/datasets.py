@@ -230,6 +230,12 @@ def _recordings(path: Path, listed: set[str]) -> dict[str, str]:
     return {file: re.sub(r"_\d+_\d+$", "", Path(original).stem) or original for original, file in pairs}
 
 
+def read_error_list(root: Path) -> list[_Row]:
+    """TUT2017's annotated recording errors (file, onset, offset, label); none without that list."""
+    path = root / DEVELOPMENT / "error.txt"
+    return _rows(path, columns=4) if path.exists() else []
+
+
 def _rows(path: Path, columns: int) -> list[_Row]:
     """The rows of a list of at least ``columns`` columns, the first of which is a file; empty lines are left out."""
     try:

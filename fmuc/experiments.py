@@ -104,7 +104,8 @@ def presets(profile: str) -> dict[str, Preset]:
 
 
 def preset(profile: str, dataset: str) -> Preset:
-    """One data set's preset; your own audio takes that of the profile's scenes with its own labelled share (D18).
+    """One data set's preset; your own audio takes that of the profile's scenes with its own features and labelled
+    share (D18).
 
     Raises :class:`FmucError` for an unknown profile and for a data set that is neither.
     """
@@ -114,9 +115,17 @@ def preset(profile: str, dataset: str) -> Preset:
     own, scenes = own_settings(dataset), known[_SCENES[profile]]
     if own is not None:
         return replace(scenes, dataset=dataset, labelled_share=own.labelled_share,
-                       features=own.features or scenes.features)
+                       features=_own_features(own.features, scenes.features))
     raise FmucError(f"profile {profile!r} has no data set {dataset!r}: it has {', '.join(known)}; your own comes with "
                     "'python -m fmuc data folder PATH --name NAME'")
+
+
+def _own_features(own: Features | None, scenes: Features) -> Features:
+    """Sample rate, window and patch length of ``own``, with the bands and frames of the profile's ``scenes``."""
+    if own is None:
+        return scenes
+    hop = max(1, own.hop * own.patch_frames // scenes.patch_frames)
+    return replace(own, hop=hop, mel_bands=scenes.mel_bands, patch_frames=scenes.patch_frames)
 
 
 def chosen(profile: str, dataset: str | None = None) -> dict[str, Preset]:

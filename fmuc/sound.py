@@ -62,7 +62,7 @@ class Sound(NamedTuple):
 
 
 def read_sound(path: Path) -> Sound:
-    """Decode a whole sound file. Raises :class:`SoundError` for one that is missing, unreadable or without samples."""
+    """Decode a whole sound file. Raises :class:`SoundError` for one that cannot be used."""
     try:
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
@@ -83,6 +83,10 @@ def read_sound(path: Path) -> Sound:
         raise SoundError(path, f"cannot be read ({error})") from None
     if not sound.samples.size:
         raise SoundError(path, "holds no samples")
+    if not RATES[0] <= sound.rate <= RATES[1]:  # resampled, a few samples per second would become millions
+        raise SoundError(path, f"has a sample rate of {sound.rate} Hz")
+    if not np.isfinite(sound.samples).all():
+        raise SoundError(path, "holds samples that are not finite")
     return sound
 
 
@@ -93,10 +97,6 @@ def read_audio(path: Path, sample_rate: int) -> np.ndarray:
     """
     sound = read_sound(path)
     mono = sound.samples
-    if not RATES[0] <= sound.rate <= RATES[1]:  # resampled, a few samples per second would become millions
-        raise SoundError(path, f"has a sample rate of {sound.rate} Hz")
-    if not np.isfinite(mono).all():
-        raise SoundError(path, "holds samples that are not finite")
     if sound.rate != sample_rate:
         mono = soxr.resample(mono, sound.rate, sample_rate, quality="HQ")
         if not mono.size:

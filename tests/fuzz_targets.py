@@ -176,7 +176,7 @@ def _sound_list(root: Path) -> Iterator[Target]:
         return all(file.split in ("", *datasets.SPLITS) and file.label == file.label.strip() and file.group
                    for file in files)
 
-    yield Target("list of own sounds", source.parent, ("list.csv",), lambda: importing.from_csv(source)[0], right,
+    yield Target("list of own sounds", source.parent, ("list.csv",), lambda: importing.from_csv(source), right,
                  CLEAR)
 
 

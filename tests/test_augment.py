@@ -82,17 +82,6 @@ def test_a_view_is_the_drawn_translation_then_sharpening_then_noise(seed):
     assert (unit.mean(dim=(1, 2)) * 150**0.5).abs().max() < 5
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
-def test_the_way_of_other_devices_is_the_same_but_for_the_noise(dtype):
-    """Other types take it on the CPU, too."""
-    x = patches().to(dtype)
-    view, d = augment(x, STRONG, rng := generator()), draw(STRONG, 6, (10, 15), other := generator())
-    expected = add_noise(sharpen(translate(x, d.frames, d.bands), d.amount), d.noise, other)
-    assert torch.equal(view, expected) and torch.equal(rng.get_state(), other.get_state())
-    quiet, loose = replace(STRONG, noise=0.0), 0.05 if dtype == torch.bfloat16 else 1e-5
-    assert_close(augment(x, quiet, generator()).float(), augment(x.float(), quiet, generator()), rtol=loose, atol=loose)
-
-
 @pytest.mark.parametrize("view", [View(), View(shift_time=0.3), View(shift_mel=0.3), View(sharpen=2.0),
                                   replace(STRONG, noise=0.0)], ids=str)
 def test_each_part_alone(view):

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from conftest import note_names, write_nsynth_split
 
-from fmuc.__main__ import main
+from fmuc.__main__ import main as command
 
 TONE = np.sin(np.arange(8000) / 9)
 BROKEN = {"nothing": b"", "a picture": b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8, "zeros": bytes(4096)}
@@ -21,6 +21,13 @@ def note(data_root: Path) -> Path:
     for split, per_family in (("train", 2), ("test", 1)):
         folder = write_nsynth_split(data_root / "nsynth-gm-smoke", split, note_names(split, per_family))
     return folder / "audio" / "guitar_acoustic_test-060-100.wav"
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status of a command."""
+    with pytest.raises(SystemExit) as caught:
+        command(arguments)
+    return int(caught.value.code or 0)
 
 
 def one_line(capfd: pytest.CaptureFixture) -> str:

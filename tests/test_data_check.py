@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import struct
-import tracemalloc
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +16,7 @@ import soundfile
 from conftest import write_nsynth_split
 
 from fmuc.datasets import DEVELOPMENT, EVALUATION, LABELS, NSYNTH_FAMILIES, Clip, Dataset, load_nsynth, load_tut2017
-from fmuc.own import check as data_check
-from fmuc.own import check as sound_scan
-from fmuc.own.check import CLIPPED_SHARE, PUBLISHED, Published, check, format_report
+from fmuc.own.check import CLIPPED_SHARE, PUBLISHED, Finding, Published, Report, check, format_report
 
 RATE, SECONDS = 44_100, 0.1
 
@@ -70,12 +67,12 @@ def test_file(root: Path, number: int) -> Path:
 test_file.__test__ = False
 
 
-def checked(root: Path, name: str = "scenes", **changes) -> data_check.Report:
+def checked(root: Path, name: str = "scenes", **changes) -> Report:
     dataset = load_tut2017(root, name)
     return check(replace(dataset, **changes) if changes else dataset, workers=1, progress=False)
 
 
-def found(report: data_check.Report) -> dict[str, tuple]:
+def found(report: Report) -> dict[str, tuple]:
     """Findings by kind; every kind once."""
     kinds = [finding.kind for finding in report.findings]
     assert len(kinds) == len(set(kinds)), kinds
@@ -91,10 +88,9 @@ def of_files(files: Mapping[str, tuple[Path, str | None, str]], classes: tuple[s
 def test_a_clean_set_has_no_finding(tut):
     report = checked(tut)
     assert report.findings == () and not report.failed
-    assert list(report.counts.index) == ["train", "test", "total"]
-    assert list(report.counts.columns) == [*LABELS, "unlabelled", "total"]
-    assert report.counts.to_numpy().tolist() == [[2] * 15 + [0, 30], [1] * 15 + [0, 15], [3] * 15 + [0, 45]]
-    assert (report.sample_rates, report.channels, report.subtypes) == ({RATE: 45}, {2: 45}, {"PCM_24": 45})
+    assert (report.sample_rates, report.channels, report.subtypes) == ({"44100": 45}, {"2": 45}, {"PCM_24": 45})
+    classes = {**dict.fromkeys(LABELS, 2), "unlabelled": 0}
+    assert report.counts == {"train": classes, "test": {**dict.fromkeys(LABELS, 1), "unlabelled": 0}}
     assert report.seconds == pytest.approx({"min": 0.1, "median": 0.1, "max": 0.1, "hours": 45 * 0.1 / 3600})
     assert "nothing found" in format_report(report)
 
@@ -135,6 +131,21 @@ def claiming(size: int):
         content[4:8] = struct.pack("<I", min(size + place - 4, 0xFFFFFFFF))
         path.write_bytes(content)
     return claim
+
+
+def unclosed(path: Path) -> None:
+    """As a recorder leaves it that lost power: the header says no samples."""
+    content = bytearray(path.read_bytes())
+    place = content.index(b"data") + 4
+    content[place : place + 4] = content[4:8] = bytes(4)
+    path.write_bytes(content)
+
+
+def size_of_the_file(path: Path) -> None:
+    """The RIFF size is that of the file, which many writers take for right: no sample is missing."""
+    content = bytearray(path.read_bytes())
+    content[4:8] = struct.pack("<I", len(content))
+    path.write_bytes(content)
 
 
 def header_field(offset: int, content: bytes):
@@ -187,14 +198,15 @@ def lasting(seconds: float):
     (header_field(22, b"\xff\xff"), "unreadable", "error"),
     (header_field(22, b"\x00\x00"), "unreadable", "error"),
     (header_field(24, b"\x00\x00\x00\x00"), "unreadable", "error"),
-    (as_nothing, "empty", "error"),
-    (as_header_only, "empty", "error"),
+    (as_nothing, "unreadable", "error"),
+    (as_header_only, "unreadable", "error"),
     (as_beginning, "truncated", "error"),
     (claiming(0x10000000), "truncated", "error"),
-    (claiming(0xFFFFFFF0), "open_length", "note"),
-    (claiming(0xFFFFFFFF), "open_length", "note"),
-    (as_floats(np.nan), "not_finite", "error"),
-    (as_floats(-np.inf), "not_finite", "error"),
+    (claiming(0xFFFFFFF0), "odd", "note"),
+    (claiming(0xFFFFFFFF), "odd", "note"),
+    (unclosed, "odd", "note"),
+    (as_floats(np.nan), "unreadable", "error"),
+    (as_floats(-np.inf), "unreadable", "error"),
     (scaled(-81), "silent", "note"),
     (opposite, "silent", "note"),
     (driven, "clipped", "note"),
@@ -208,7 +220,8 @@ def test_a_planted_fault_is_the_only_finding(tut, plant, kind, severity):
     assert "development/a004_0_10" in format_report(report)
 
 
-@pytest.mark.parametrize("innocent", [scaled(-79), negative, lasting(0.07), as_floats(0.25), as_floats(-0.0)])
+@pytest.mark.parametrize("innocent", [scaled(-79), negative, lasting(0.07), as_floats(0.25), as_floats(-0.0),
+                                      size_of_the_file])
 def test_nothing_is_found_just_on_the_other_side(tut, innocent):
     innocent(train_file(tut, 4))
     assert checked(tut).findings == ()
@@ -220,8 +233,9 @@ def test_a_missing_file_is_a_finding_with_its_reason(tut):
     as_text(train_file(tut, 9))
     findings = check(dataset, workers=1, progress=False).findings
     assert {(finding.kind, finding.what, finding.examples) for finding in findings} == {
-        ("unreadable", "sound file unreadable: No such file or directory", ("development/a003_0_10",)),
-        ("unreadable", "sound file unreadable: Format not recognised", ("development/a009_0_10",))}
+        ("unreadable", "sound file does not exist", ("development/a003_0_10",)),
+        ("unreadable", "sound file is not sound that libsndfile reads (Format not recognised)",
+         ("development/a009_0_10",))}
 
 
 @pytest.mark.parametrize("kind", ["flac", "ogg", "mp3"])
@@ -234,42 +248,6 @@ def test_a_cut_file_of_another_format_is_no_exception(tmp_path, kind):
     cut = check(of_files({"a": (path, "x", "train")}), workers=1, progress=False)
     assert cut.seconds.get("max", 0) < 0.9 * whole.seconds["max"]
     assert kind == "ogg" or {"unreadable", "truncated"} & set(found(cut))  # Ogg does not state its length
-
-
-def test_what_a_header_claims_is_not_allocated(tut, tmp_path):
-    claiming(0xFFFFFFF0)(train_file(tut, 4))
-    flac = tmp_path / "a.flac"
-    soundfile.write(flac, noise(1), RATE, subtype="PCM_24")
-    content = bytearray(flac.read_bytes())
-    content[21] |= 0x0F
-    content[22:26] = b"\xff" * 4  # 2 ** 36 - 1 frames
-    flac.write_bytes(content)
-    assert soundfile.info(flac).frames == 2**36 - 1
-    for path in (train_file(tut, 4), flac):
-        tracemalloc.start()
-        try:
-            report = check(of_files({"a": (path, "x", "train")}), workers=1, progress=False)
-            assert tracemalloc.get_traced_memory()[1] < 20e6
-        finally:
-            tracemalloc.stop()
-        assert {"open_length", "unreadable", "truncated"} & {finding.kind for finding in report.findings}
-
-
-@pytest.mark.parametrize("block", [1, 2, 5, 64, 4096])
-def test_clipped_runs_are_counted_across_blocks(tmp_path, monkeypatch, block):
-    """Against a plain loop, with runs of one to six samples in either channel and blocks of few frames."""
-    rng = np.random.default_rng(3)
-    samples = np.where(rng.random((400, 2)) < 0.6, rng.choice([-1.0, 1.0], (400, 2)), 0.1)
-    soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="PCM_16")
-    expected = 0
-    for channel in samples.T:
-        run = 0
-        for sample in channel:
-            run = run + 1 if abs(sample) == 1 else 0
-            expected += run >= 3
-    monkeypatch.setattr(sound_scan, "_BLOCK", 2 * block)
-    assert sound_scan.decode(str(tmp_path / "a.wav")).clipped == pytest.approx(expected / 800)
-    assert expected > 50
 
 
 def test_single_peaks_at_full_scale_are_not_clipping(tut):
@@ -309,7 +287,7 @@ def test_a_duplicate_without_a_label_contradicts_no_label(tmp_path):
     dataset = of_files({"a": (path, "x", "train"), "b": (path, None, "train"), "c": (path, None, "train")}, ("x",))
     report = check(dataset, workers=1, progress=False)
     assert found(report)["duplicate"] == ("note", 3, ("a = b = c",)) and "duplicate_other_label" not in found(report)
-    assert report.counts.loc["train"].to_dict() == {"x": 1, "unlabelled": 2, "total": 3}
+    assert report.counts["train"] == {"x": 1, "unlabelled": 2}
 
 
 @pytest.mark.parametrize("disguise", [
@@ -378,7 +356,7 @@ def write_nsynth(root: Path, counts: Mapping[str, int], absent: Mapping[str, tup
 def test_clean_notes_have_no_finding_and_synth_lead_absent_from_test_is_a_note(tmp_path):
     write_nsynth(tmp_path / "whole", {"train": 2, "valid": 1, "test": 1})
     report = check(load_nsynth(tmp_path / "whole", "notes"), workers=1, progress=False)
-    assert report.findings == () and (report.sample_rates, report.channels) == ({16_000: 44}, {1: 44})
+    assert report.findings == () and (report.sample_rates, report.channels) == ({"16000": 44}, {"1": 44})
     write_nsynth(tmp_path / "published", {"train": 1, "valid": 1, "test": 1},
                  {"valid": ("synth_lead",), "test": ("synth_lead", "organ")})
     report = check(load_nsynth(tmp_path / "published", "notes"), workers=1, progress=False)
@@ -401,8 +379,6 @@ def test_a_class_without_labelled_training_clip_is_an_error(tut):
              for clip in load_tut2017(tut, "scenes").clips if (clip.label, clip.split) != ("bus", "train")]
     report = checked(tut, clips=tuple(clips))
     assert found(report) == {"class_untrained": ("error", 2, ("bus", "tram"))}
-    assert "(2 of its clips are unlabelled)" in report.findings[0].what
-    assert report.counts.loc["train", ["bus", "tram", "unlabelled", "total"]].tolist() == [0, 0, 2, 28]
 
 
 @pytest.mark.parametrize(("absent", "severity"), [("train", "error"), ("test", "note")])
@@ -416,7 +392,7 @@ def test_no_clip_at_all_is_reported(tmp_path):
     report = check(Dataset("none", ("x",), ()), workers=1, progress=False)
     assert [(f.severity, f.what) for f in report.findings] == [
         ("error", "split absent: train"), ("note", "split absent: test")]
-    assert report.counts.to_numpy().tolist() == [[0, 0, 0]] and report.seconds == {}
+    assert report.counts == {} and report.seconds == {}
     json.dumps(report.asdict(), allow_nan=False)
     assert "split absent: train" in format_report(report)
 
@@ -424,50 +400,47 @@ def test_no_clip_at_all_is_reported(tmp_path):
 def test_published_values_are_those_of_the_data_sets_pages():
     assert PUBLISHED["nsynth"].clips == {"train": 289_205, "valid": 12_678, "test": 4_096}
     assert sum(PUBLISHED["nsynth"].groups.values()) - 53 == 1_006  # valid and test share their instruments
-    assert 15 * np.array([*PUBLISHED["tut2017"].clips.values()]) == pytest.approx([4_680, 1_620])
+    assert (PUBLISHED["tut2017"].clips, PUBLISHED["tut2017"].errors) == ({"train": 4_680, "test": 1_620}, 84)
 
 
 def test_tut2017_is_compared_with_what_was_published(tut, monkeypatch):
-    as_published = Published(SECONDS, RATE, 2, "PCM_24", {"train": 2, "test": 1}, per_class=True)
-    monkeypatch.setitem(PUBLISHED, "tut2017", as_published)
+    (tut.parent / "tut2017").symlink_to(tut)
+    monkeypatch.setenv("FMUC_DATA", str(tut.parent))
+    published = Published({"train": 30, "test": 15}, SECONDS, RATE, 2, "PCM_24", errors=1)
+    monkeypatch.setitem(PUBLISHED, "tut2017", published)
+    errors = tut / DEVELOPMENT / "error.txt"
+    errors.write_text("audio/a001_0_10.wav\t0\t0.05\tbreak\n")
     assert checked(tut, "tut2017").findings == ()
+    errors.write_text(2 * errors.read_text())
     lasting(0.2)(train_file(tut, 2))
     soundfile.write(test_file(tut, 5), noise(9, 800), 8000, subtype="PCM_16")
     soundfile.write(test_file(tut, 6), noise(8), RATE, subtype="PCM_16")
     soundfile.write(test_file(tut, 7), noise(7, channels=1), RATE, subtype="PCM_24")
     dataset = load_tut2017(tut, "tut2017")
-    report = check(replace(dataset, clips=dataset.clips[1:]), workers=1, progress=False)  # without a beach
-    assert found(report) == {
-        "published_count": ("error", 1, ("beach 1",)),
-        "duration": ("note", 1, ("development/a002_0_10",)),
-        "format": ("note", 3, ("evaluation/5", "evaluation/6", "evaluation/7")),
-    }
+    report = check(replace(dataset, clips=dataset.clips[1:]), workers=1, progress=False)
+    assert {(f.kind, f.what, f.count) for f in report.findings} == {
+        ("published_count", "29 clips in train, 30 were published", 1),
+        ("published_count", "2 entries in the list of recording errors, 1 were published", 1),
+        ("duration", "not 0.1 s long as published", 1),
+        ("format", "not as published: 44,100 Hz, 2 channel(s), PCM_24", 3)}
     (tut / EVALUATION).rename(tut / "elsewhere")
-    assert found(checked(tut, "tut2017"))["split_absent"] == ("error", 1, ())
+    assert found_one(checked(tut, "tut2017"), "split_absent").severity == "error"
 
 
-def test_a_tiny_tree_named_tut2017_is_not_the_real_one(tut):
-    report = checked(tut, "tut2017")
-    assert [f.what for f in report.findings if f.kind == "published_count"] == [
-        "class of train without the published 312 clips", "class of test without the published 108 clips"]
-    assert [(f.what, f.count) for f in report.findings if f.kind == "duration"] == [("not 10 s long as published", 45)]
+def found_one(report: Report, kind: str) -> Finding:
+    (finding,) = [finding for finding in report.findings if finding.kind == kind]
+    return finding
 
 
 def test_nsynth_is_compared_with_what_was_published(tmp_path, monkeypatch):
     write_nsynth(tmp_path, {"train": 3, "valid": 1})
-    published = Published(0.2, 16_000, 1, "PCM_16", {"train": 33, "valid": 11, "test": 11}, groups={
-        "train": 11, "valid": 11, "test": 11})
+    published = Published({"train": 35, "valid": 11}, 0.2, 16_000, 1, "PCM_16", groups={"train": 11, "valid": 53})
     monkeypatch.setitem(PUBLISHED, "nsynth", published)
     report = check(load_nsynth(tmp_path, "nsynth"), workers=1, progress=False)
-    assert [(f.severity, f.what) for f in report.findings] == [("error", "split absent: test")]
-    monkeypatch.setitem(PUBLISHED, "nsynth", replace(published, clips={"train": 35, "valid": 11},
-                                                     groups={"train": 11, "valid": 53}, channels=2))
-    report = check(load_nsynth(tmp_path, "nsynth"), workers=1, progress=False)
     assert {(f.kind, f.severity, f.what, f.count) for f in report.findings} == {
-        ("published_count", "error", "train has 33 clips, 35 were published: difference", 2),
-        ("published_count", "error", "valid has 11 groups, 53 were published: difference", 42),
-        ("split_absent", "note", "split absent: test", 1),
-        ("format", "note", "not as published: 16,000 Hz, 2 channel(s), PCM_16", 44)}
+        ("published_count", "error", "33 clips in train, 35 were published", 2),
+        ("published_count", "error", "11 groups in valid, 53 were published", 42),
+        ("split_absent", "note", "split absent: test", 1)}
 
 
 def test_the_report_does_not_depend_on_the_number_of_workers_and_is_json(tut):
@@ -480,10 +453,10 @@ def test_the_report_does_not_depend_on_the_number_of_workers_and_is_json(tut):
     texts = [json.dumps(report.asdict(), allow_nan=False) for report in reports]
     assert texts[0] == texts[1] and format_report(reports[0]) == format_report(reports[1])
     stored = json.loads(texts[0])
-    assert stored["failed"] is True and stored["counts"]["train"]["classes"]["beach"] == 2
-    assert stored["counts"]["total"]["total"] == 45 and stored["subtypes"] == {"FLOAT": 1, "PCM_24": 43}
+    assert stored["failed"] is True and stored["counts"]["train"]["beach"] == 2
+    assert stored["subtypes"] == {"PCM_24": 43}
     assert {finding["kind"] for finding in stored["findings"]} == {
-        "unreadable", "not_finite", "clipped", "duplicate_between_splits"}
+        "unreadable", "clipped", "duplicate_between_splits"}
     assert [finding["severity"] for finding in stored["findings"]] == ["error"] * 3 + ["note"]
 
 
@@ -499,4 +472,3 @@ def test_the_text_is_aligned_and_keeps_names_as_they_are(tmp_path):
     assert rows[0] == ["class", "train", "test", "total"] and rows[2:] == [
         ["1e3", "1", "0", "1"], ["total", "0", "1", "1"], ["unlabelled", "0", "0", "0"], ["total", "1", "1", "2"]]
     assert len({len(line) for line in lines[3:8]}) == 1
-    assert report.asdict()["counts"]["total"] == {"classes": {"1e3": 1, "total": 1}, "unlabelled": 0, "total": 2}

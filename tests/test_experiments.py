@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from fmuc.errors import FmucError
-from fmuc.experiments import PROFILES, TABLE_1, TABLE_2, VARIANTS, make_run, plan, preset, presets
+from fmuc.experiments import PROFILES, TABLE_1, TABLE_2, VARIANTS, make_run, plan, preset, presets, run_units
 
 # §V-A and Table I: rule, threshold, threshold of the standard deviation, temperature, passes
 ROWS = {
@@ -97,3 +97,13 @@ def test_unknown_names_are_refused_with_the_known_ones(call, named):
     with pytest.raises(FmucError, match=named) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("variant", "steps", "units"), [
+    ("FM", 40, 112 + 3 * 128), ("FMUC", 40, 5 * 112 + 3 * 128), ("FMUC w/o MC-Dr.", 20, 112 + 3 * 128),
+    ("Labelled part only", 40, 3 * 32),
+])
+def test_work_is_counted_in_forward_passes_of_one_patch(variant, steps, units):
+    """20 epochs of 48 steps, twice as many in Table II; 4,000 supervised steps before rows with pseudo-labels."""
+    warm_start = 0 if variant == "Labelled part only" else 4000 * 3 * 32
+    assert run_units(make_run("mini", "nsynth-gm", variant)) == steps * 48 * units + warm_start

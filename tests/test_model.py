@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fmuc.config import Network
-from fmuc.model import CNN420, PARAMETERS, Activation, Block, parameter_count
+from fmuc.config import ConfigError, Network
+from fmuc.model import CNN420, NETWORKS, PARAMETERS, Activation, Block, make_network, parameter_count
 
 CANDIDATE_D = Network(widths=(16, 32, 64), blocks=(3, 3, 5), stem=(3, 1), final_norm=True)
 SMALL = Network(widths=(8, 16), blocks=(1, 2), stem=(3, 2))
@@ -51,7 +52,7 @@ def test_every_convolution_of_a_block_follows_relu_norm_dropout():
 
 @pytest.mark.parametrize(("norm_trains", "dropout_on"), [(True, True), (True, False), (False, True), (False, False)])
 def test_an_activation_is_relu_norm_dropout(norm_trains, dropout_on):
-    """The operators written out, with the mask that the kernel drew."""
+    """The operators written out, with the mask that was drawn."""
     activation = Activation(4, 0.5)
     with torch.no_grad():
         activation.norm.weight.uniform_(0.5, 2)
@@ -64,15 +65,6 @@ def test_an_activation_is_relu_norm_dropout(norm_trains, dropout_on):
     assert 0.3 < (out == 0).float().mean() < 0.7 if dropout_on else (out != 0).all()
     assert_close(out, torch.where(out == 0, 0.0, expected * (2 if dropout_on else 1)), rtol=1e-4, atol=1e-5)
     assert_close(activation.state_dict(), reference.state_dict())
-
-
-def test_an_activation_whose_frozen_norm_learns_has_the_gradient_of_the_operators():
-    activation, x = Activation(4, 0.0), torch.randn(5, 4, 6, 3, requires_grad=True)
-    activation.norm.eval()
-    activation(x).square().sum().backward()
-    norm = activation.norm
-    expected = (norm.weight / (norm.running_var + norm.eps).sqrt()) ** 2
-    assert_close(x.grad, (2 * expected[:, None, None] * x.clamp(min=0)).detach())
 
 
 def test_a_block_ends_with_the_addition():
@@ -99,3 +91,15 @@ def test_the_net_is_stem_blocks_mean_and_linear():
     net, x = CNN420(3, SMALL).eval(), torch.randn(2, 1, 12, 8)
     pooled = net.blocks(net.stem(x)).flatten(2).mean(dim=2)
     assert_close(net(x), pooled @ net.head.weight.T + net.head.bias)
+
+
+def test_a_network_is_made_by_its_name_in_the_table(monkeypatch):
+    class Mine(nn.Module):
+        def __init__(self, classes: int, network: Network) -> None:
+            super().__init__()
+            self.head = nn.Linear(64, classes)
+
+    monkeypatch.setitem(NETWORKS, "mine", Mine)
+    assert type(make_network(3, replace(SMALL, kind="mine"))) is Mine and type(make_network(3, SMALL)) is CNN420
+    with pytest.raises(ConfigError, match="'resnet'.*cnn420, mine"):
+        make_network(3, replace(SMALL, kind="resnet"))

@@ -14,13 +14,14 @@ from conftest import TINY
 from torch import nn
 from torch.testing import assert_close
 
-from fmuc import datasets, train, uncertainty
+from fmuc import datasets, fixmatch, uncertainty
 from fmuc.augment import Draw, sharpen, translate
 from fmuc.config import Features, Network, Run, Selection, View
 from fmuc.experiments import FM, FMUC, NSYNTH, TABLE_1, TUT
-from fmuc.features import extract, log_mel
-from fmuc.model import CNN420, Activation
-from fmuc.selection import select
+from fmuc.fast.activations import FusedActivation
+from fmuc.features import extract, log_mel, read_audio
+from fmuc.model import CNN420
+from fmuc.selection import PseudoLabelCounts, select
 from fmuc.uncertainty import pass_statistics
 from tests import textbook
 
@@ -44,13 +45,13 @@ def random_views() -> tuple[torch.Tensor, ...]:
 
 def both(run: Run) -> tuple:
     """Our net and optimiser and the textbook's, of equal weights; a head that spreads the confidences."""
-    net, optimiser = train.build(run, 3, CPU)
+    net, optimiser = fixmatch.build(run, 3, CPU)
     with torch.no_grad():
         net.head.weight.mul_(40)
     other, reference = textbook.build(run, 3)
     other.load_state_dict(net.state_dict())
-    assert any(isinstance(m, Activation) for m in net.modules())
-    assert not any(isinstance(m, Activation) for m in other.modules())
+    assert any(isinstance(m, FusedActivation) for m in net.modules())
+    assert not any(isinstance(m, FusedActivation) for m in other.modules())
     return net.train(), optimiser, other.train(), reference
 
 
@@ -75,10 +76,10 @@ def test_a_step_has_our_loss_gradients_and_weights(selection, dropout, norms_fro
         monkeypatch.setattr(other, "train", lambda mode=True: nn.Module.train(other, mode) and frozen(other))
     labelled, labels, weak, strong = random_views()
     views = iter([labelled, weak, strong])
-    monkeypatch.setattr(train, "augment", lambda *_: next(views))
-    batch = train.Batch(labelled, labels, weak, torch.full((14,), -1))
-    counts = train.PseudoLabelCounts(3)
-    ours = train.step(net, optimiser, batch, run, torch.Generator(), counts).sum()
+    monkeypatch.setattr(fixmatch, "augment", lambda *_: next(views))
+    batch = fixmatch.Batch(labelled, labels, weak, torch.full((14,), -1))
+    counts = PseudoLabelCounts(3)
+    ours = fixmatch.step(net, optimiser, batch, run, torch.Generator(), counts).sum()
     loss = textbook.learn(other, reference, labelled[:, None], labels, weak[:, None], strong[:, None], selection)
     assert 0 < counts.kept.sum() < 14
     assert_close(loss, ours, rtol=1e-5, atol=0)
@@ -95,13 +96,13 @@ def test_the_whole_step_equals_ours_where_nothing_is_random(monkeypatch):
     net, optimiser, other, reference = both(run)
     frozen(net), frozen(other)
     labelled, labels, weak, _ = random_views()
-    ours = train.step(net, optimiser, train.Batch(labelled, labels, weak, None), run, torch.Generator()).sum()
+    ours = fixmatch.step(net, optimiser, fixmatch.Batch(labelled, labels, weak, None), run, torch.Generator()).sum()
     loss = textbook.step(other, reference, labelled, labels, weak, run, np.random.default_rng(0))
     assert_close(loss, ours, rtol=1e-3, atol=0)  # Pillow's fixed point
 
 
 def test_the_repeated_batch_draws_new_masks_for_every_repetition_and_trains_on():
-    net = textbook.network(3, Network(widths=(4, 8), blocks=(1, 1), stem=(3, 2), dropout=0.5)).train()
+    net = CNN420(3, Network(widths=(4, 8), blocks=(1, 1), stem=(3, 2), dropout=0.5)).train()
     before = deepcopy(net.state_dict())
     logits = textbook.repeated_logits(net, torch.randn(5, 1, 12, 8), 4)
     assert logits.shape == (4, 5, 3) and not logits.requires_grad
@@ -113,7 +114,7 @@ def test_the_repeated_batch_has_our_statistics():
     """Many passes with dropout: mean and std over passes agree within what chance allows."""
     torch.manual_seed(0)
     ours = CNN420(3, Network(widths=(4, 8), blocks=(1, 1), stem=(3, 2), dropout=0.3))
-    other = textbook.network(3, Network(widths=(4, 8), blocks=(1, 1), stem=(3, 2), dropout=0.3))
+    other = CNN420(3, Network(widths=(4, 8), blocks=(1, 1), stem=(3, 2), dropout=0.3))
     other.load_state_dict(ours.state_dict())
     x = torch.randn(4, 1, 12, 8)
     expected = pass_statistics(uncertainty.weak_logits(ours, x, 4000), 1.0)
@@ -132,7 +133,7 @@ def test_selection_is_ours(rule):
     common = 14 * torch.randn(1, 400, 5, generator=rng)
     logits = selection.temperature * (common + torch.randn(passes, 400, 5, generator=rng))
     labels, keep = textbook.select(torch.softmax(logits / selection.temperature, dim=-1), selection)
-    expected = select(pass_statistics(logits, selection.temperature), selection)
+    expected = select(logits, selection)
     assert torch.equal(labels, expected.labels) and torch.equal(keep, expected.mask)
     assert 0 < keep.sum() < 400
 

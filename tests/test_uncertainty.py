@@ -12,13 +12,7 @@ from fmuc import uncertainty
 from fmuc.config import Network, Selection
 from fmuc.model import CNN420
 from fmuc.selection import pseudo_label
-from fmuc.uncertainty import (
-    entropy_parts,
-    pass_statistics,
-    prediction_mode,
-    temperature_softmax,
-    weak_logits,
-)
+from fmuc.uncertainty import entropy_parts, pass_statistics, prediction_mode, temperature_softmax, weak_logits
 
 SMALL = Network(widths=(4, 8), blocks=(1, 1), stem=(3, 2))
 
@@ -93,6 +87,14 @@ def test_dropout_layers_of_the_library_count_as_well(x):
     assert not torch.equal(logits[0], logits[1]) and not net[1].training
 
 
+@pytest.mark.parametrize("batch_norm", ["running", "batch"])
+@pytest.mark.parametrize("passes", [0, 5])
+def test_the_weak_pass_leaves_no_trace(net, x, passes, batch_norm):
+    before = state(net)
+    assert not weak_logits(net, x, passes, batch_norm).requires_grad
+    assert_same_state(net, before)
+
+
 def test_no_pass_means_one_deterministic_pass(net, x):
     reference = deepcopy(net).eval()
     logits = weak_logits(net, x, passes=0)
@@ -124,28 +126,33 @@ def test_passes_differ_and_come_as_passes_by_batch_by_class(net, x, batch_norm):
 ])
 def test_parts_of_the_batch_and_of_the_passes_are_put_together_in_order(net, x, part, sizes, monkeypatch):
     """With dropout that drops nothing every pass must equal the plain one, example by example."""
-    monkeypatch.setitem(uncertainty.PART, "cpu", part * x[0].numel())
+    monkeypatch.setitem(uncertainty.CALL_SIZE, "cpu", part * x[0].numel())
     for module in net.modules():
         if isinstance(module, nn.Dropout):
             module.p = 1e-9
     seen = []
-    net.blocks.register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
+    net.stem.register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
     logits = weak_logits(net, x, passes=5)
     assert seen == sizes
     assert_close(logits, weak_logits(net, x, passes=0).expand(5, -1, -1))
 
 
-def test_the_stem_is_computed_once_for_all_passes(net, x):
-    seen = []
-    net.stem.register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
-    weak_logits(net, x, passes=5)
-    assert seen == [6]
+@pytest.mark.parametrize("batch_norm", ["running", "batch"])
+def test_memory_does_not_grow_with_the_number_of_passes(net, x, batch_norm, monkeypatch):
+    monkeypatch.setitem(uncertainty.CALL_SIZE, "cpu", 12 * x[0].numel())
+    largest = []
+    for passes in (2, 20, 200):
+        seen = []
+        net.stem.register_forward_hook(lambda _, args, __, seen=seen: seen.append(len(args[0])))
+        weak_logits(net, x, passes, batch_norm)
+        largest.append(max(seen))
+    assert largest == [12 if batch_norm == "running" else 6] * 3
 
 
 def test_batch_statistics_are_those_of_one_copy_of_the_whole_batch(net, x, monkeypatch):
-    monkeypatch.setitem(uncertainty.PART, "cpu", 1)
+    monkeypatch.setitem(uncertainty.CALL_SIZE, "cpu", 1)
     sizes = []
-    net.blocks.register_forward_hook(lambda _, args, __: sizes.append(len(args[0])))
+    net.stem.register_forward_hook(lambda _, args, __: sizes.append(len(args[0])))
     weak_logits(net, x, passes=3, batch_norm="batch")
     assert sizes == [6, 6, 6]
 
@@ -154,7 +161,7 @@ def test_repeated_and_looped_passes_have_the_same_distribution(net, x, monkeypat
     torch.manual_seed(0)
     draws = {}
     for name, elements in (("looped", 1), ("repeated", 2**30)):
-        monkeypatch.setitem(uncertainty.PART, "cpu", elements)
+        monkeypatch.setitem(uncertainty.CALL_SIZE, "cpu", elements)
         draws[name] = weak_logits(net, x, passes=600).double()
     looped, repeated = draws.values()
     error = ((looped.var(dim=0) + repeated.var(dim=0)) / 600).sqrt()
@@ -188,7 +195,7 @@ def test_pseudo_labels_use_the_temperature_and_the_batch_statistics_of_the_rule(
         assert_close(pseudo_label(net, x, rule).score, torch.softmax(logits / 4, dim=1).amax(dim=1))
 
 
-# --- two parts of the entropy ---
+# Two parts of the entropy
 
 
 def slow_parts(probabilities: torch.Tensor) -> list[tuple[float, float, float]]:

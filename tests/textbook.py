@@ -1,13 +1,12 @@
 """The code that the benchmark measures ours against: each job as it is commonly written, correct and plain.
 
-FixMatch with one forward pass over all views and FMUC with the batch repeated N times, in float32, NCHW and with
-``nn.Dropout``; views drawn sample by sample with Pillow; log-Mel file by file with librosa; every patch in memory. Only
-``benchmarks.bench`` uses it.
+FixMatch with one forward pass over all views and FMUC with the batch repeated N times, in float32, NCHW and with the
+plain operators of ``fmuc.model``; views drawn sample by sample with Pillow; log-Mel file by file with librosa; every
+patch in memory.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from pathlib import Path
 
 import librosa
@@ -18,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fmuc.augment import Draw
-from fmuc.config import Features, Network, Run, Selection, View
+from fmuc.config import Features, Run, Selection, View
 from fmuc.features import FeatureCache
-from fmuc.model import CNN420, Activation
+from fmuc.model import CNN420
 
 # Pillow filters only whole numbers, and of 32-bit ones only those above zero: pixel = (value + _ZERO) * _UNIT
 _UNIT, _ZERO = 2**12, 64
@@ -76,22 +75,8 @@ def augment(patches: Tensor, view: View, rng: np.random.Generator) -> Tensor:
 def build(run: Run, classes: int) -> tuple[nn.Module, torch.optim.Optimizer]:
     """Freshly initialised net and Adam."""
     torch.manual_seed(run.seed)
-    net = network(classes, run.network)
+    net = CNN420(classes, run.network)
     return net, torch.optim.Adam(net.parameters(), lr=run.training.learning_rate)
-
-
-def network(classes: int, config: Network) -> nn.Module:
-    """CNN420 of PyTorch's own operators, which a ``Convolution`` is in float32; it takes the weights of ours."""
-    net = CNN420(classes, config)
-    for block in net.blocks:
-        for unit in block.units:
-            unit[0] = plain_activation(unit[0])
-    return net
-
-
-def plain_activation(activation: Activation) -> nn.Sequential:
-    """ReLU, BatchNorm and dropout one after the other, with the names that our weights have."""
-    return nn.Sequential(OrderedDict(relu=nn.ReLU(), norm=activation.norm, dropout=activation.dropout))
 
 
 def select(probabilities: Tensor, selection: Selection) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """A trained run on sound files: class, mean and standard deviation over dropout passes, and what its rule says (§V-A).
 
-The run's folder is enough: ``run.json`` (configuration and classes) and its last checkpoint (weights and the statistics
+The run's folder is enough: its record (configuration and classes) and its last checkpoint (weights and the statistics
 per Mel band). Neither the data set nor its features are needed.
 """
 
@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fmuc import checkpoints, paths
-from fmuc.config import Features, Run, Selection
+from fmuc.config import Run, Selection
 from fmuc.errors import FmucError
 from fmuc.experiments import FMUC
 from fmuc.features import cut_patches, log_mel, read_audio
@@ -25,18 +24,16 @@ from fmuc.records import is_finished, load_record
 from fmuc.selection import select
 from fmuc.uncertainty import temperature_softmax, weak_logits
 
-_BATCH = 256  # patches at a time
-
 
 class Prediction(NamedTuple):
     """One sound file. ``mean``, ``std``: of the class's tempered probability over the dropout passes, averaged over
-    the file's patches first; ``std`` is NaN where the rule has no dropout passes. ``accepted``: what the rule says of
+    the file's patches first; ``std`` is None where the rule has no dropout passes. ``accepted``: what the rule says of
     the file; ``accepted_patches`` of ``patches``: what it says of each patch, as in training."""
 
     file: str
     label: str
     mean: float
-    std: float
+    std: float | None
     accepted: bool
     accepted_patches: int
     patches: int
@@ -44,10 +41,7 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """A trained net with all that a prediction needs; ``bands`` (2, F): mean and standard deviation per Mel band.
-
-    ``selection`` is the run's rule; a supervised run, which has none, takes FMUC's.
-    """
+    """A trained net with all that a prediction needs; ``bands`` (2, F): mean and standard deviation per Mel band."""
 
     run: Run
     classes: tuple[str, ...]
@@ -56,45 +50,38 @@ class Predictor:
 
     @property
     def selection(self) -> Selection:
+        """The run's rule; a supervised run, which has none, takes FMUC's."""
         return self.run.selection or FMUC
 
     def patches(self, path: Path) -> Tensor:
-        """Normalised patches of a sound file, as training has them: (P, 1, F, T)."""
-        x = patches_of_file(path, self.run.features)
+        """Normalised patches of a sound file with the precision of a feature cache: (P, 1, F, T)."""
+        features = self.run.features
+        spectrogram = log_mel(read_audio(path, features.sample_rate), features)
         mean, std = self.bands[..., None]
-        return as_images((x - mean) / std)
+        return as_images((cut_patches(spectrogram, features.patch_frames).half().float() - mean) / std)
 
     def predict(self, path: Path, seed: int = 0) -> Prediction:
         """Predict one sound file; ``seed`` draws the dropout masks. Raises :class:`FmucError` for an unusable file."""
+        rule, x = self.selection, self.patches(path)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            rule, x = self.selection, self.patches(path)
-            logits = torch.cat([weak_logits(self.net, part, rule.passes, rule.batch_norm)
-                                for part in x.split(_BATCH)], dim=1)  # (N, P, C)
-        by_patch = select(logits, rule)
+            logits = weak_logits(self.net, x, rule.passes, rule.batch_norm)  # (N, P, C)
         passes = temperature_softmax(logits, rule.temperature).mean(dim=1, keepdim=True)  # (N, 1, C): of the file
-        std, mean = torch.std_mean(passes, dim=0, correction=0)
         chosen = select(rule.temperature * passes.log(), rule)
-        index = int(chosen.labels)
-        spread = float(std[0, index]) if rule.passes else float("nan")
-        return Prediction(str(path), self.classes[index], float(mean[0, index]), spread, bool(chosen.mask),
-                          int(by_patch.mask.sum()), len(x))
-
-
-def patches_of_file(path: Path, features: Features) -> Tensor:
-    """Patches (P, F, T) of a sound file with the precision that a feature cache has."""
-    return cut_patches(log_mel(read_audio(path, features.sample_rate), features), features.patch_frames).half().float()
+        std, mean = torch.std_mean(passes[:, 0, int(chosen.labels)], dim=0, correction=0)
+        return Prediction(str(path), self.classes[int(chosen.labels)], float(mean), float(std) if rule.passes else None,
+                          bool(chosen.mask), int(select(logits, rule).mask.sum()), len(x))
 
 
 def load_predictor(folder: Path) -> Predictor:
     """The net of a finished run; :class:`FmucError` for a folder without one or with a damaged checkpoint."""
+    where = paths.relative(folder)
     if not is_finished(folder):
-        raise FmucError(f"{paths.relative(folder)}: holds no finished run: train it to its end "
-                        "('python -m fmuc train')")
+        raise FmucError(f"{where}: holds no finished run: train it to its end ('python -m fmuc train')")
     record, saved = load_record(folder), checkpoints.files(folder)
     if not saved:
-        raise FmucError(f"{paths.relative(folder)} holds no checkpoint: records that come with the repository have no "
-                        "weights; train the run here ('python -m fmuc train')")
+        raise FmucError(f"{where} holds no checkpoint: records that come with the repository have no weights; train "
+                        "the run here ('python -m fmuc train')")
     net, _ = build(record.run, len(record.classes), torch.device("cpu"))
     try:
         tensors, content = checkpoints.read(saved[0], run=record.run.id)
@@ -114,29 +101,30 @@ def find_run(text: str) -> Path:
 
     Raises :class:`FmucError` where no run or more than one fits.
     """
-    if Path(text).is_dir():
-        return Path(text)
+    if Path(text).expanduser().is_dir():
+        return Path(text).expanduser()
     root = paths.data_root() / "runs"
     found = [folder for folder in sorted(root.glob("*/*_s*_*"))
              if is_finished(folder) and (folder.name.startswith(text) or folder.name.endswith(f"_{text}"))]
     exact = [folder for folder in found if folder.name == text] or found
-    if len(exact) == 1:
-        return exact[0]
-    if not found:
+    if not exact:
         raise FmucError(f"no finished run {text!r} under {paths.relative(root)}: 'python -m fmuc plan' lists the runs")
-    names = ", ".join(folder.name for folder in found[:5]) + (", ..." if len(found) > 5 else "")
-    raise FmucError(f"{text!r} fits {len(found)} runs ({names}): name one of them")
+    if len(exact) > 1:
+        raise FmucError(f"{text!r} fits {len(exact)} runs ({', '.join(folder.name for folder in exact[:5])}): name one "
+                        "of them")
+    return exact[0]
 
 
-def predict_files(run: str, files: Sequence[Path], seed: int = 0) -> list[Prediction]:
-    """Predictions of a run (see :func:`find_run`) for sound files, in their order."""
-    predictor = load_predictor(find_run(run))
-    return [predictor.predict(path, seed) for path in files]
-
-
-def plain(prediction: Prediction) -> dict:
-    """A prediction for JSON: None for a standard deviation that does not exist."""
-    return {**prediction._asdict(), "std": None if np.isnan(prediction.std) else prediction.std}
+def predict_files(run: str, files: Sequence[Path], seed: int = 0) -> tuple[list[Prediction], list[str]]:
+    """Predictions of a run (see :func:`find_run`) for the sound files that can be used, in their order, and one line
+    for each that cannot. A command prints both, and ends with exit status 1 if there is such a line."""
+    predictor, predictions, errors = load_predictor(find_run(run)), [], []
+    for file in files:
+        try:
+            predictions.append(predictor.predict(Path(file).expanduser(), seed))
+        except FmucError as error:
+            errors.append(str(error))
+    return predictions, errors
 
 
 def table(predictions: Sequence[Prediction]) -> dict[str, list]:
@@ -145,7 +133,7 @@ def table(predictions: Sequence[Prediction]) -> dict[str, list]:
         "file": [p.file for p in predictions],
         "class": [p.label for p in predictions],
         "mean": [f"{p.mean:.3f}" for p in predictions],
-        "std": ["–" if np.isnan(p.std) else f"{p.std:.3f}" for p in predictions],
+        "std": ["–" if p.std is None else f"{p.std:.3f}" for p in predictions],
         "accepted": ["yes" if p.accepted else "no" for p in predictions],
         "accepted patches": [f"{p.accepted_patches} of {p.patches}" for p in predictions],
     }
