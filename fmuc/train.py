@@ -78,6 +78,9 @@ class Trainer:
             raise FmucError(f"{run.name}: no unlabelled file is left to pseudo-label: lower labelled_share "
                             f"({run.labelled_share})")
         self.net, self.optimiser = build(run, len(dataset.classes), self.device)
+        if run.selection is not None and run.selection.passes:
+            with prediction_mode(self.net, dropout=True):  # refuses a net without dropout, before the warm start
+                pass
         self.rows: list[dict] = []  # history, one per epoch
         self.kept, self.seen = [], []  # counts, one per epoch
         self.snapshots: list[records.Snapshot] = []  # one per epoch of ``records.epochs``

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fmuc.errors import ConfigError
+
 # Input values of one forward call: enough to amortise call overhead on a CPU and to keep a GPU busy
 CALL_SIZE = {"cpu": 2**20, "cuda": 2**23}
 
@@ -45,12 +47,12 @@ def prediction_mode(net: nn.Module, *, dropout: bool, batch_norm: str = "running
     """Evaluation mode with dropout on or off, without any effect that outlasts the block.
 
     ``batch_norm="batch"`` normalises by the statistics of the batch (D8). The running statistics are never updated
-    in here, and every module's mode is restored. Raises ``ValueError`` for dropout in a net that has none.
+    in here, and every module's mode is restored. Raises :class:`ConfigError` for dropout in a net that has none.
     """
     drops = [m for m in net.modules() if isinstance(m, nn.Dropout) and m.p > 0]
     norms = [m for m in net.modules() if isinstance(m, _BatchNorm)] if batch_norm == "batch" else []
     if dropout and not drops:
-        raise ValueError("MC-Dropout needs a network with dropout layers (network.dropout > 0)")
+        raise ConfigError("MC-Dropout needs a network with dropout layers (network.dropout > 0)")
     training = {module: module.training for module in net.modules()}
     momenta = [norm.momentum for norm in norms]
     counts = [norm.num_batches_tracked.clone() for norm in norms]

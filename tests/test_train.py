@@ -1,14 +1,19 @@
+"""One step against plain autograd, the sampler, epochs, resuming, records, and what happens when something is wrong."""
+
 from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections import Counter
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import soundfile
 import torch
 from conftest import TINY
 from torch.nn import BatchNorm2d
@@ -23,9 +28,9 @@ from fmuc.errors import FmucError
 from fmuc.features import extract
 from fmuc.fixmatch import Batch, as_images, build, step
 from fmuc.model import Activation
-from fmuc.records import is_finished, load_record
+from fmuc.records import Record, is_finished, load_record
 from fmuc.selection import PseudoLabelCounts
-from fmuc.train import Trainer, predict, train
+from fmuc.train import Trainer, is_current, predict, train
 
 CPU = torch.device("cpu")
 LOW_FM = Selection(rule="confidence", threshold=0.7)
@@ -38,16 +43,11 @@ RUN = Run(
                       warm_start=5, evaluate_every=2, precision="float32"),
 )
 PART = replace(RUN, variant="Labelled part only", selection=None)
+SHORT = replace(PART, training=replace(PART.training, epochs=1))
 FULL = replace(RUN, variant="Fully supervised", selection=None, labels="all")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Nets this small are fastest so, and equality to the last bit does not depend on how work is shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")  # equality to the last bit does not depend on how work is shared
 
 
 @pytest.fixture
@@ -232,11 +232,6 @@ def test_patches_come_normalised_with_the_labels_of_their_files(trainable, tmp_p
     assert set(files.tolist()) <= set(t.split.labelled.tolist())
 
 
-def test_a_batch_larger_than_the_pool_goes_round_it(trainable, tmp_path):
-    t = trainer(tmp_path, replace(RUN, training=replace(RUN.training, unlabelled_batch=50)))
-    assert np.bincount(t.indices(0, unlabelled=True)[1].numpy())[t.unlabelled].min() == 1
-
-
 # The hidden truth
 
 
@@ -256,7 +251,7 @@ def test_the_truth_of_unlabelled_files_is_counted_but_never_learnt_from(trainabl
     assert np.isnan(row["quality"]) and unknown.kept[-1][-1].sum() == honest.kept[-1].sum()
 
 
-# Epochs, resuming, records
+# Epochs, resuming, warm start
 
 
 def test_the_seed_decides_everything(trainable, tmp_path):
@@ -289,24 +284,12 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(trainable, tmp_pa
     assert json.dumps(rows[0]) == json.dumps(rows[1])  # as text: NaN equals NaN
 
 
-def test_resuming_restores_the_optimiser(trainable, tmp_path):
-    before, after = trainer(tmp_path), trainer(tmp_path)
-    before.train_epoch()
-    before.save_checkpoint()
-    after.load_checkpoint()
-    for old, new in zip(before.net.parameters(), after.net.parameters(), strict=True):
-        for name, value in before.optimiser.state[old].items():
-            restored = after.optimiser.state[new][name]
-            assert torch.equal(value, restored) and value.stride() == restored.stride()  # the kernel reads memory
-
-
-def test_training_goes_on_after_an_interrupt_and_warms_up_once(trainable, tmp_path, monkeypatch):
-    warm_ups, warm_up = [], Trainer.warm_up
-    monkeypatch.setattr(Trainer, "warm_up", lambda self: warm_ups.append(self.epoch) or warm_up(self))
-    folder, epochs = tmp_path / "run", []
+def test_an_interrupted_run_goes_on_and_its_history_can_be_watched(trainable, tmp_path):
+    folder, epochs, watched = tmp_path / "run", [], []
 
     def interrupt(row: dict) -> None:
         epochs.append(row["epoch"])
+        watched.append(len(pd.read_csv(folder / "history.csv")))
         if row["epoch"] == 2:
             raise KeyboardInterrupt
 
@@ -314,9 +297,9 @@ def test_training_goes_on_after_an_interrupt_and_warms_up_once(trainable, tmp_pa
         train(RUN, device="cpu", folder=folder, progress=False, on_epoch=interrupt)
     assert not is_finished(folder)
     record = train(RUN, device="cpu", folder=folder, progress=False, on_epoch=interrupt)
-    assert epochs == [1, 2, 3, 4] == record.history.index.tolist() and warm_ups == [0]
+    assert epochs == watched == [1, 2, 3, 4] == record.history.index.tolist()
     assert record.kept.shape == (4, 12, 11) and (record.seen.sum(axis=1) == 30).all()
-    assert is_finished(folder) and {path.name for path in folder.glob(".*")} <= {".lock"}
+    assert {path.name for path in folder.glob(".*")} <= {".lock"}
 
 
 def test_warm_start_takes_its_number_of_supervised_steps(trainable, tmp_path):
@@ -362,51 +345,123 @@ def test_whatever_changes_the_warm_start_gives_another_one(trainable, tmp_path, 
     assert len(warm_starts(tmp_path / "first")) == 2
 
 
-def test_a_damaged_warm_start_is_made_again(trainable, tmp_path, capsys):
-    first = trainer(tmp_path / "first")
+@pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "code"])
+def test_a_warm_start_that_is_not_whole_or_of_other_code_is_made_again(trainable, tmp_path, damage):
+    first, again = trainer(tmp_path / "first"), trainer(tmp_path / "again")
     first.warm_up()
     (path,) = warm_starts(tmp_path / "first")
-    whole, (tensors, content) = path.read_bytes(), checkpoints.read(path)
-    flipped = bytearray(whole)
-    flipped[-20] ^= 1
-    checkpoints.write(path, {name: value for name, value in tensors.items() if not name.startswith("adam.1.")}, content)
-    without_moments = path.read_bytes()
-    for damage in (whole[: len(whole) // 2], b"", bytes(flipped), without_moments):
-        path.write_bytes(damage)
-        again = trainer(tmp_path / "again")
-        again.warm_up()
-        assert_equal_weights(first.net, again.net)
-        assert {state["step"].item() for state in again.optimiser.state.values()} == {5}
-        assert path.read_bytes() == whole
-        message = capsys.readouterr().err
-        assert message.count("\n") == 1 and path.name in message and "is damaged" in message and "again" in message
-
-
-def test_a_warm_start_of_another_version_of_the_code_is_made_again(trainable, tmp_path, monkeypatch, capsys):
-    first = trainer(tmp_path / "first")
-    first.warm_up()
-    (path,) = warm_starts(tmp_path / "first")
-    tensors, _ = checkpoints.read(path)
-    checkpoints.write(path, {name: value + 1 for name, value in tensors.items()}, {"code": "older"})
-    again = trainer(tmp_path / "again")
+    whole, (tensors, _) = path.read_bytes(), checkpoints.read(path)
+    if damage == "code":
+        checkpoints.write(path, {name: value + 1 for name, value in tensors.items()}, {"code": "older"})
+    else:
+        flipped = whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:]
+        path.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "flipped": flipped}[damage])
     again.warm_up()
     assert_equal_weights(first.net, again.net)
+    assert {state["step"].item() for state in again.optimiser.state.values()} == {5}
+    assert path.read_bytes() == whole
+
+
+# Finished runs
+
+
+def finished(folder: Path, run: Run = SHORT, **options) -> tuple[list[int], Record]:
+    """Train; returns the epochs that were really trained, and the record."""
+    epochs = []
+    record = train(run, device="cpu", folder=folder, progress=False, on_epoch=lambda row: epochs.append(row["epoch"]),
+                   **options)
+    return epochs, record
+
+
+def copied(trainable: Path) -> Path:
+    """The data set ``nsynth`` as files of this test's own, with its features."""
+    root = trainable / "nsynth"
+    source = root.resolve()
+    root.unlink()
+    shutil.copytree(source, root)
+    features = trainable / "features"
+    features.unlink()
+    extract(datasets.load("nsynth"), TINY, workers=1, progress=False)
+    return root
+
+
+def other_sound(root: Path) -> None:
+    path = next((root / "nsynth-train" / "audio").glob("*.wav"))
+    sound, rate = soundfile.read(path)
+    soundfile.write(path, sound[::-1], rate, subtype="PCM_16")
+
+
+def other_label(root: Path) -> None:
+    path = root / "nsynth-train" / "examples.json"
+    path.write_text(path.read_text().replace('"instrument_family_str": "vocal"', '"instrument_family_str": "organ"'))
+
+
+def test_a_finished_run_is_not_trained_again_unless_asked_to(trainable, tmp_path, capsys):
+    epochs, first = finished(tmp_path / "run")
+    again, second = finished(tmp_path / "run")
+    assert (epochs, again) == ([1], []) and second.digest == first.digest and is_current(SHORT, tmp_path / "run")
     assert capsys.readouterr().err == ""
+    forced, third = finished(tmp_path / "run", force=True)
+    assert forced == [1] and third.results == first.results
+    assert load_record(tmp_path / "replaced" / "run.1").digest == first.digest
+    finished(tmp_path / "run", force=True)
+    assert load_record(tmp_path / "replaced" / "run.2").digest == third.digest
+    message = capsys.readouterr().err
+    assert message.count("\n") == 2 and "asked to train it again; the old files are kept in" in message
 
 
-def test_a_finished_run_is_not_trained_again(trainable, tmp_path, monkeypatch):
-    run = replace(PART, training=replace(PART.training, epochs=1))
-    first = train(run, device="cpu", folder=tmp_path / "run", progress=False)
-    monkeypatch.setattr(training, "Trainer", None)
-    again = train(run, device="cpu", folder=tmp_path / "run", progress=False)
-    assert again.results == first.results and again.history.equals(first.history)
+@pytest.mark.parametrize("change", [other_sound, other_label])
+def test_a_finished_run_whose_data_changed_is_kept_aside_and_trained_again(trainable, tmp_path, capsys, change):
+    root = copied(trainable)
+    _, first = finished(tmp_path / "run")
+    change(root)
+    extract(datasets.load("nsynth"), TINY, workers=1, progress=False)
+    assert not is_current(SHORT, tmp_path / "run")
+    epochs, second = finished(tmp_path / "run")
+    assert epochs == [1] and is_current(SHORT, tmp_path / "run")
+    assert load_record(tmp_path / "replaced" / "run.1").digest == first.digest
+    different = {name for name in ("dataset_digest", "features_digest", "split_digest")
+                 if first.provenance[name] != second.provenance[name]}
+    assert different >= ({"features_digest"} if change is other_sound else {"dataset_digest"})
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and "run: it was trained on other data; the old files are kept in" in message
+
+
+@pytest.mark.parametrize("change", [other_sound, other_label])
+def test_a_checkpoint_of_other_data_is_kept_aside(trainable, tmp_path, capsys, change):
+    root, run = copied(trainable), replace(SHORT, training=replace(SHORT.training, epochs=2))
+    t = trainer(tmp_path / "run", run)
+    (tmp_path / "run").mkdir()
+    t.train_epoch()
+    t.save_checkpoint()
+    change(root)
+    extract(datasets.load("nsynth"), TINY, workers=1, progress=False)
+    assert finished(tmp_path / "run", run)[0] == [1, 2]
+    assert [path.name for path in checkpoints.files(tmp_path / "replaced" / "run.1")] == ["checkpoint-0001.safetensors"]
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and "the data set or its labelled part has changed" in message
+
+
+def test_a_finished_run_of_other_code_is_used_and_it_is_said_so(trainable, tmp_path, capsys, monkeypatch):
+    with monkeypatch.context() as before:
+        before.setattr("fmuc.records.code_digest", lambda: "older")
+        _, first = finished(tmp_path / "run")
+    epochs, second = finished(tmp_path / "run")
+    assert epochs == [] and second.digest == first.digest and first.provenance["code"] == "older"
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and "another version of the code" in message and "--force" in message
 
 
 def test_a_finished_record_of_another_configuration_is_refused(trainable, tmp_path):
-    run = replace(PART, training=replace(PART.training, epochs=1))
-    train(run, device="cpu", folder=tmp_path / "run", progress=False)
-    with pytest.raises(FmucError, match="run"):
-        train(replace(run, seed=1), device="cpu", folder=tmp_path / "run", progress=False)
+    _, first = finished(tmp_path / "run")
+    other = replace(SHORT, seed=1)
+    with pytest.raises(FmucError, match=f"holds the record of run {SHORT.name}, not of {other.name}") as caught:
+        finished(tmp_path / "run", other)
+    one_line(caught)
+    assert load_record(tmp_path / "run").digest == first.digest
+
+
+# Evaluation and records
 
 
 def test_a_longer_run_begins_with_the_shorter_one(trainable, tmp_path):
@@ -487,40 +542,25 @@ def test_where_the_truth_is_unknown_the_rule_is_estimated_on_validation_files(tr
     assert t.net.training
 
 
-def test_an_estimate_changes_nothing_in_the_training_and_is_not_made_where_the_truth_is_known(trainable, tmp_path):
-    data, run = partly_known("own", 3), replace(RUN, dataset="own", labelled_share=1.0)
-    extract(data, TINY, workers=1, progress=False)
-    often, seldom = (Trainer(replace(run, training=replace(run.training, evaluate_every=every)), data, tmp_path, "cpu")
-                     for every in (1, 3))
-    for _ in range(3):
-        often.train_epoch()
-        seldom.train_epoch()
-    assert_equal_weights(often.net, seldom.net)
-    known = trainer(tmp_path)
-    known.train_epoch()
-    known.train_epoch()
-    assert "test_accuracy" in known.rows[1] and "validation_quality" not in known.rows[1]
-
-
-def test_a_file_may_have_any_name(trainable, tmp_path, monkeypatch):
-    source = datasets.load("nsynth")
-    data = datasets.Dataset("own", source.classes, tuple(replace(c, id=f"käuzchen/{c.id}") for c in source.clips))
-    monkeypatch.setattr("fmuc.train.load", lambda name: data)
-    extract(data, TINY, workers=1, progress=False)
-    record = train(replace(RUN, dataset="own"), device="cpu", folder=tmp_path / "run", progress=False)
-    assert {id.decode() for id in record.files["test_ids"]} == {data.clips[i].id for i in data.indices("test")}
+def test_no_estimate_is_made_where_the_truth_is_known(trainable, tmp_path):
+    t = trainer(tmp_path)
+    for _ in range(2):
+        row = t.train_epoch()
+    assert "test_accuracy" in row and "validation_quality" not in row
 
 
 def test_a_run_without_known_truth_or_test_files_ends_in_a_record_without_nan(trainable, tmp_path, monkeypatch):
+    """And a file may have any name."""
     whole = partly_known("own", 3)
-    data = datasets.Dataset("own", whole.classes, tuple(clip for clip in whole.clips if clip.split == "train"))
+    clips = (replace(clip, id=f"käuzchen/{clip.id}") for clip in whole.clips if clip.split == "train")
+    data = datasets.Dataset("own", whole.classes, tuple(clips))
     monkeypatch.setattr("fmuc.train.load", lambda name: data)
     extract(data, TINY, workers=1, progress=False)
-    record = train(replace(RUN, dataset="own", labelled_share=1.0), device="cpu", folder=tmp_path / "run",
-                   progress=False)
+    _, record = finished(tmp_path / "run", replace(RUN, dataset="own", labelled_share=1.0))
     assert record.results == {"test_files": 0, "unlabelled_files": 15, "labelled_files": 9}
     assert "NaN" not in (tmp_path / "run" / "run.json").read_text()
     assert set(record.files["unlabelled_labels"]) == {-1}
+    assert {id.decode() for id in record.files["unlabelled_ids"]} < {clip.id for clip in data.clips}
 
 
 def test_predictions_do_not_depend_on_the_batch_and_keep_the_mode(trainable, tmp_path):
@@ -545,12 +585,6 @@ def test_supervised_runs(trainable, tmp_path, run, labelled, unlabelled):
     results = t.record().results
     assert (results["labelled_files"], results["unlabelled_files"]) == (labelled, unlabelled)
     assert ("unlabelled_accuracy" in results) == bool(unlabelled) and 0 <= results["test_accuracy"] <= 1
-
-
-def test_supervised_training_learns(trainable, tmp_path):
-    t = trainer(tmp_path, replace(FULL, training=replace(FULL.training, iterations_per_epoch=60, learning_rate=1e-2)))
-    first, last = t.train_epoch()["loss_labelled"], t.train_epoch()["loss_labelled"]
-    assert last < 0.9 * first
 
 
 def test_patches_that_do_not_fit_are_read_batch_by_batch_with_the_same_result(trainable, tmp_path, monkeypatch):
@@ -625,22 +659,6 @@ def test_weights_that_the_last_step_of_an_epoch_spoils_are_not_saved(trainable, 
         t.train_epoch()
 
 
-def test_a_diverged_run_fails_again_in_the_same_way(trainable, tmp_path, monkeypatch):
-    """The next call goes on from the last good checkpoint."""
-    def exploding(net, optimiser, batch, *arguments):
-        losses = step(net, optimiser, batch, *arguments)
-        return losses * np.inf if next(iter(optimiser.state.values()))["step"].item() == 5 + 3 * 2 + 1 else losses
-
-    monkeypatch.setattr(training, "step", exploding)
-    messages, epochs = [], []
-    for _ in range(2):
-        with pytest.raises(FmucError, match="epoch 3, step 1 of 3.*kept, and the same call goes on") as caught:
-            train(RUN, device="cpu", folder=tmp_path / "run", progress=False,
-                  on_epoch=lambda row: epochs.append(row["epoch"]))
-        messages.append(one_line(caught))
-    assert messages[0] == messages[1] and epochs == [1, 2]
-
-
 # Bad input
 
 
@@ -649,28 +667,17 @@ def one_line(error: pytest.ExceptionInfo) -> str:
     return str(error.value)
 
 
-def test_missing_features_are_named_with_a_command_that_works(trainable, tmp_path):
-    run = replace(PART, features=replace(TINY, hop=256))
-    with pytest.raises(FmucError, match=r"no features under .* 'python -m fmuc features --dataset nsynth ") as caught:
-        train(run, device="cpu", folder=tmp_path / "run", progress=False)
+@pytest.mark.parametrize(("change", "device", "named"), [
+    ({"features": replace(TINY, hop=256)}, "cpu", r"no features under .* 'python -m fmuc features --dataset nsynth "),
+    ({"labelled_share": 1.0}, "cpu", "labelled_share"),
+    ({"selection": replace(LOW_FM, rule="typo")}, "cpu", "'typo'.*confidence"),
+    ({"selection": replace(LOW_FM, threshold=1.5)}, "cpu", "selection.threshold"),
+    ({"network": replace(RUN.network, kind="typo")}, "cpu", "'typo'.*cnn420"),
+    ({"network": replace(RUN.network, dropout=0.0), "selection": LOW_FMUC}, "cpu", "network.dropout"),
+    ({}, "gpu", "gpu"),
+    ({}, "cuda:99", "cuda:99"),
+])
+def test_what_cannot_be_trained_is_said_in_one_line(trainable, tmp_path, change, device, named):
+    with pytest.raises(FmucError, match=named) as caught:
+        train(replace(RUN, **change), device=device, folder=tmp_path / "run", progress=False)
     one_line(caught)
-
-
-def test_nothing_to_pseudo_label_is_said_so(trainable, tmp_path):
-    with pytest.raises(FmucError, match="labelled_share") as caught:
-        train(replace(RUN, labelled_share=1.0), device="cpu", folder=tmp_path / "run", progress=False)
-    one_line(caught)
-
-
-def test_an_unusable_device_is_named(trainable, tmp_path):
-    for device in ("gpu", "cuda:99"):
-        with pytest.raises(FmucError, match=device) as caught:
-            train(RUN, device=device, folder=tmp_path / "run", progress=False)
-        one_line(caught)
-
-
-def test_the_record_read_back_is_the_record(trainable, tmp_path):
-    record = train(replace(RUN, training=replace(RUN.training, epochs=2)), device="cpu", folder=tmp_path / "run",
-                   progress=False)
-    again = load_record(tmp_path / "run")
-    assert again.run == record.run and again.results == record.results and again.history.equals(record.history)

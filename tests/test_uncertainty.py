@@ -9,7 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from fmuc import uncertainty
-from fmuc.config import Network, Selection
+from fmuc.config import ConfigError, Network, Selection
 from fmuc.model import CNN420
 from fmuc.selection import pseudo_label
 from fmuc.uncertainty import entropy_parts, pass_statistics, prediction_mode, temperature_softmax, weak_logits
@@ -73,9 +73,9 @@ def test_dropout_is_active_only_when_asked_for(net, x, dropout):
 
 def test_a_net_without_dropout_is_refused(x):
     without = CNN420(3, Network(widths=(4,), blocks=(1,), stem=(3, 1), dropout=0.0))
-    with pytest.raises(ValueError, match="network.dropout"), prediction_mode(without, dropout=True):
+    with pytest.raises(ConfigError, match="network.dropout"), prediction_mode(without, dropout=True):
         pass
-    with pytest.raises(ValueError, match="network.dropout"):
+    with pytest.raises(ConfigError, match="network.dropout"):
         weak_logits(without, x, passes=5)
     assert without.training
     assert weak_logits(without, x, passes=0).shape == (1, 6, 3)
