@@ -238,24 +238,12 @@ def test_outputs_that_cannot_be_written_are_one_clear_line(folder):
 
 
 BATCH = """
-<<<<<<< HEAD
-import os
-import signal
-import sys
-=======
 import signal, sys
->>>>>>> dcdc220 (Notebooks: batch by papermill and joblib with this interpreter's own kernels; exercises from one source; sliders by ipywidgets; notebooks follow the new modules)
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background inherits "ignore"
 from fmuc import notebooks
 if __name__ == "__main__":
-<<<<<<< HEAD
-    os.environ["FMUC_FIGURES"] = str(Path(sys.argv[1]) / "figures")
-    notebooks.MANY = int(sys.argv[2])
-    notebooks.execute(folder=Path(sys.argv[1]) / "notebooks", workers=2, progress=False)
-=======
     notebooks.execute(folder=Path(sys.argv[1]), workers=2, progress=False)
->>>>>>> dcdc220 (Notebooks: batch by papermill and joblib with this interpreter's own kernels; exercises from one source; sliders by ipywidgets; notebooks follow the new modules)
 """
 
 

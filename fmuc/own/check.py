@@ -15,7 +15,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from fmuc import paths
-from fmuc.datasets import SPLITS, Dataset, read_error_list
+from fmuc.datasets import DEVELOPMENT, SPLITS, Dataset
 from fmuc.sound import SoundError, read_sound
 from fmuc.workers import cores, run_parallel
 
@@ -245,7 +245,8 @@ def _against_published(dataset: Dataset, frame: pd.DataFrame, heard: pd.DataFram
     pairs += [(f"groups in {split}", frame.group[frame.split == split].nunique(), count)
               for split, count in published.groups.items()]
     if published.errors is not None:
-        found = len(read_error_list(paths.dataset_dir(dataset.name)))
+        listed = paths.dataset_dir(dataset.name) / DEVELOPMENT / "error.txt"
+        found = len(listed.read_text(encoding="utf-8", errors="replace").splitlines()) if listed.is_file() else 0
         pairs.append(("entries in the list of recording errors", found, published.errors))
     for what, found, count in pairs:
         if found not in (0, count):  # a split that is absent has a finding already
