@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from pathlib import Path
 
@@ -21,8 +20,8 @@ TINY = {"train": (1, 2), "test": (1, 1)}
 SECOND = sounds.RATE
 
 
-def _render(out: Path, *, sizes=TINY, seed: int = 3, bits: int = 16, force: bool = False) -> scenes_sim.Report:
-    return make(scenes_sim.Recipe(sizes, seed, bits), out, workers=1, progress=False, force=force)
+def _render(out: Path, *, sizes=TINY, seed: int = 3, force: bool = False) -> scenes_sim.Report:
+    return make(scenes_sim.Recipe(sizes, seed), out, workers=1, progress=False, force=force)
 
 
 def _digests(root: Path) -> dict[str, str]:
@@ -79,45 +78,14 @@ def test_files_are_named_and_listed_as_in_the_real_parts(rendered):
     assert all(file.removeprefix("audio/").removesuffix(".wav").isdecimal() for file in listed)  # anonymous
 
 
-def test_every_development_recording_is_held_out_in_one_fold(tmp_path, cheap):
-    _render(tmp_path / "s", sizes={"train": (5, 1), "test": (1, 1)})
-    setup = tmp_path / "s" / DEVELOPMENT / "evaluation_setup"
-    meta = (tmp_path / "s" / DEVELOPMENT / "meta.txt").read_text().splitlines()
-    everything = sorted(line.rpartition("\t")[0] for line in meta)
-    held_out = []
-    for fold in range(1, 5):
-        train, test, evaluate = ((setup / f"fold{fold}_{part}.txt").read_text().splitlines()
-                                 for part in ("train", "test", "evaluate"))
-        assert sorted(train + evaluate) == everything and [line.split("\t")[0] for line in evaluate] == test
-        assert {line.split("\t")[1] for line in evaluate} == set(LABELS)
-        held_out += evaluate
-    assert sorted(held_out) == everything
-
-
-@pytest.mark.parametrize("bits", [16, 24])
-def test_audio_format(rendered, tmp_path, cheap, bits):
-    root = rendered[0]
-    if bits == 24:
-        root = tmp_path / "s"
-        _render(root, bits=24)
-    for path in root.rglob("*.wav"):
+def test_clips_are_audible_stereo_that_is_not_clipped(rendered):
+    for path in rendered[0].rglob("*.wav"):
         info = soundfile.info(path)
         assert (info.format, info.subtype, info.samplerate, info.channels, info.frames) == (
-            "WAV", f"PCM_{bits}", 44_100, 2, 44_100)
-
-
-def test_clips_are_audible_and_neither_clipped_nor_mono(rendered):
-    for path in rendered[0].rglob("*.wav"):
+            "WAV", "PCM_16", 44_100, 2, 44_100)
         samples, _ = soundfile.read(path)
         assert 1e-3 < np.abs(samples).max() < 0.95, path.name
         assert np.abs(samples[:, 0] - samples[:, 1]).max() > 1e-4, path.name
-
-
-def test_a_clip_lasts_ten_seconds(tmp_path):
-    recording = scenes_sim.plan(TINY, seed=0)[0]
-    (tmp_path / DEVELOPMENT / "audio").mkdir(parents=True)
-    assert scenes_sim.write_recording(recording, tmp_path) == 2
-    assert [soundfile.info(tmp_path / DEVELOPMENT / "audio" / f).duration for f in recording.files] == [10, 10]
 
 
 def test_same_bytes_for_any_number_of_workers(tmp_path):
@@ -136,18 +104,6 @@ def test_a_recording_does_not_depend_on_how_many_there_are():
     assert sound_of(TINY) == sound_of({"train": (4, 1), "test": (2, 3)})
 
 
-def test_scenes_that_are_close_share_more_sources():
-    def shared(one: str, two: str) -> float:
-        a, b = ({name: s[0] for name, s in scene_places.SCENES[scene].sources.items()} for scene in (one, two))
-        return sum(min(a.get(name, 0), b.get(name, 0)) for name in {*a, *b}) / sum(
-            max(a.get(name, 0), b.get(name, 0)) for name in {*a, *b})
-
-    close = [("forest_path", "park"), ("grocery_store", "cafe/restaurant"), ("train", "bus"), ("train", "tram"),
-             ("office", "library"), ("city_center", "residential_area"), ("park", "residential_area")]
-    far = [("forest_path", "train"), ("beach", "office"), ("library", "park"), ("tram", "home"), ("car", "forest_path")]
-    assert min(shared(*pair) for pair in close) > max(shared(*pair) for pair in far)
-
-
 @pytest.mark.parametrize("name", scene_sources.SOURCES)
 def test_sources_have_their_level_and_are_used(name):
     sound = scene_sources.SOURCES[name](np.random.default_rng(7), 8 * SECOND)
@@ -156,66 +112,12 @@ def test_sources_have_their_level_and_are_used(name):
     assert any(name in scene.sources for scene in scene_places.SCENES.values())
 
 
-@pytest.mark.parametrize("name", ["wind", "leaves", "surf", "rain", "traffic", "rolling", "rail", "fan", "cooling",
-                                  "hall", "engine", "whine", "hum", "crowd", "speech"])
-def test_continuous_sources_have_an_rms_of_one(name):
-    sound = scene_sources.SOURCES[name](np.random.default_rng(1), 4 * SECOND)
-    assert np.sqrt(np.mean(sound.astype(np.float64) ** 2)) == pytest.approx(1, rel=1e-3)
-
-
-def _spectrum(sound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.fft.rfftfreq(len(sound), 1 / SECOND), np.abs(np.fft.rfft(sound)) ** 2
-
-
-def test_noise_has_the_spectrum_of_its_curve():
-    sound = sounds.noise(np.random.default_rng(0), 8 * SECOND, ((100, 0), (1000, -20), (10000, -20)), 0.5)
-    hz, power = _spectrum(sound[0])
-    level = {f: 10 * np.log10(power[(hz > 0.9 * f) & (hz < 1.1 * f)].mean()) for f in (50, 100, 316, 1000, 8000)}
-    for f, expected in ((50, 0), (316, -10), (1000, -20), (8000, -20)):
-        assert level[f] - level[100] == pytest.approx(expected, abs=1)
-
-
-def test_width_sets_how_alike_the_channels_are():
-    def correlation(width: float) -> float:
-        sound = sounds.noise(np.random.default_rng(0), 4 * SECOND, ((100, 0), (10000, 0)), width)
-        return np.corrcoef(sound)[0, 1]
-
-    assert correlation(0) == pytest.approx(1) and abs(correlation(1)) < 0.02 and 0.4 < correlation(0.5) < 0.8
-
-
-def test_tones_and_glides_have_their_pitch():
-    hz, power = _spectrum(sounds.tone(np.random.default_rng(0), np.full(SECOND, 440.0), np.array([1, 0.1])))
-    assert hz[power.argmax()] == pytest.approx(440, abs=2)
-    hz, power = _spectrum(sounds.glide(1, 1000, 1000))
-    assert hz[power.argmax()] == pytest.approx(1000, abs=2)
-
-
-def test_scattered_events_come_at_their_times_and_end_with_the_recording():
-    click = np.ones(10, np.float32)
-    heard = sounds.scatter(np.random.default_rng(0), SECOND, np.array([0.25, 0.9999, 1.5, -0.1]), [click], spread_db=0,
-                           place=0.0)
-    assert np.flatnonzero(heard[0]).tolist() == [*range(11025, 11035), *range(44095, 44100)]
-    assert heard[0, 11025] == pytest.approx(1) and not np.abs(heard[1]).max()
-
-
-def test_bouts_are_rows_of_evenly_spaced_events():
-    times = np.sort(sounds.in_bouts(np.random.default_rng(0), 60 * SECOND, 1e-9, (5, 5), 0.5, 0.01))
-    assert len(times) == 5 and np.diff(times) == pytest.approx([0.5] * 4, rel=0.1)
-
-
 def test_reverberation_decays_by_60_db_within_its_time():
     impulse = np.zeros((2, 2 * SECOND), np.float32)
     impulse[:, 0] = 1
     tail = sounds.in_room(np.random.default_rng(0), impulse, 1.0, 0.0)[0]
     energy = np.array([np.sum(tail[int(s * SECOND) + 1:int((s + 0.1) * SECOND)] ** 2) for s in (0, 0.3, 0.6)])
     assert 10 * np.log10(energy[1:] / energy[:-1]) == pytest.approx([-18, -18], abs=2)
-
-
-def test_the_provenance_says_that_it_is_simulated(rendered):
-    record = json.loads((rendered[0] / "render.json").read_text())
-    assert "NOT TUT2017" in record["statement"] and "simulated" in record["statement"]
-    assert record["report"]["parameters"] == {"renderer": scenes_sim.RENDERER, "seed": 3, "bits": 16,
-                                              "sizes": {"train": [1, 2], "test": [1, 1]}}
 
 
 def folders(root: Path) -> list[str]:
@@ -265,7 +167,6 @@ def test_an_interrupted_rendering_leaves_what_was_there(tmp_path, cheap, monkeyp
     ({"sizes": TINY | {"test": (1, 2, 3)}}, "recordings per scene, clips per recording"),
     ({"sizes": TINY | {"train": (2000, 1)}}, "26,000"),
     ({"seed": -1}, "seed=-1"),
-    ({"bits": 8}, "bits=8: give 16 or 24"),
 ])
 def test_bad_parameters_give_one_line(tmp_path, changes, message):
     with pytest.raises(FmucError, match=message) as caught:

@@ -8,7 +8,7 @@ What differs, on purpose or of necessity:
   recording holds a few clips, TUT2017's many, and one scene has 15 training places here.
 * Which scenes resemble which is decided by the recipe: sources are shared among scenes that are close in meaning.
   Confusions such as train and bus are there **by construction** and say nothing about real acoustic scenes.
-* Samples have 16 bits unless ``bits=24``, and there is no list of recording errors: nothing went wrong.
+* Samples have 16 bits, and there is no list of recording errors: nothing went wrong.
 
 The same parameters give the same bytes for any number of workers, with the same versions of numpy and scipy on the
 same kind of processor.
@@ -16,7 +16,6 @@ same kind of processor.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,17 +63,14 @@ class Recording:
     files: tuple[str, ...]
     originals: tuple[str, ...]  # the names before anonymisation, equal to ``files`` in the development part
     seed: int
-    bits: int
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to render: (recordings per scene, clips per recording) of "train" and "test", the seed of all draws, and the
-    bits of a sample."""
+    """What to render: (recordings per scene, clips per recording) of "train" and "test", and the seed of all draws."""
 
     sizes: Mapping[str, tuple[int, int]]
     seed: int
-    bits: int = 16
     statement = STATEMENT
     report_type = Report
 
@@ -88,15 +84,12 @@ class Recipe:
             raise FmucError(f"sizes={dict(sizes)}: more than 26,000 recordings have no name")
         if self.seed < 0:
             raise FmucError(f"seed={self.seed}: give a number from 0")
-        if self.bits not in (16, 24):
-            raise FmucError(f"bits={self.bits}: give 16 or 24")
         return {"renderer": RENDERER, "sizes": {split: list(sizes[split]) for split in PARTS}, "seed": self.seed,
-                "bits": self.bits}
+                "bits": 16}
 
     def render(self, root: Path, workers: int, progress: bool) -> Report:
-        """Fill the folder ``root`` with TUT2017's two folders; ``FmucError`` if the disk has too little space."""
-        recordings = plan(self.sizes, self.seed, self.bits)
-        _require_space(root, recordings)
+        """Fill the folder ``root`` with TUT2017's two folders."""
+        recordings = plan(self.sizes, self.seed)
         for split in PARTS:
             _write_lists(root / PARTS[split], split, [r for r in recordings if r.split == split])
         _write_audio(recordings, root, workers, progress)
@@ -104,7 +97,7 @@ class Recipe:
                       {split: sum(len(r.files) for r in recordings if r.split == split) for split in PARTS})
 
 
-def plan(sizes: Mapping[str, tuple[int, int]], seed: int, bits: int = 16) -> list[Recording]:
+def plan(sizes: Mapping[str, tuple[int, int]], seed: int) -> list[Recording]:
     """Every recording of the data set; names and the evaluation part's file names tell nothing about the scene."""
     rng = np.random.default_rng(seed)
     places = [(split, scene, i) for split in PARTS for scene in SCENES for i in range(sizes[split][0])]
@@ -115,16 +108,8 @@ def plan(sizes: Mapping[str, tuple[int, int]], seed: int, bits: int = 16) -> lis
         name = f"{chr(ord('a') + number // 1000)}{number % 1000:03d}"
         originals = tuple(f"{name}_{SECONDS * k}_{SECONDS * (k + 1)}.wav" for k in range(sizes[split][1]))
         files = originals if split == "train" else tuple(f"{next(anonymous)}.wav" for _ in originals)
-        recordings.append(Recording(name, scene, split, i, files, originals, seed, bits))
+        recordings.append(Recording(name, scene, split, i, files, originals, seed))
     return recordings
-
-
-def _require_space(folder: Path, recordings: Sequence[Recording]) -> None:
-    needed = sum(len(r.files) * SECONDS * RATE * 2 * r.bits // 8 for r in recordings)
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise FmucError(f"{folder.parent}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free: "
-                        "free some or move the data with FMUC_DATA")
 
 
 def _write_lists(part: Path, split: str, recordings: Sequence[Recording]) -> None:
@@ -165,5 +150,5 @@ def write_recording(recording: Recording, root: Path) -> int:
     sound = record(recording.scene, length * len(recording.files), np.random.default_rng(stream))
     for i, file in enumerate(recording.files):
         soundfile.write(root / PARTS[recording.split] / "audio" / file, sound[:, i * length:(i + 1) * length].T, RATE,
-                        subtype=f"PCM_{recording.bits}")
+                        subtype="PCM_16")
     return len(recording.files)

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from fmuc import datasets, experiments, features, figures, paths
+from fmuc import experiments, features, figures, paths
 from fmuc.datasets import Dataset
 from fmuc.errors import FmucError
 from fmuc.experiments import Preset
