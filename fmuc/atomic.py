@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,11 +52,16 @@ def whole_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def write_json(path: Path, content: object) -> None:
-    """Write ``content`` as indented JSON, with the same bytes on every system."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8", newline="\n")
+        temporary.write_bytes(content)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write ``content`` as indented JSON, with the same bytes on every system."""
+    write_bytes(path, f"{json.dumps(content, indent=1)}\n".encode())

@@ -9,9 +9,7 @@ from __future__ import annotations
 import html
 import io
 import json
-import os
 import re
-import uuid
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
@@ -33,20 +31,11 @@ from matplotlib.ticker import MaxNLocator
 
 from fmuc import paths
 from fmuc.analysis import compared, shown_history
+from fmuc.atomic import write_bytes, write_json
 from fmuc.errors import FmucError
 from fmuc.experiments import FULLY_SUPERVISED, LABELLED_ONLY, TABLE_1
 from fmuc.records import Record
-from fmuc.tables import (
-    ESTIMATES,
-    METRICS,
-    PARTS,
-    TITLES,
-    history_table,
-    metrics_of,
-    paper_dataset,
-    read_published,
-    title,
-)
+from fmuc.tables import ESTIMATES, METRICS, PARTS, TITLES, history_table, paper_dataset, read_published, title
 
 # Fonts of other scripts, for names of your own classes; only those that are installed are asked for
 _FALLBACKS = ("Noto Sans CJK JP", "Noto Sans JP", "Hiragino Sans", "PingFang SC", "Yu Gothic", "Microsoft YaHei",
@@ -191,21 +180,9 @@ def _save(name: str, profile: str, folder: Path, kind: str, contents: Mapping[st
     with FileLock(folder / ".manifest.lock"):  # notebooks run at the same time
         rows = {other["name"]: other for other in manifest(folder)} | {name: row}
         for file, content in contents.items():
-            write_file(folder / file, content)
-        text = json.dumps(rows, indent=1, ensure_ascii=False, sort_keys=True)
-        write_file(folder / "manifest.json", f"{text}\n".encode())
+            write_bytes(folder / file, content)
+        write_json(folder / "manifest.json", dict(sorted(rows.items())))
     return row
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 # Parts of plots
@@ -378,7 +355,7 @@ def table1_plane(ax: Axes, table: pd.DataFrame, dataset: str) -> Axes:
 
     Both on validation files where the table has these estimates, since then nobody knows the quality.
     """
-    known = ESTIMATES[0] not in metrics_of(table)
+    known = ESTIMATES[0] not in table.columns.get_level_values(0)
     quality, quantity = METRICS if known else ESTIMATES
     points = []
     for variant in table.index:
@@ -481,7 +458,7 @@ def tradeoff_paths(ax: Axes, records: Sequence[Record], dataset: str, *, variant
     if ax.lines:
         ax.plot([], [], "o", color=GREY, label="first epoch")
         ax.plot([], [], "s", color=GREY, label="last epoch")
-        ax.legend(loc="best")
+        _legend_above(ax, title(dataset), columns=4 if len(ax.get_legend_handles_labels()[0]) == 4 else 3)
     elif not known:
         nothing_known(ax)
         ax.set(xlim=(0, 100), ylim=(0, 100))

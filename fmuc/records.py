@@ -11,7 +11,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from fmuc import __version__, paths
+from fmuc.atomic import write_json
 from fmuc.config import Run, Selection, run_from_dict
 from fmuc.errors import FmucError
 from fmuc.experiments import chosen, plan
@@ -123,9 +123,7 @@ def save_record(record: Record, folder: Path) -> None:
         np.savez_compressed(folder / "scores.npz", **record.scores)
     content = {"format": FORMAT, "id": record.run.id, "config": asdict(record.run), "classes": record.classes,
                "results": record.results, "provenance": record.provenance}
-    temporary = folder / ".run.json"
-    temporary.write_text(json.dumps(sealed(content, folder), indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / "run.json")
+    write_json(folder / "run.json", sealed(content, folder))
 
 
 def sealed(content: Mapping, folder: Path) -> dict:

@@ -433,20 +433,6 @@ def test_many_at_the_same_time_lose_nothing(own_folder):
     assert not list(own_folder.rglob("*.tmp"))
 
 
-def test_a_failed_write_leaves_the_old_file(own_folder, monkeypatch):
-    figures.save_table(pd.DataFrame({"a": [1]}), "table1", "mini", alt="one")
-    before = (own_folder / "table1.md").read_bytes()
-
-    def fail(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr("fmuc.figures.os.replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        figures.save_table(pd.DataFrame({"a": [2]}), "table1", "mini", alt="two")
-    assert (own_folder / "table1.md").read_bytes() == before
-    assert not list(own_folder.rglob("*.tmp"))
-
-
 def test_refuses_text_that_cannot_be_read(own_folder):
     fig, ax = figures.figure()
     ax.text(0.5, 0.5, "tiny", fontsize=5.5)
