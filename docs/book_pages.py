@@ -19,8 +19,8 @@ from fmuc import paths
 from fmuc.figures import manifest
 from fmuc.tables import title
 
-HEADINGS = {"bench": "Speed beside a textbook's code", "scaling": "Many workers",
-            "precision-nsynth-gm": "bfloat16 beside float32", "fuzz": "Damaged and hostile input"}
+HEADINGS = {"bench": "Speed beside a textbook's code", "precision-nsynth-gm": "bfloat16 beside float32",
+            "fuzz": "Damaged and hostile input"}
 SAVED = re.compile(r'save_(?:figure|table)\(\w+,\s*f?"([^"]+)"')
 START = """<!DOCTYPE html>
 <html lang="en-GB"><head><meta charset="utf-8"><title>{title}</title>
@@ -217,10 +217,11 @@ def link_modules(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Links to the package's files lead to what is documented under their text, else to the source in the book."""
     objects = app.env.domaindata["py"]["objects"]
     for link in list(doctree.findall(nodes.reference)):  # downloads, too
-        module = re.fullmatch(r"(?:\.\./)*fmuc/(\w+)\.py", link.get("refuri") or link.get("reftarget", ""))
+        module = re.fullmatch(r"(?:\.\./)*(fmuc/[\w/]+)\.py", link.get("refuri") or link.get("reftarget", ""))
         if module:
-            named = objects.get(f"fmuc.{link.astext()}")
-            page, anchor = (named.docname, f"#{named.node_id}") if named else (f"_modules/fmuc/{module[1]}", "")
+            package = module[1].rpartition("/")[0].replace("/", ".")
+            named = objects.get(f"{package}.{link.astext()}")
+            page, anchor = (named.docname, f"#{named.node_id}") if named else (f"_modules/{module[1]}", "")
             target = app.builder.get_relative_uri(docname, page) + anchor
             link.replace_self(nodes.reference("", "", *link.children, refuri=target, internal=True))
 
@@ -240,8 +241,9 @@ def mend_docstring(app: Sphinx, kind: str, name: str, value: object, options: ob
 
 def forget_pages(app: Sphinx, config: object) -> None:
     """Remove the pages of modules that are no more; autosummary only adds."""
-    for page in (paths.ROOT / "docs" / "api").glob("fmuc.*.rst"):
-        if not (paths.ROOT / "fmuc" / f"{page.stem.removeprefix('fmuc.')}.py").is_file():
+    for page in (paths.ROOT / "docs" / "api").glob("fmuc*.rst"):
+        module = paths.ROOT / page.stem.replace(".", "/")
+        if not (module.with_suffix(".py").is_file() or module.is_dir()):
             page.unlink(missing_ok=True)
 
 

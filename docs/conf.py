@@ -24,6 +24,7 @@ exclude_patterns = [".*", "**/.ipynb_checkpoints", "build", "data/[!R]*"]
 nb_execution_mode = "off"  # the committed outputs, which tests hold equal to the records
 nb_ipywidgets_js = {}  # require.js and widgets of a content delivery network; the plots under the widgets stand alone
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # tables in outputs are tables
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 4
 myst_update_mathjax = False
