@@ -9,31 +9,34 @@ from __future__ import annotations
 import ast
 import json
 import os
-import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from typing import Annotated, Literal
 
 import nbformat
 import papermill
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
-from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
-from pydantic import TypeAdapter, ValidationError
+from pydantic import StringConstraints, ValidationError, create_model
 from tqdm import tqdm
 
 from fmuc import paths
 from fmuc.errors import FmucError
 from fmuc.workers import run_parallel
 
-COMMON = ("profile", "source", "dataset")  # parameters of every notebook
-NOT_SHOWN = ("__main__.py", "notebooks.py", "fetch.py", "parallel.py", "workers.py")  # change no output of a notebook
+COMMON = {  # parameters of every notebook; profile and data set are parts of a folder's name
+    "profile": Annotated[str, StringConstraints(pattern="^[a-z0-9-]{1,40}$")],
+    "source": Literal["runs", "shipped"],
+    "dataset": Annotated[str, StringConstraints(pattern="^[a-z0-9-]{0,40}$")],
+}
+UNRELATED = ("__main__.py", "notebooks.py", "fetch.py", "parallel.py", "workers.py")  # change no output of a notebook
 SMALL = 1_000_000  # bytes; larger files beside a record (checkpoints) count by name and size only
 
 
@@ -43,9 +46,8 @@ class OwnKernel(AsyncKernelManager):
     @property
     def kernel_spec(self) -> KernelSpec:
         path = os.pathsep.join(filter(None, [str(paths.ROOT), os.environ.get("PYTHONPATH")]))
-        return KernelSpec(argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}",
-                                "--log-level=CRITICAL"],
-                          env={"PYTHONPATH": path, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}, language="python")
+        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=CRITICAL"]
+        return KernelSpec(argv=command, env={"PYTHONPATH": path, "PYDEVD_DISABLE_FILE_VALIDATION": "1"})
 
 
 @dataclass(frozen=True)
@@ -66,16 +68,15 @@ class Outcome:
     status: str
     seconds: float
     output: str  # the executed copy
-    error: str | None = None  # one line that names notebook, cell and error
+    error: str | None = None  # one line that names notebook and error
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The outcomes in the notebooks' order; ``str()`` is the table to print, :meth:`asdict` the JSON."""
+    """The outcomes in the notebooks' order; ``str()`` is the table to print."""
 
     outcomes: tuple[Outcome, ...]
     seconds: float
-    folders: tuple[str, ...]  # of the figures and tables
 
     @property
     def error(self) -> str | None:
@@ -83,12 +84,13 @@ class Summary:
         return next((outcome.error for outcome in self.outcomes if outcome.error), None)
 
     def asdict(self) -> dict:
+        """Everything as plain values."""
         return {**asdict(self), "error": self.error}
 
     def __str__(self) -> str:
-        width = max(len(outcome.name) for outcome in self.outcomes)
-        rows = [f"{outcome.name:<{width}}  {outcome.status:<10}  {outcome.seconds:6.1f} s" for outcome in self.outcomes]
-        return "\n".join([*rows, f"{len(rows)} notebooks, {self.seconds:.1f} s; results in {', '.join(self.folders)}"])
+        rows = [f"{outcome.name:<24}  {outcome.status:<10}  {outcome.seconds:6.1f} s" for outcome in self.outcomes]
+        folders = sorted({Path(outcome.output).parents[1].as_posix() for outcome in self.outcomes})
+        return "\n".join([*rows, f"{len(rows)} notebooks, {self.seconds:.1f} s; results in {', '.join(folders)}"])
 
 
 def execute(profile: str | None = None, source: str | None = None, dataset: str | None = None, *,
@@ -102,8 +104,13 @@ def execute(profile: str | None = None, source: str | None = None, dataset: str 
     """
     start = time.perf_counter()
     given = {name: value for name, value in zip(COMMON, (profile, source, dataset), strict=True) if value is not None}
-    code, digest_of = _code_digest(), cache(records_digest)  # most notebooks read the same records
-    jobs = [_job(path, {**given, **(parameters or {})}, code, digest_of) for path in find(only, folder)]
+    code, records = _code_digest(), cache(records_digest)  # most notebooks read the same records
+    jobs = []
+    for path in find(only, folder):
+        values = bind(path, {**given, **(parameters or {})})
+        profile, source, dataset = (values[name] for name in COMMON)
+        digest = _digest(read(path), values, code, records(paths.records_dir(profile, source)))
+        jobs.append(Job(path, paths.figures_dir(profile, source, dataset) / "notebooks" / path.name, values, digest))
     stale = [job for job in jobs if force or not _is_current(job)]
     outcomes = {job.notebook.stem: Outcome(job.notebook.stem, "not run" if job in stale else "up to date", 0.0,
                                            paths.relative(job.output)) for job in jobs}
@@ -111,8 +118,7 @@ def execute(profile: str | None = None, source: str | None = None, dataset: str 
         for outcome in _run_all(stale, workers):
             outcomes[outcome.name] = outcome
             bar.update()
-    folders = sorted({paths.relative(job.output.parent.parent) for job in jobs})
-    return Summary(tuple(outcomes.values()), time.perf_counter() - start, tuple(folders))
+    return Summary(tuple(outcomes.values()), time.perf_counter() - start)
 
 
 def find(only: Sequence[str] | None = None, folder: Path = paths.NOTEBOOKS) -> list[Path]:
@@ -130,7 +136,7 @@ def find(only: Sequence[str] | None = None, folder: Path = paths.NOTEBOOKS) -> l
     return [path for path in known if path.stem.startswith(wanted)]
 
 
-def read(path: Path) -> NotebookNode:
+def read(path: Path) -> nbformat.NotebookNode:
     """Return a notebook in the current format; :class:`FmucError` if the file is none."""
     try:
         return nbformat.v4.upgrade(nbformat.read(path, as_version=4))
@@ -139,40 +145,27 @@ def read(path: Path) -> NotebookNode:
                         ) from None
 
 
-def defaults(path: Path) -> dict[str, object]:
-    """Names and default values of a notebook's parameters, which must be literals; else :class:`FmucError`."""
+def bind(path: Path, given: Mapping[str, object]) -> dict[str, object]:
+    """Return the values of a notebook's parameters: its defaults, updated with ``given`` as the defaults' types.
+
+    Raises :class:`FmucError` for an unknown name, a value of another type, or a default that is no literal.
+    """
+    read(path)  # refuses a broken file
     try:
-        found = {name: ast.literal_eval(parameter["default"])
-                 for name, parameter in papermill.inspect_notebook(path).items()}
+        known = {name: ast.literal_eval(found["default"]) for name, found in papermill.inspect_notebook(path).items()}
     except (ValueError, SyntaxError) as error:
         raise FmucError(f"{path.name}: the parameters cell must hold only 'name = literal' lines ({_line(error)})"
                         ) from None
-    for name in COMMON:
-        if not isinstance(found.get(name), str):
-            raise FmucError(f"{path.name}: the cell tagged 'parameters' must set {name} to a text")
-    return found
-
-
-def bind(known: Mapping[str, object], given: Mapping[str, object], name: str) -> dict[str, object]:
-    """Return ``known`` updated with ``given``, texts read as the default's type.
-
-    Raises :class:`FmucError` for an unknown name, a value of another type, or a name that cannot be a folder's.
-    """
-    bound = dict(known)
-    for parameter, value in given.items():
-        if parameter not in known:
-            raise FmucError(f"{name} has no parameter {parameter!r}: it knows {', '.join(known)} "
-                            "(choose the notebooks that have it with --only)")
-        wanted = type(known[parameter])
-        try:
-            bound[parameter] = TypeAdapter(wanted).validate_python(value)
-        except ValidationError:
-            raise FmucError(f"{name}: parameter {parameter} must be of type {wanted.__name__}, as its default "
-                            f"{known[parameter]!r}, not {value!r}") from None
-    for parameter, pattern in (("profile", "[a-z0-9-]{1,40}"), ("dataset", "[a-z0-9-]{0,40}")):
-        if not re.fullmatch(pattern, bound[parameter]):
-            raise FmucError(f"{name}: {parameter} must be small letters, digits and hyphens, not {bound[parameter]!r}")
-    return bound
+    if missing := COMMON.keys() - known:
+        raise FmucError(f"{path.name}: the cell tagged 'parameters' must set {', '.join(sorted(missing))}")
+    fields = {name: (COMMON.get(name, type(value)), value) for name, value in known.items()}
+    try:
+        model = create_model("Parameters", __config__={"extra": "forbid", "validate_default": True}, **fields)
+        return model(**given).model_dump()
+    except ValidationError as error:
+        found = error.errors()[0]
+        raise FmucError(f"{path.name}: parameter {found['loc'][0]}={found['input']!r}: {found['msg']}; it knows "
+                        f"{', '.join(f'{name}={value!r}' for name, value in known.items())}") from None
 
 
 def records_digest(folder: Path) -> str:
@@ -189,20 +182,13 @@ def records_digest(folder: Path) -> str:
 def _code_digest() -> str:
     package = paths.ROOT / "fmuc"
     files = [file for file in sorted(package.rglob("*")) if file.suffix in (".py", ".mplstyle")
-             and file.relative_to(package).as_posix() not in NOT_SHOWN]
+             and file.relative_to(package).as_posix() not in UNRELATED]
     return sha256(b"".join(file.read_bytes() for file in [*files, *sorted(paths.PUBLISHED.glob("*.csv"))])).hexdigest()
 
 
-def _job(path: Path, given: Mapping[str, object], code: str, digest_of: Callable[[Path], str]) -> Job:
-    cells = [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in read(path).cells]
-    values = bind(defaults(path), given, path.name)
-    profile, source, dataset = (values[name] for name in COMMON)
-    try:
-        records = digest_of(paths.records_dir(profile, source))
-    except ValueError as error:
-        raise FmucError(f"{path.name}: {error}") from None
-    digest = sha256(json.dumps([cells, values, code, records], default=repr).encode()).hexdigest()
-    return Job(path, paths.figures_dir(profile, source, dataset) / "notebooks" / path.name, values, digest)
+def _digest(notebook: nbformat.NotebookNode, *others: object) -> str:
+    cells = [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in notebook.cells]
+    return sha256(json.dumps([cells, *others], default=repr).encode()).hexdigest()
 
 
 def _is_current(job: Job) -> bool:

@@ -189,10 +189,10 @@ def fails(x):
     (fails, r"fails\(\[\[1., 2., 3.\]\]\) raises AttributeError"),
     (lambda x: 2 * x[0], r"the result has the shape \(3,\), it should have \(1, 3\)"),
     (lambda x: 3 * x, r"gives \[\[3., 6., 9.\]\], it should be \[\[2., 4., 6.\]\]"),
-    (lambda x: "six", "it should have"),
-    (lambda x: {1: 2}, "it should have"),
-    (lambda x: (x, x), "it should have"),
-    (lambda x: [[1.0], [2.0, 3.0]], "it should have"),
+    (lambda x: "six", "it should"),
+    (lambda x: {1: 2}, "it should"),
+    (lambda x: (x, x), "it should"),
+    (lambda x: [[1.0], [2.0, 3.0]], "it should"),
     (lambda x: 2 * x + np.array([0, 0, np.nan]), "nan"),
 ])
 def test_judgement(answer, said):
@@ -240,8 +240,8 @@ def in_per_cent(true, pseudo, kept):
     ("t_interval", interval_by_scipy, "^$"),
     ("cut", patches_by_windows, "^$"),
     ("mean_minus_std", sample_deviation_by_hand, "divisor N − 1"),
-    ("quality_and_quantity", in_per_cent, "gives 300, it should be 0.75"),
-    ("keep", lambda logits, threshold: logits.argmax(dim=1), "must return 2 values"),
+    ("quality_and_quantity", in_per_cent, r"gives \(300, .*\), it should be \(0.75, "),
+    ("keep", lambda logits, threshold: logits.argmax(dim=1), "it should be"),
     ("compress", lambda magnitudes: magnitudes, "it should be"),
 ])
 def test_answers_in_other_words(name, answer, said):
@@ -252,12 +252,6 @@ def test_answers_in_other_words(name, answer, said):
 def test_what_is_no_exercise_is_named(wrong, capsys):
     check(wrong)
     assert "no exercise has the name of" in capsys.readouterr().out
-
-
-def test_several_values_are_compared_one_by_one():
-    pair = Check([(1.0,)], lambda x: (x, 2 * x), [])
-    assert "must return 2 values" in judge(lambda x: x, pair)
-    assert "gives 3, it should be 2" in judge(lambda x: (x, 3 * x), pair)
 
 
 # --- notebooks ---
@@ -371,23 +365,15 @@ def test_a_source_is_read(tmp_path):
     assert judge(named(lambda x: x, "one"), known) == "Nothing was added, so all stays as it was."
 
 
-@pytest.mark.parametrize(("part", "instead", "said"), [
-    ("# %% setup", "# %% imports", "unknown part '# %% imports'"),
-    ("# %% setup", "x = 1\n# %% setup", "unknown part '# %% x = 1'"),
-    ("# hint: A hint.\n", "", "'A title' needs a text, a hint"),
-    ("# A text.\n", "", "'A title' needs a text, a hint"),
-    ("    ### END SOLUTION\n", "", "'A title' needs a text, a hint"),
-    ("def one(x):", "if True:", "'A title' needs a text, a hint"),
-    ("x + 1 =>", "x + 2 =>", "must be '# PART => INSTEAD'"),
-    (" => x", "", "must be '# PART => INSTEAD'"),
-    ("#   Nothing", "# Nothing", "must be '# PART => INSTEAD'"),
+@pytest.mark.parametrize(("part", "instead"), [
+    ("# %% setup", "# %% imports"), ("# hint: A hint.\n", ""), ("# A text.\n", ""), ("    ### END SOLUTION\n", ""),
+    ("def one(x):", "if True:"), ("x + 1 =>", "x + 2 =>"), (" => x", ""), ("#   Nothing", "# Nothing"),
 ])
-def test_a_broken_source_is_named(tmp_path, part, instead, said):
+def test_a_broken_source_is_named(tmp_path, part, instead):
     assert part in GOOD
     (tmp_path / "01.py").write_text(GOOD.replace(part, instead), encoding="utf-8")
-    with pytest.raises(FmucError, match=said) as caught:
+    with pytest.raises(FmucError, match=r"01.py: the part '# %% \w+.*' is not as"):
         read(tmp_path / "01.py")
-    assert "01.py: " in str(caught.value)
 
 
 def test_unknown_number_is_one_line(capsys):

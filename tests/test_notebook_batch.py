@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ dataset = ""
 epochs = 3  # a comment is fine
 rate = 0.5
 fast = True"""
+KNOWN = {"profile": "smoke", "source": "runs", "dataset": "", "epochs": 3, "rate": 0.5, "fast": True}
 
 
 @pytest.fixture
@@ -87,8 +89,8 @@ def test_broken_file_is_named(folder, text):
 
 @pytest.mark.parametrize(("parameters", "said"), [
     ('profile = make()\nsource = "runs"\ndataset = ""', "the parameters cell must hold only"),
-    ('profile = "mini"', "must set source to a text"),
-    ('profile = 3\nsource = "runs"\ndataset = ""', "must set profile to a text"),
+    ('profile = "mini"', "must set dataset, source"),
+    ('profile = 3\nsource = "runs"\ndataset = ""', "parameter profile=3: Input should be a valid string"),
 ])
 def test_parameters_must_be_literals_and_hold_the_common_ones(folder, parameters, said):
     write(folder, "00_first", parameters=parameters)
@@ -96,49 +98,27 @@ def test_parameters_must_be_literals_and_hold_the_common_ones(folder, parameters
         run(folder)
 
 
-def test_unknown_parameter_is_refused_before_anything_runs(folder):
-    write(folder, "00_first")
-    write(folder, "01_second", parameters='profile = "smoke"\nsource = "runs"\ndataset = ""')
-    with pytest.raises(FmucError, match="01_second.ipynb has no parameter 'epochs': it knows profile, source"):
-        run(folder, parameters={"epochs": "4"})
-    with pytest.raises(FmucError, match="00_first.ipynb has no parameter 'epoch'"):
-        run(folder, parameters={"epoch": "4"})
-    assert not (folder.parent / "figures").exists()
-
-
-KNOWN = {"profile": "mini", "source": "runs", "dataset": "", "epochs": 3, "rate": 0.5, "fast": True}
-
-
 @pytest.mark.parametrize(("name", "given", "value"), [
     ("profile", "paper", "paper"), ("profile", "12", "12"), ("epochs", "4", 4), ("epochs", 4, 4),
     ("rate", "1e-3", 1e-3), ("rate", "2", 2.0), ("rate", 2, 2.0), ("fast", "false", False), ("fast", "True", True),
 ])
-def test_values_take_the_type_of_the_default(name, given, value):
-    bound = notebooks.bind(KNOWN, {name: given}, "nb")
+def test_values_take_the_type_of_the_default(folder, name, given, value):
+    bound = notebooks.bind(write(folder, "00_first"), {name: given})
     assert bound == {**KNOWN, name: value}
     assert type(bound[name]) is type(value)
 
 
-@pytest.mark.parametrize(("name", "given"), [("epochs", "many"), ("epochs", "2.5"), ("fast", "perhaps"),
-                                             ("rate", "fast"), ("profile", 3), ("epochs", "9" * 5000)])
-def test_wrong_type_is_refused(name, given):
-    with pytest.raises(FmucError, match=f"nb: parameter {name} must be of type"):
-        notebooks.bind(KNOWN, {name: given}, "nb")
-
-
-@pytest.mark.parametrize(("name", "value"), [("profile", "../smoke"), ("profile", ""), ("dataset", "../../elsewhere"),
-                                             ("dataset", "/tmp/elsewhere"), ("dataset", "a b")])
-def test_a_parameter_that_names_a_folder_cannot_lead_elsewhere(folder, name, value):
-    write(folder, "00_first", "print(1)")
-    with pytest.raises(FmucError, match=f"00_first.ipynb: {name} must be small letters"):
-        run(folder, parameters={name: value})
-    assert not (folder.parent / "figures").exists()
-
-
-def test_unknown_source_of_records_is_refused(folder):
+@pytest.mark.parametrize(("name", "given"), [
+    ("epochs", "many"), ("epochs", "2.5"), ("epochs", "9" * 5000), ("fast", "perhaps"), ("rate", "fast"),
+    ("source", "elsewhere"), ("epoch", "4"), ("profile", 3), ("profile", ""), ("profile", "../smoke"),
+    ("dataset", "../../elsewhere"), ("dataset", "/tmp/elsewhere"), ("dataset", "a b"),
+])
+def test_wrong_values_are_refused_before_anything_runs(folder, name, given):
     write(folder, "00_first")
-    with pytest.raises(FmucError, match=r"00_first.ipynb: source must be 'runs' or 'shipped', not 'elsewhere'"):
-        run(folder, source="elsewhere")
+    with pytest.raises(FmucError, match=rf"^00_first.ipynb: parameter {name}=.*; it knows profile='smoke', ") as caught:
+        run(folder, parameters={name: given})
+    assert "\n" not in str(caught.value)
+    assert not (folder.parent / "figures").exists()
 
 
 # --- what is executed ---
@@ -160,7 +140,7 @@ def test_executes_with_parameters_and_skips_what_is_up_to_date(folder, monkeypat
     assert path.read_bytes() == before
     again = run(folder, parameters={"epochs": 6})
     assert statuses(again) == ["up to date"]
-    assert "00_first  up to date" in str(again)
+    assert re.search("00_first +up to date", str(again))
     assert json.dumps(again.asdict())
 
 

@@ -60,7 +60,7 @@ def test_is_valid_and_starts_with_its_card(path):
 
 @each_notebook
 def test_has_one_parameters_cell_of_literals(path):
-    known = notebooks.defaults(path)
+    known = notebooks.bind(path, {})
     assert {"profile", "source"} <= known.keys()
     assert known["source"] == "shipped"  # so that it can be read and executed in a fresh clone
 

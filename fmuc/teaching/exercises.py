@@ -85,47 +85,39 @@ class Exercise(NamedTuple):
 
 def read(file: Path) -> tuple[str, list[Exercise]]:
     """Return the set-up and the exercises of a file; :class:`FmucError` names a part that cannot be used."""
-    before, *parts = re.split(r"^# %% ", file.read_text(encoding="utf-8"), flags=re.M)
     setup, exercises = "", []
-    for part in [f"{before.strip()}\n"] * bool(before.strip()) + parts:
-        head, _, body = part.partition("\n")
-        if head == "setup":
-            setup = body.strip()
-        elif head.startswith("exercise: "):
-            exercises.append(_exercise(file, head.removeprefix("exercise: "), body, setup))
-        elif head == "cases" and exercises:
-            exercises[-1].cases.append(body.strip())
-        elif head == "wrong" and exercises:
-            exercises[-1].wrong.extend(_wrong(file, body, exercises[-1]))
-        else:
-            raise FmucError(f"{paths.relative(file)}: unknown part '# %% {head}': use setup, exercise: TITLE, cases or "
-                            "wrong")
+    try:
+        for part in re.split(r"^# %% ", f"\n{file.read_text(encoding='utf-8')}", flags=re.M)[1:]:
+            head, _, body = part.partition("\n")
+            if head == "setup":
+                setup = body.strip()
+            elif head == "cases":
+                exercises[-1].cases.append(body.strip())
+            elif head == "wrong":
+                exercises[-1].wrong.extend(_wrong(body, exercises[-1].solution))
+            else:
+                exercises.append(_exercise(head.removeprefix("exercise: "), body, setup))
+    except (LookupError, ValueError, AttributeError):
+        raise FmucError(f"{paths.relative(file)}: the part '# %% {head}' is not as fmuc.teaching.exercises describes it"
+                        ) from None
     return setup, exercises
 
 
-def _exercise(file: Path, title: str, body: str, setup: str) -> Exercise:
-    comments, code = re.fullmatch(r"((?:#[^\n]*\n)*)(.*)", body, re.S).groups()
-    text, *hints = re.split(r"^# hint: ", comments, flags=re.M)
-    text = re.sub(r"^# ?", "", text, flags=re.M).strip()
-    hints = [" ".join(re.sub(r"^# ?", "", hint, flags=re.M).split()) for hint in hints]
-    if not text or not hints or len(_ANSWER.findall(code)) != 1 or not re.search(r"^def \w+\(", code, re.M):
-        raise FmucError(f"{paths.relative(file)}: {title!r} needs a text, a hint and one function with one answer "
-                        "between '### BEGIN SOLUTION' and '### END SOLUTION'")
-    return Exercise(title, text, hints, code, setup, [], [])
+def _exercise(title: str, body: str, setup: str) -> Exercise:
+    comments, code = re.fullmatch(r"((?:#[^\n]*\n)+)(def \w+\(.*)", body, re.S).groups()
+    text, first, *hints = re.split(r"^# hint: ", comments, flags=re.M)
+    if len(_ANSWER.findall(code)) != 1 or not text.strip("# \n"):
+        raise ValueError(title)
+    return Exercise(title, re.sub(r"^# ?", "", text, flags=re.M).strip(),
+                    [" ".join(hint.replace("\n#", " ").split()) for hint in (first, *hints)], code, setup, [], [])
 
 
-def _wrong(file: Path, body: str, exercise: Exercise) -> list[tuple[str, str, str]]:
-    mistakes = []
-    for line in filter(None, body.splitlines()):
-        part, arrow, instead = line.removeprefix("# ").partition(" => ")
-        if arrow and exercise.solution.count(part) == 1:
-            mistakes.append((part, instead, ""))
-        elif line.startswith("#   ") and mistakes and not arrow:
-            mistakes[-1] = (*mistakes[-1][:2], f"{mistakes[-1][2]} {part.strip()}".strip())
-        else:
-            raise FmucError(f"{paths.relative(file)}: {line!r} must be '# PART => INSTEAD' with a part that occurs "
-                            f"once in the answer to {exercise.title!r}, or its explanation, indented")
-    return mistakes
+def _wrong(body: str, solution: str) -> list[tuple[str, str, str]]:
+    found = re.findall(r"^# (.+?) => (.+)\n((?:#   .*\n)*)", body, flags=re.M)
+    lines = sum(1 + explanation.count("\n") for *_, explanation in found)
+    if lines != len(body.strip().splitlines()) or any(solution.count(part) != 1 for part, *_ in found):
+        raise ValueError(body)
+    return [(part, instead, " ".join(text.replace("#", " ").split())) for part, instead, text in found]
 
 
 # --- judging an answer ---
@@ -155,7 +147,7 @@ def judge(answer: Callable, check: Check) -> str:
         except NotImplementedError:
             return f"not yet written: {name} still raises NotImplementedError."
         except Exception as error:
-            return f"{name}({shown(case)}) raises {type(error).__name__}: {error}"
+            return f"{name}{shown(case)} raises {type(error).__name__}: {error}"
         if not same(given, case):
             return f"{name} changes its argument in place: work on a copy, since the caller still needs the original."
         if found[-1] is None and value is not None:
@@ -185,27 +177,19 @@ def same(one: object, other: object) -> bool:
 
 
 def shown(value: object) -> str:
-    """A value as one line: shapes of larger arrays, numbers of small ones."""
+    """A value as one line: the shape of a larger array, the numbers of a small one."""
     if isinstance(value, tuple):
-        return ", ".join(map(shown, value))
+        return f"({', '.join(map(shown, value))})"
     if isinstance(value, (np.ndarray, torch.Tensor)):
         array = _array(value)
-        if array.size > 12:
-            return f"<array {array.shape}>"
-        return " ".join(np.array2string(array, precision=4, suppress_small=True, separator=", ").split())
+        small = np.array2string(array, precision=4, suppress_small=True, separator=", ")
+        return f"<array {array.shape}>" if array.size > 12 else " ".join(small.split())
     value = value.item() if isinstance(value, np.generic) else value
     return f"{value:.6g}" if isinstance(value, float) else " ".join(repr(value).split())[:LONGEST]
 
 
 def _array(value: object) -> np.ndarray:
     return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
-
-
-def _shape(value: object) -> tuple[int, ...] | None:
-    try:
-        return _array(value).shape
-    except ValueError:  # rows of unequal length
-        return None
 
 
 def _attempt(check: Check, mistake: Callable, case: tuple) -> object:
@@ -218,10 +202,7 @@ def _attempt(check: Check, mistake: Callable, case: tuple) -> object:
 
 def _first_difference(name: str, cases: Sequence[tuple], found: Sequence, expected: Sequence) -> str:
     case, got, wanted = next(trio for trio in zip(cases, found, expected, strict=True) if not same(*trio[1:]))
-    if isinstance(wanted, tuple):
-        if not isinstance(got, tuple) or len(got) != len(wanted):
-            return f"{name} must return {len(wanted)} values, not {shown(got)}"
-        got, wanted = next(pair for pair in zip(got, wanted, strict=True) if not same(*pair))
-    if _shape(got) != _shape(wanted):
-        return f"{name}({shown(case)}): the result has the shape {_shape(got)}, it should have {_shape(wanted)}"
-    return f"{name}({shown(case)}): gives {shown(got)}, it should be {shown(wanted)}"
+    shapes = [getattr(value, "shape", None) for value in (got, wanted)]
+    if None not in shapes and shapes[0] != shapes[1]:
+        return f"{name}{shown(case)}: the result has the shape {tuple(shapes[0])}, it should have {tuple(shapes[1])}"
+    return f"{name}{shown(case)}: gives {shown(got)}, it should be {shown(wanted)}"

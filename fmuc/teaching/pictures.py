@@ -513,7 +513,7 @@ def example_patches(record: Record, chosen: Mapping[str, pd.Series], cache: Feat
                        squeeze=False)
     for pair, (kind, row) in zip(axes, chosen.items(), strict=False):
         patch = None if cache is None else cache.normalised(scores.patches[[row["at"]]])[0]
-        clouds = replay.probabilities(scores, row["at"], temperature)
+        clouds = temperature_softmax(scores.passes[:, row["at"]], temperature).numpy()
         patch_and_passes(pair, patch, clouds, record.classes, row, record.run.features)
         pair[1].set_title(f"{kind}, T = {temperature:g}")
     return fig

@@ -1,13 +1,13 @@
 """Other rules on the stored scores of a run, without training: quality against quantity, risk against coverage.
 
-Replay asks what a rule *would have chosen* from a net that was trained with another one. It uses the functions of the
-training (:func:`fmuc.records.choice`), so at the run's own settings it gives the run's own choice exactly. What a
-rule does to the net that trains on its choices, replay cannot tell.
+Replay asks what a rule *would have chosen* from a net that was trained with another one. It calls the functions of the
+training (:func:`fmuc.records.choice`), so a run's own settings give its own choice exactly. It cannot tell what a rule
+does to the net that trains on its choices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -32,19 +32,17 @@ OUTCOMES = ("kept, right", "kept, wrong", "rejected, right", "rejected, wrong")
 
 
 class Scores(NamedTuple):
-    """Stored scores of P unlabelled patches after ``epoch``: logits ``plain`` (P, C) and ``passes`` (N, P, C) as
-    float16, ``truth`` (P,), -1 where unknown, the run's own choice ``labels`` and ``kept`` (P,), and which patches they
-    are: ``patches`` (P,) of the feature cache, ``ids`` (P,) of their clips, ``offset`` (P,) within the clip."""
+    """Stored scores of P unlabelled patches after ``epoch``."""
 
     epoch: int
-    plain: Tensor
-    passes: Tensor
-    truth: np.ndarray
-    labels: np.ndarray
-    kept: np.ndarray
-    patches: np.ndarray
-    ids: np.ndarray
-    offset: np.ndarray
+    plain: Tensor  # logits (P, C), float16, dropout off
+    passes: Tensor  # logits (N, P, C), float16
+    truth: np.ndarray  # (P,), -1 where unknown
+    labels: np.ndarray  # (P,), the run's own choice
+    kept: np.ndarray  # (P,)
+    patches: np.ndarray  # (P,), numbers in the feature cache
+    ids: np.ndarray  # (P,) of their clips
+    offset: np.ndarray  # (P,) within the clip
 
 
 def with_scores(records: Sequence[Record], dataset: str) -> dict[str, Record]:
@@ -54,7 +52,7 @@ def with_scores(records: Sequence[Record], dataset: str) -> dict[str, Record]:
 
 
 def at_epoch(record: Record, epoch: int | None = None) -> Scores:
-    """The scores after one epoch, the last one if none is named; :class:`FmucError` if it was not stored."""
+    """The scores after one epoch, by default the last stored one; :class:`FmucError` if there are none."""
     if not record.scores:
         raise FmucError(f"{record.run.name}: the record holds no scores of single patches: train the run anew "
                         "(runs with a selection rule and seed 0 keep them)")
@@ -62,18 +60,14 @@ def at_epoch(record: Record, epoch: int | None = None) -> Scores:
     epoch = stored[-1] if epoch is None else epoch
     if epoch not in stored:
         raise FmucError(f"{record.run.name}: no scores of epoch {epoch}: choose one of {', '.join(map(str, stored))}")
-    at = stored.index(epoch)
-    plain, passes, labels, kept = (record.scores[name][at] for name in ("plain", "passes", "labels", "kept"))
-    rest = (record.scores[name] for name in ("truth", "patches", "ids", "offset"))
-    truth, patches, ids, offset = rest
+    plain, passes, labels, kept = (record.scores[name][stored.index(epoch)]
+                                   for name in ("plain", "passes", "labels", "kept"))
+    truth, patches, ids, offset = (record.scores[name] for name in ("truth", "patches", "ids", "offset"))
     return Scores(epoch, torch.from_numpy(plain), torch.from_numpy(passes), truth, labels, kept, patches, ids, offset)
 
 
 def replay(scores: Scores, selection: Selection) -> PseudoLabels:
-    """What a rule chooses from the stored logits: labels, mask and score, each (P,).
-
-    Raises :class:`FmucError` where the rule needs more passes than are stored.
-    """
+    """Return what a rule chooses from the stored logits, each (P,); :class:`FmucError` if it needs more passes."""
     return choice(scores.plain, scores.passes, selection)
 
 
@@ -165,11 +159,6 @@ def risk_coverage(score: np.ndarray, correct: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({"coverage": number / len(score), "risk": wrong[group].cumsum() / number})
 
 
-def aurc(score: np.ndarray, correct: np.ndarray) -> float:
-    """Area under the risk-coverage curve (Geifman et al. 2019): its mean risk, the smaller the better; NaN for none."""
-    return float(risk_coverage(score, correct)["risk"].mean()) if len(score) else float("nan")
-
-
 def auroc(score: np.ndarray, correct: np.ndarray) -> float:
     """Probability that a wrong pseudo-label has a lower score than a right one, equal scores counting one half.
 
@@ -180,12 +169,15 @@ def auroc(score: np.ndarray, correct: np.ndarray) -> float:
 
 
 def score_table(scores: Scores, temperature: float = 1.0, passes: int | None = None) -> pd.DataFrame:
-    """AUROC for finding wrong pseudo-labels and AURC of each uncertainty score, over the patches of known class."""
+    """AUROC for finding wrong pseudo-labels, and AURC, of each uncertainty score over the patches of known class.
+
+    AURC is the area under the risk-coverage curve (Geifman et al. 2019): its mean risk, the smaller the better.
+    """
     labels, values = uncertainty_scores(scores, temperature, passes)
     known = scores.truth >= 0
-    correct = (labels == scores.truth)[known]
-    rows = {name: (auroc(values[name][known].to_numpy(), correct), aurc(values[name][known].to_numpy(), correct))
-            for name in values}
+    correct, values = (labels == scores.truth)[known], values[known]
+    rows = {name: (auroc(score, correct), risk_coverage(score.to_numpy(), correct)["risk"].mean())
+            for name, score in values.items()}
     return pd.DataFrame(rows, index=["AUROC", "AURC"]).T.rename_axis("score")
 
 
@@ -201,6 +193,14 @@ def confidences(scores: Scores, selection: Selection) -> tuple[np.ndarray, np.nd
     return confidence[known], (chosen.labels.numpy() == scores.truth)[known], kept[known], scores.ids[known]
 
 
+def _parts(record: Record) -> Iterator[tuple[int, str, np.ndarray, np.ndarray, np.ndarray]]:
+    """Confidence, correctness and clip of all and of the selected pseudo-labels after every stored epoch."""
+    for epoch in record.scores["epochs"].tolist():
+        confidence, correct, kept, ids = confidences(at_epoch(record, epoch), record.run.selection)
+        yield epoch, "all", confidence, correct, ids
+        yield epoch, "selected", confidence[kept], correct[kept], ids[kept]
+
+
 def calibration(record: Record, draws: int = 1000, bins: int = 15) -> pd.DataFrame:
     """Expected calibration error of a run's pseudo-labels at every stored epoch, of all and of the selected ones.
 
@@ -208,25 +208,18 @@ def calibration(record: Record, draws: int = 1000, bins: int = 15) -> pd.DataFra
     :func:`fmuc.metrics.calibration_error_interval`); shares, NaN where nothing was selected.
     """
     rows = []
-    for epoch in record.scores["epochs"].tolist():
-        confidence, correct, kept, ids = confidences(at_epoch(record, epoch), record.run.selection)
-        for part, of in (("all", np.ones_like(kept)), ("selected", kept)):
-            c, r = confidence[of], correct[of]
-            low, high = metrics.calibration_error_interval(c, r, ids[of], bins=bins, draws=draws)
-            means = (c.mean(), r.mean()) if len(c) else (np.nan, np.nan)
-            rows.append((epoch, part, len(c), *means, metrics.expected_calibration_error(c, r, bins), low, high))
-    columns = ["epoch", "part", "n", "confidence", "accuracy", "error", "low", "high"]
-    return pd.DataFrame(rows, columns=columns)
+    for epoch, part, confidence, correct, ids in _parts(record):
+        low, high = metrics.calibration_error_interval(confidence, correct, ids, bins=bins, draws=draws)
+        means = (confidence.mean(), correct.mean()) if len(confidence) else (np.nan, np.nan)
+        error = metrics.expected_calibration_error(confidence, correct, bins)
+        rows.append((epoch, part, len(confidence), *means, error, low, high))
+    return pd.DataFrame(rows, columns=["epoch", "part", "n", "confidence", "accuracy", "error", "low", "high"])
 
 
 def reliabilities(record: Record, bins: int = 15) -> pd.DataFrame:
-    """The reliability diagrams of a run's pseudo-labels after every stored epoch, of all and of the selected ones:
-    columns epoch, part ("all" or "selected") and those of :func:`fmuc.metrics.reliability`."""
-    tables = {}
-    for epoch in record.scores["epochs"].tolist():
-        confidence, correct, kept, _ = confidences(at_epoch(record, epoch), record.run.selection)
-        for part, of in (("all", np.ones_like(kept)), ("selected", kept)):
-            tables[epoch, part] = metrics.reliability(confidence[of], correct[of], bins)
+    """Reliability diagrams at every stored epoch: columns epoch, part and those of :func:`fmuc.metrics.reliability`."""
+    tables = {(epoch, part): metrics.reliability(confidence, correct, bins)
+              for epoch, part, confidence, correct, _ in _parts(record)}
     return pd.concat(tables, names=["epoch", "part"]).reset_index(level=[0, 1]).reset_index(drop=True)
 
 
@@ -279,26 +272,8 @@ def mistakes(scores: Scores, selection: Selection, classes: Sequence[str]) -> pd
     return table[scores.truth >= 0].sort_values(["score", "at"], ascending=[False, True])
 
 
-def accepted_wrong(table: pd.DataFrame) -> pd.DataFrame:
-    """Of :func:`mistakes`: kept and wrong, the surest first."""
-    return table[table["kept"] & ~table["right"]]
-
-
-def rejected_right(table: pd.DataFrame) -> pd.DataFrame:
-    """Of :func:`mistakes`: right and rejected, the nearest to being kept first."""
-    return table[~table["kept"] & table["right"]]
-
-
-def probabilities(scores: Scores, at: int, temperature: float = 1.0) -> np.ndarray:
-    """Tempered softmax of every stored pass for one patch: (N, C)."""
-    return temperature_softmax(scores.passes[:, at], temperature).numpy()
-
-
 def sounds(record: Record) -> tuple[datasets.Dataset, FeatureCache]:
-    """Data set and feature cache behind a record's scores, where they are on this machine.
-
-    Raises :class:`FmucError`, with how to get them, where they are not or are not those that the run has seen.
-    """
+    """Data set and feature cache behind a record's scores; :class:`FmucError` where they are not on this machine."""
     run = record.run
     remedy = f"'python -m fmuc data {run.dataset}' and 'python -m fmuc features' make them"
     if not paths.dataset_dir(run.dataset).is_dir():
@@ -306,7 +281,7 @@ def sounds(record: Record) -> tuple[datasets.Dataset, FeatureCache]:
     data = datasets.load(run.dataset)
     cache = open_cache(data, run.features)
     patches = record.scores["patches"]
-    same = len(patches) == 0 or patches.max() < len(cache.clip_of_patch)
+    same = (patches < len(cache.clip_of_patch)).all()
     ids = [data.clips[clip].id.encode() for clip in cache.clip_of_patch[patches]] if same else []
     if ids != record.scores["ids"].tolist():
         raise FmucError(f"{run.dataset} on this machine is not what {run.name} was trained on: {remedy} anew")
