@@ -40,7 +40,8 @@ def test_the_rule_keeps_the_contract_and_what_it_should():
     extend(experiments, ROW)
     row = experiments.TABLE_1["Low entropy"]
     selection.check_rule(row, 11)
-    logits = 4 * torch.randn(5, 40, 3, generator=torch.Generator().manual_seed(0))
+    rng = torch.Generator().manual_seed(0)
+    logits = 8 * torch.randn(40, 3, generator=rng) + torch.randn(5, 40, 3, generator=rng)
     chosen = selection.select(logits, row)
     mean = uncertainty.temperature_softmax(logits, row.temperature).mean(dim=0)
     assert torch.equal(chosen.mask, -(mean * mean.log()).sum(dim=1) < row.threshold)

@@ -1,7 +1,4 @@
-"""Stores what ``python -m fmuc figures`` has made as the committed outputs: ``python -m tools.outputs [PROFILE]``.
-
-What differs between machines and times is left out.
-"""
+"""Stores the outputs of executed notebooks in ``notebooks/``, without what differs between machines and times."""
 
 from __future__ import annotations
 
@@ -9,8 +6,6 @@ import base64
 import json
 import os
 import re
-import shutil
-import sys
 import tempfile
 from hashlib import sha256
 from pathlib import Path
@@ -20,7 +15,7 @@ from nbformat import NotebookNode
 
 from fmuc import paths
 from fmuc.errors import FmucError
-from fmuc.notebooks import find, read, records_digest
+from fmuc.notebooks import read
 
 LARGEST = 1_000_000  # bytes of a committed notebook
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
@@ -119,18 +114,3 @@ def _without_paths(text: str) -> str:
             continue  # a home of "/" would match every slash
         text = re.sub(rf"(?<![\w.]){re.escape(str(folder))}(?=/|\b)", sign, text)
     return text
-
-
-def ship(profile: str = "mini") -> list[str]:
-    """Store the outputs of ``python -m fmuc figures`` in the notebooks and copy its figures to ``figures/PROFILE``."""
-    made, target = paths.figures_dir(profile, "shipped"), paths.FIGURES / profile
-    records = records_digest(paths.records_dir(profile, "shipped"))
-    for notebook in find():
-        store(notebook, made / "notebooks" / notebook.name, records)
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(made, target, ignore=shutil.ignore_patterns("notebooks"))
-    return [paths.relative(target), *(paths.relative(notebook) for notebook in find())]
-
-
-if __name__ == "__main__":
-    print("\n".join(ship(*sys.argv[1:])))
