@@ -12,23 +12,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from fmuc import paths
-from fmuc.errors import FmucError
-
 
 def folder_lock(out: Path) -> FileLock:
-    """The lock of whoever makes the folder ``out``, a hidden file beside it: one process at a time.
-
-    Raises :class:`FmucError` where nothing can be written.
-    """
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        writable = os.access(out.parent, os.W_OK | os.X_OK)
-    except OSError:
-        writable = False
-    if not writable:
-        raise FmucError(f"{paths.relative(out.parent)} cannot be written: change its access rights, or set FMUC_DATA "
-                        "to another folder")
+    """The lock of whoever makes the folder ``out``, a hidden file beside it: one process at a time."""
+    out.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(out.with_name(f".{out.name}.lock"))
 
 

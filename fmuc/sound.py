@@ -112,30 +112,28 @@ class _Stream(soundfile.SoundFile):
 
 
 def _read(file: BinaryIO) -> Sound:
-    size, kind, sound, failure = os.fstat(file.fileno()).st_size, "", None, None
+    size = os.fstat(file.fileno()).st_size
     try:
         with _Stream(file.fileno(), closefd=False) as stream:
             kind = stream.format
             sound = None if kind == "MP3" else _decode(stream, size)
-    except soundfile.LibsndfileError as error:
-        failure = error
-    heard = sound is not None and sound.samples.size > 0
-    if heard and kind not in _STREAM_START:
+    except soundfile.LibsndfileError:
+        sound = _read_first_data_chunk(_content(file))
+        if sound is None:
+            raise
         return sound
-    file.seek(0)
-    content = file.read()
     if kind == "MP3":
-        return _read_mp3(content)
-    if heard:
-        several = len(_STREAM_START[kind].findall(content)) > 1
-        return sound._replace(note="holds several streams: only the first is read") if several else sound
-    wav, note = _first_data_chunk(content)
-    if wav:
-        with _Stream(io.BytesIO(wav)) as stream:
-            return _decode(stream, size)._replace(note=note)
-    if failure is not None:
-        raise failure
+        return _read_mp3(_content(file))
+    if not sound.samples.size:
+        return _read_first_data_chunk(_content(file)) or sound
+    if kind in _STREAM_START and len(_STREAM_START[kind].findall(_content(file))) > 1:
+        return sound._replace(note="holds several streams: only the first is read")
     return sound
+
+
+def _content(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read()
 
 
 def _decode(stream: soundfile.SoundFile, size: int, *, exact: bool = True) -> Sound:
@@ -221,15 +219,15 @@ def _read_mp3(content: bytes) -> Sound:
     return sound
 
 
-def _first_data_chunk(content: bytes) -> tuple[bytes, str]:
-    """A WAV file with right sizes up to the end of its first data chunk, and what was wrong; b"" if that cannot be."""
+def _read_first_data_chunk(content: bytes) -> Sound | None:
+    """A WAV file up to the end of its first data chunk, its sizes set right; None for a file of another kind."""
     if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
-        return b"", ""
+        return None
     at, kind, length = 12, b"", 0
     while kind != b"data":
         at += length + length % 2
         if at + 8 >= len(content):
-            return b"", ""
+            return None
         kind, length = struct.unpack_from("<4sI", content, at)
         at += 8
     note = "more than one data chunk: only the first is read"
@@ -237,4 +235,6 @@ def _first_data_chunk(content: bytes) -> tuple[bytes, str]:
         length, note = len(content) - at, _NEVER_CLOSED
     chunk = content[at : at + length]
     header = content[8 : at - 4] + struct.pack("<I", len(chunk))
-    return b"RIFF" + struct.pack("<I", len(header) + len(chunk)) + header + chunk, note
+    wav = b"RIFF" + struct.pack("<I", len(header) + len(chunk)) + header + chunk
+    with _Stream(io.BytesIO(wav)) as stream:
+        return _decode(stream, len(content))._replace(note=note)
