@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -11,9 +12,10 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from scipy.stats import spearmanr
-from synthetic_records import synthetic_plan, synthetic_record, without_truth
+from synthetic_records import SCENES, synthetic_plan, synthetic_record, without_truth
 
-from fmuc import analysis, figures, metrics, tables
+from fmuc import analysis, datasets, figures, paths, tables
+from fmuc.standins import scene_places
 
 NAME, EPOCHS = "nsynth-gm", 12
 KEPT = np.array([[8, 2, 0], [1, 6, 3], [0, 0, 0], [4, 4, 4]])  # third class: nothing kept; last row: unknown class
@@ -32,19 +34,6 @@ def _no_window():
     plt.close("all")
 
 
-def test_data_sets_once_in_their_order(records):
-    other = [replace(r, run=replace(r.run, dataset="another")) for r in records[:2]]
-    assert analysis.data_sets([*other, *records]) == ["another", NAME]
-
-
-def test_claims_of_some_sections(records):
-    claims = tables.claims(records, NAME, EPOCHS)
-    assert len(analysis.claims_table(claims)) == len(claims)
-    some = analysis.claims_table(claims, "§VI", "§I")
-    assert set(some["paper"]) == {"§VI", "§I"}
-    assert list(some["in our runs"]) == [c.verdict for c in claims if c.section in ("§VI", "§I")]
-
-
 def test_history_is_shown_of_what_is_known(records):
     history, known = analysis.shown_history(records, NAME, ("FM",))
     assert known and set(history.pop("of")) == {"unlabelled files"}
@@ -56,24 +45,11 @@ def test_history_is_shown_of_what_is_known(records):
     np.testing.assert_allclose(history["quantity"], [np.nan, 30, np.nan, np.nan])
 
 
-def test_a_correlation_that_does_not_exist_is_a_dash():
-    assert analysis.correlation(0.876) == "0.88" and analysis.correlation(-1.0) == "-1.00"
-    assert analysis.correlation(float("nan")) == "–"
-
-
 def test_outcomes_are_shares_of_all_offered_of_known_class():
     shares = analysis.outcomes(KEPT, SEEN)
     assert shares.to_dict() == pytest.approx({"kept, right": 100 * 14 / 35, "kept, wrong": 100 * 6 / 35,
                                               "left out": 100 * 15 / 35})
     assert analysis.outcomes(np.zeros((4, 3), int), np.zeros(4, int)).isna().all()
-
-
-def test_quality_and_quantity_follow_from_the_outcomes(records):
-    kept, seen = records[0].counts(1, EPOCHS)
-    shares = analysis.outcomes(kept, seen)
-    right, wrong = shares["kept, right"], shares["kept, wrong"]
-    assert right / (right + wrong) == pytest.approx(metrics.quality(kept))
-    assert right + wrong == pytest.approx(100 * metrics.quantity(kept, seen))
 
 
 def test_a_dominated_row_is_worse_in_something_and_better_in_nothing():
@@ -154,15 +130,6 @@ def test_ranks_are_those_of_spearmans_correlation(records, metric):
     assert (places["apart"] == (places["ours"] - places["paper"]).abs()).all()
 
 
-def test_row_differences_of_estimates_where_the_truth_is_not_known():
-    records = [without_truth(synthetic_record(variant, [0.5] * 10, [0.2] * 10, dataset="birds"), {10: estimate})
-               for variant, estimate in (("FMUC", (0.6, 0.5)), ("FMUC w. temp. 4", (0.9, 0.1)))]
-    row = analysis.row_differences(records, "birds", 10).loc["FMUC w. temp. 4"]
-    assert row["validation_quality, ours"] == pytest.approx(30)
-    assert row["validation_quantity, ours"] == pytest.approx(-40)
-    assert np.isnan(row["quality, ours"]) and np.isnan(row["quality, paper"]) and row["quantity, ours"] == 0
-
-
 def test_paired_accuracy_seed_by_seed(records):
     table = analysis.paired_accuracy(records, NAME)
     assert list(table.columns) == list(tables.PARTS) and list(table.index) == [0, 1, 2]
@@ -221,13 +188,68 @@ def test_calibration_against_loops():
     assert row["error"] == pytest.approx(100 * error)
 
 
-def test_calibration_table_gives_mean_and_spread():
-    files = {f"{part}_{name}": value for part in tables.PARTS for name, value in (
-        ("labels", np.array([0, 1])), ("probabilities", np.array([[1.0, 0.0], [0.5, 0.5]])))}
-    records = [replace(synthetic_record("FM", [0.8], [0.5], seed=seed), files=files) for seed in (0, 1)]
-    table = analysis.calibration_table(records, NAME)
-    assert list(table["n"]) == [2, 2]
-    assert table["accuracy"].tolist() == ["50.0 ± 0.0"] * 2 and table["confidence"].tolist() == ["75.0 ± 0.0"] * 2
+# --- the paper's confusions beside ours ---
+
+NOTHING = np.zeros((16, 15), dtype=int)  # kept pseudo-labels of scenes; the last row: of unknown class
+INDEX = {name: i for i, name in enumerate(SCENES)}
+
+
+def counts(cells):
+    kept = NOTHING.copy()
+    for (true, pseudo), number in cells.items():
+        kept[INDEX[true], INDEX[pseudo]] = number
+    kept[-1] = 100  # must not count
+    return kept
+
+
+@pytest.fixture
+def fm():
+    return counts({("forest_path", "forest_path"): 60, ("forest_path", "park"): 20, ("train", "train"): 9,
+                   ("train", "tram"): 1, ("park", "park"): 1, ("park", "beach"): 1})
+
+
+def test_named_confusions_stand_beside_the_papers(fm):
+    fmuc = counts({("forest_path", "park"): 1, ("forest_path", "forest_path"): 3})
+    table = analysis.named_confusions(fm, fmuc, SCENES, "scenes-sim").set_index(["true", "pseudo-label"])
+    published = pd.read_csv(paths.PUBLISHED / "fig3.csv").set_index(["true", "pseudo_label"])["share"]
+    assert table["paper, FM"].to_dict() == published.to_dict()
+    forest, shop, train = (table.loc[pair] for pair in (("forest_path", "park"), ("grocery_store", "cafe/restaurant"),
+                                                        ("train", "bus")))
+    assert (forest["ours, FM"], forest["ours, FMUC"], forest["wrong"], forest["kept"]) == (25, 25, 20, 80)
+    assert forest["place"] == 2  # half of the park's are wrong
+    assert pd.isna(shop["ours, FM"]) and shop["kept"] == 0 and pd.isna(shop["place"])  # nothing kept
+    assert (train["ours, FM"], train["kept"]) == (0, 10) and pd.isna(train["place"])  # never made
+    assert pd.isna(train["ours, FMUC"])
+
+
+@pytest.mark.parametrize("dataset", ["nsynth-gm", "birds"])
+def test_other_data_sets_have_none_of_the_papers_confusions(fm, dataset):
+    assert analysis.named_confusions(fm, fm, SCENES, dataset).empty
+
+
+def test_pairs_are_counted_in_both_directions(fm):
+    shares = analysis.pair_confusions(fm, SCENES)
+    assert len(shares) == 105
+    for one, other in combinations(SCENES, 2):
+        i, j = INDEX[one], INDEX[other]
+        both = fm[i, :].sum() + fm[j, :].sum()
+        expected = 100 * (fm[i, j] + fm[j, i]) / both if both else np.nan
+        assert shares[one, other] == pytest.approx(expected, nan_ok=True)
+
+
+def test_overlap_of_sources():
+    table = analysis.shared_sources({"a": ["wind", "birds"], "b": ["birds", "wind", "dog"], "c": ["engine", "dog"]})
+    assert list(table.index) == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert list(table["in common"]) == ["wind, birds", "", "dog"]
+    assert list(table["overlap"]) == pytest.approx([200 / 3, 0, 25])
+    assert list(table["place"]) == [1, 3, 2]
+
+
+def test_recipes_and_the_papers_pairs_have_the_same_classes():
+    recipes = analysis.shared_sources({name: scene.sources for name, scene in scene_places.SCENES.items()})
+    assert {name for pair in recipes.index for name in pair} == set(datasets.LABELS) == set(SCENES)
+    for row in pd.read_csv(paths.PUBLISHED / "fig3.csv").itertuples():
+        assert recipes.loc[tuple(sorted((row.true, row.pseudo_label))), "in common"]
 
 
 # --- plots -----------------------------------------------------------------------------------------------------------

@@ -89,19 +89,6 @@ def test_published_values_are_marked_as_the_papers(records):
     assert ax.get_title() == "nsynth-gm (stand-in)"
 
 
-def test_curves_stop_at_the_epochs_asked_for(records):
-    _, ax = figures.figure()
-    figures.quantity_curves(ax, records, NAME, epochs=5, variants=("FM",))
-    assert ax.lines[0].get_xdata().max() == 5 and ax.get_xlim() == (1, 5)
-
-
-def test_curves_of_own_data_have_no_reference():
-    record = synthetic_record("FM", [0.5, 0.6], [0.2, 0.3], dataset="birds")
-    _, ax = figures.figure()
-    figures.quality_curves(ax, [record], "birds")
-    assert not by_gid(ax) and [text.get_text() for text in ax.get_legend().get_texts()] == ["FM (n=1)"]
-
-
 def test_a_quality_that_nobody_knows_is_drawn_from_validation_files():
     records = [without_truth(synthetic_record("FM", [0.5] * 6, [0.2] * 6, dataset="birds", seed=seed),
                              {2: (0.6, 0.3), 4: (0.7 + 0.1 * seed, 0.4)}) for seed in (0, 1)]
@@ -178,17 +165,6 @@ def test_numbers_of_a_row_of_confusions_stay_in_their_cells(rows):
     assert len(fig.axes) == axes.size + len(rows)  # one colour bar a row
 
 
-def test_numbers_that_could_not_be_read_are_left_out():
-    names = [f"species_{number}" for number in range(60)]
-    _, axes = figures.figure("double", columns=2, aspect=1.1)
-    figures.confusion_heatmap(axes[0], np.eye(60), names)
-    assert not axes[0].texts
-    shown = [label.get_text() for label in axes[0].get_yticklabels()]
-    assert 1 < len(shown) < 60 and shown == [name.replace("_", " ") for name in names[:: 60 // len(shown)]]
-    assert min(label.get_fontsize() for label in axes[0].get_yticklabels()) >= 6
-    assert not overlapping(axes[0], axes[0].get_yticklabels())
-
-
 # --- tables as pictures ----------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("width", ["column", "double"])
@@ -206,47 +182,12 @@ def test_table1_plane_draws_ours_filled_and_the_paper_hollow(records, width):
     assert not overlapping(ax, ax.texts) and len(hidden(ax)) <= 1  # may lie on a small dot of one seed
 
 
-def test_table1_plane_shows_every_seed(records):
-    table = tables.table1(records, NAME, 12)
-    _, ax = figures.figure()
-    figures.table1_plane(ax, table, NAME)
-    drawn = by_gid(ax)
-    repeated = [variant for variant in table.index if table.loc[variant, ("quality", "n")] > 1]
-    assert repeated == ["FM", "FMUC"] == [gid[len("seeds "):] for gid in drawn if gid.startswith("seeds ")]
-    for variant in repeated:
-        seeds = table.loc[variant, [("quantity", "seeds"), ("quality", "seeds")]]
-        assert drawn[f"seeds {variant}"].get_xydata() == pytest.approx(np.transpose(list(seeds)))
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["ours, mean", "ours, each seed",
-                                                                         "paper (NSynth)"]
-
-
-def test_labels_hide_no_line():
-    _, ax = figures.figure("double", aspect=0.5)
-    ax.plot([50, 95], [50, 50], label="to the right")
-    ax.plot([50, 50], [5, 60])
-    ax.set(xlim=(0, 100), ylim=(0, 100))
-    ax.legend()
-    figures.label_points(ax, [("a long name", 50.0, 50.0), ("another one", 50.0, 60.0)], lambda text: "black")
-    assert not overlapping(ax, ax.texts) and not hidden(ax)
-
-
 def test_labels_of_crowded_points_do_not_overlap():
     crowd = [synthetic_record(variant, [0.80 + 0.002 * i] * 10, [0.70 + 0.004 * i] * 10)
              for i, variant in enumerate(experiments.TABLE_1)]
     _, ax = figures.figure(aspect=0.85)
     figures.table1_plane(ax, tables.table1(crowd, NAME, 10), NAME)
     assert len(ax.texts) == 8 and not overlapping(ax, ax.texts)
-
-
-def test_table1_plane_without_truth_is_about_validation_files():
-    records = [without_truth(synthetic_record(variant, [0.5] * 10, [0.2] * 10, dataset="birds"), {8: (0.6, 0.3)})
-               for variant in ("FM", "FMUC")]
-    _, ax = figures.figure("double")
-    figures.table1_plane(ax, tables.table1(records, "birds", 10), "birds")
-    for variant in ("FM", "FMUC"):
-        assert by_gid(ax)[variant].get_xydata() == pytest.approx(np.array([[30, 60]]))
-    assert ax.get_xlabel() == "quantity on validation files (%)"
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["ours"]
 
 
 def test_table2_points_show_every_seed(records):
@@ -318,17 +259,6 @@ def test_any_name_of_a_class_can_be_drawn(name, own_folder):
     assert max(len(text.get_text()) for text in axes[1].get_yticklabels()) <= 25 + name.count("$")
     assert not overlapping(axes[1], axes[1].get_yticklabels())
     assert axes[0].get_position().width > 0.15  # names leave room for the data
-
-
-def test_the_style_is_local(records):
-    before = mpl.rcParams.copy()
-    fig, ax = figures.figure("column")
-    figures.quality_curves(ax, records, NAME)
-    diagrams.fmuc_diagram(ax)
-    figures.save_figure(fig, "style", "mini", alt="a style")
-    assert mpl.rcParams == before
-    assert fig.get_figwidth() == 3.5 and ax.xaxis.label.get_fontsize() == 7
-    assert {text.get_fontfamily()[0] for text in fig.findobj(Text)} == {"DejaVu Sans"}
 
 
 # --- diagrams --------------------------------------------------------------------------------------------------------
@@ -410,19 +340,6 @@ def test_png_and_svg_have_one_layout(own_folder):
     dark = np.asarray(PIL.Image.open(own_folder / "line.png").convert("L")) < 100
     axis = round(left * dark.shape[1])
     assert dark[dark.shape[0] // 2, axis - 1 : axis + 2].any()
-
-
-def test_saved_table(records, own_folder):
-    frame = tables.format_table1(tables.table1(records, NAME, 12), NAME)
-    row = figures.save_table(frame, "table1", "mini", records=records, alt="Table I beside the paper's.")
-    assert set(row["files"]) == {"table1.md", "table1.csv"} and row["kind"] == "table"
-    lines = (own_folder / "table1.md").read_text(encoding="utf-8").splitlines()
-    assert len(lines) == 2 + 8
-    cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
-    assert {len(line) for line in cells} == {3}  # the bar inside a cell does not end it
-    assert cells[2][1].strip().replace(r"\|", "|") == frame.iloc[0, 0]
-    read = pd.read_csv(own_folder / "table1.csv", index_col=0)
-    assert list(read.index) == list(frame.index) and read.iloc[7, 1] == frame.iloc[7, 1]
 
 
 def test_many_at_the_same_time_lose_nothing(own_folder):

@@ -70,13 +70,6 @@ def test_table1_equals_loops_over_the_last_tenth(whole_plan):
                 assert row["std"] == pytest.approx(math.sqrt(squares / (len(values) - 1)))
 
 
-def test_counts_weigh_more_than_epochs():
-    """Quality of several epochs is that of all their pseudo-labels, not the mean of the epochs' qualities."""
-    record = synthetic_record("FM", [0.5] * 18 + [1.0, 0.5], [0.5] * 18 + [0.1, 0.9])
-    table = tables.table1([record], NAME, 20)
-    assert table.loc["FM", ("quality", "mean")] == pytest.approx(100 * (0.1 * 1.0 + 0.9 * 0.5) / 1.0)
-
-
 def test_table1_reads_the_first_epochs_of_a_longer_run():
     short = synthetic_record("FM", np.linspace(0.5, 0.7, 20), np.linspace(0.1, 0.8, 20))
     first = short.history
@@ -119,11 +112,6 @@ def test_table2_by_hand():
     assert table.loc[("unlabelled", "FM"), "std"] == pytest.approx(0)
     assert table.loc[("test", "FMUC"), "n"] == 0 and math.isnan(table.loc[("test", "FMUC"), "mean"])
     assert set(table.index.get_level_values("variant")) == set(experiments.TABLE_2)
-
-
-def test_accuracies_are_those_of_the_whole_run():
-    record = synthetic_record("FM", [0.5] * 40, [0.5] * 40, test=0.7, unlabelled=0.75)
-    assert tables.measured([record], NAME, 20).loc[("FM", 0), "test"] == pytest.approx(70)
 
 
 # --- text ------------------------------------------------------------------------------------------------------------
@@ -185,13 +173,6 @@ def test_without_test_files_nothing_is_said_about_them():
     assert verdicts["quality_every_third"].verdict == "does not hold"
 
 
-def test_a_quality_that_is_known_for_some_files_is_measured_on_them():
-    record = synthetic_record("FM", [0.8] * 10, [0.5] * 10, dataset="birds")
-    record.kept[:, -1], record.seen[:, -1] = 7, 9
-    assert tables.truth_known([record], "birds")
-    assert tables.table1([record], "birds", 10).loc["FM", ("quality", "mean")] == pytest.approx(80, abs=1)
-
-
 def test_published_tables_are_whole():
     one, two = tables.read_published("table1"), tables.read_published("table2")
     for dataset in ("nsynth", "tut2017"):
@@ -238,15 +219,6 @@ def test_a_new_row_of_table_1_is_one_of_ours(monkeypatch):
     monkeypatch.setattr(tables, "VARIANTS", (*experiments.VARIANTS, "MY RULE"))
     table = tables.table1([own("MY RULE")], NAME, 10)
     assert list(table.index) == list(rows) and table.loc["MY RULE", ("quality", "n")] == 1
-
-
-def test_history_table(whole_plan):
-    history = tables.history_table(whole_plan, NAME, ("FM", "FMUC"))
-    assert len(history) == 2 * 3 * 30
-    fm = next(record for record in whole_plan if record.run.variant == "FM" and record.run.seed == 2)
-    rows = history[(history["variant"] == "FM") & (history["seed"] == 2)].set_index("epoch")
-    assert rows["quality"].to_list() == pytest.approx([100 * value for value in fm.history["quality"]])
-    assert tables.history_table([], NAME).empty
 
 
 # --- rank correlation ------------------------------------------------------------------------------------------------
@@ -345,14 +317,6 @@ def test_every_third_means_every_third():
     assert verdicts([falling], epochs=9)["fm_recovers"] is False
 
 
-def test_one_threshold_may_be_a_point_behind():
-    two = synthetic_record("FMUC two thresh.", [0.880] * 10, [0.700] * 10)
-    within = synthetic_record("FMUC", [0.871] * 10, [0.700] * 10)
-    beyond = synthetic_record("FMUC", [0.860] * 10, [0.700] * 10)
-    assert verdicts([two, within], epochs=10)["one_threshold"] is True
-    assert verdicts([two, beyond], epochs=10)["one_threshold"] is False
-
-
 def test_rows_are_compared_on_common_seeds():
     """FM's other seeds must not decide what its threshold did with seed 0."""
     records = [synthetic_record("FM", [quality] * 10, [0.9] * 10, seed=seed)
@@ -370,19 +334,6 @@ def test_accuracy_claim_names_spread_and_seeds():
     claim = next(c for c in tables.claims(records, NAME, 1) if c.key == "test_accuracy")
     assert claim.holds and claim.verdict == "holds"
     assert claim.ours == "test accuracy: FMUC 72.0 ± 2.0, FM 70.0 ± 1.0; higher in 2 of 3 seeds (seeds 0, 1, 2)"
-
-
-def test_scenes_have_their_own_claims():
-    """On TUT2017 the paper's higher threshold of FMUC raised the quality, and MC-Dropout hardly mattered."""
-    numbers = dict(SYNTHETIC)
-    numbers["FMUC thresh. 0.95"] = (0.92, 0.61, 0.71, 0.76)
-    numbers["FMUC w/o MC-Dr."] = (0.875, 0.705, 0.71, 0.76)
-    scenes = verdicts(synthetic_plan("scenes-sim", numbers=numbers), "scenes-sim")
-    assert scenes["fmuc_threshold"] is True and scenes["mc_dropout"] is True
-    notes = verdicts(synthetic_plan(NAME, numbers=numbers))
-    assert notes["fmuc_threshold"] is False and notes["mc_dropout"] is True
-    own = verdicts(synthetic_plan("birds"), "birds")  # not in the paper: only what the paper says of both
-    assert "mc_dropout" not in own and own["test_accuracy"] is True
 
 
 @pytest.mark.parametrize("missing", experiments.VARIANTS)
