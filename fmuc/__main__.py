@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -342,6 +343,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit with its status."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # question marks where the terminal has no such sign
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: ends workers, removes half-filled folders
     _place_numba_cache()
     app(arguments, prog_name="python -m fmuc")
 

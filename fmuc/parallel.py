@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -244,15 +245,17 @@ class _Cluster:
         Path(self.token.lock_file).unlink(missing_ok=True)
 
 
-def _connect(address: str):  # -> distributed.Client
+def _connect(place: str):  # -> distributed.Client
+    """Connect to the scheduler with this address or scheduler file."""
     from distributed import Client
 
-    kind = "scheduler_file" if address.endswith(".json") else "address"
-    if kind == "scheduler_file" and not Path(address).is_file():
-        raise FmucError(f"no scheduler file {address}: start one with 'dask scheduler --scheduler-file {address}'")
     try:
-        return Client(**{kind: address}, timeout=REPLY, set_as_default=False)
-    except Exception as error:  # of the network, the certificates, the file
+        address = json.loads(Path(place).read_text())["address"] if place.endswith(".json") else place
+    except (OSError, ValueError, KeyError, TypeError):
+        raise FmucError(f"{place} is no scheduler file: start 'dask scheduler --scheduler-file {place}'") from None
+    try:
+        return Client(address, timeout=REPLY, set_as_default=False)
+    except Exception as error:  # of the network, the certificates, the address
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise FmucError(f"no Dask scheduler answers at {address} ({reason}): start one with 'dask scheduler', or leave "
                         "out --scheduler") from None
