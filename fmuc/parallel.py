@@ -257,8 +257,8 @@ def _connect(place: str):  # -> distributed.Client
         return Client(address, timeout=REPLY, set_as_default=False)
     except Exception as error:  # of the network, the certificates, the address
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise FmucError(f"no Dask scheduler answers at {address} ({reason}): start one with 'dask scheduler', or leave "
-                        "out --scheduler") from None
+        raise FmucError(f"no Dask scheduler answers at {address} ({reason}): start one, see to its certificates if it "
+                        "has any (docs/cluster.md), or leave out --scheduler") from None
 
 
 def _facts(token: str) -> dict[str, str]:
