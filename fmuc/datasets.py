@@ -271,11 +271,7 @@ class OwnSettings(NamedTuple):
 def own_settings(name: str) -> OwnSettings | None:
     """Settings of the imported data set ``name``, None if there is no such import."""
     folder = paths.dataset_dir(name)
-    return _read_own(folder)[0] if _is_own(folder) else None
-
-
-def _is_own(folder: Path) -> bool:
-    return (folder / "own.json").is_file()
+    return _read_own(folder)[0] if (folder / "own.json").is_file() else None
 
 
 def _read_own(folder: Path) -> tuple[OwnSettings, Path]:
@@ -329,7 +325,7 @@ def load(name: str) -> Dataset:
     folder = paths.dataset_dir(name)
     if name in LOADERS:
         return LOADERS[name](folder, name)
-    if _is_own(folder):
+    if (folder / "own.json").is_file():
         return load_own(folder, name)
     raise FmucError(f"unknown data set {name!r}: known are {', '.join(LOADERS)}; your own comes with "
                     "'python -m fmuc data folder PATH --name NAME'")
