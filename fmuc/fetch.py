@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -279,6 +280,8 @@ def _unpack(archive: Path, folder: Path, progress: bool) -> None:
         else:
             with tarfile.open(archive) as packed:
                 packed.extractall(folder, tqdm(packed, **options), filter="data")
-    except (zipfile.BadZipFile, tarfile.TarError) as error:
+    except Exception as error:  # damaged archives raise errors of many kinds
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # of the disk
         raise FmucError(f"{paths.relative(archive)}: cannot be unpacked ({error}): it is not the published archive; "
                         "delete it and download it again") from None

@@ -153,7 +153,7 @@ def bind(path: Path, given: Mapping[str, object]) -> dict[str, object]:
     read(path)  # refuses a broken file
     try:
         known = {name: ast.literal_eval(found["default"]) for name, found in papermill.inspect_notebook(path).items()}
-    except (ValueError, SyntaxError) as error:
+    except Exception as error:  # papermill lets errors of many kinds through
         raise FmucError(f"{path.name}: the parameters cell must hold only 'name = literal' lines ({_line(error)})"
                         ) from None
     if missing := COMMON.keys() - known:

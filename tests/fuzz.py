@@ -40,7 +40,7 @@ class Target:
     """A reader of ``files`` in ``place``: ``read`` returns what ``right`` must accept or raises one of ``refusals``.
 
     ``mutate`` damages one file; ``after`` runs once a damaged file was written; ``names_file``: the error must name the
-    file or its folder.
+    file, its folder or the data set.
     """
 
     name: str
@@ -78,7 +78,8 @@ class Target:
             result = self.read()
         except self.refusals as error:
             line = str(error)
-            named = not self.names_file or Path(name).name in line or self.place.name in line
+            names = Path(name).name, self.place.name, self.place.parent.name
+            named = not self.names_file or any(part in line for part in names)
             clear = line.isprintable() and 0 < len(line) < LONGEST and named
             no_memory = "MemoryError" in line or "llocate" in line
             return (REFUSED, "") if clear and not no_memory else (FAULT, f"{name}: unclear error {line[:300]!r}")

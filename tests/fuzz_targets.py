@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from hashlib import md5
 from pathlib import Path
 
 import nbformat
@@ -19,11 +20,11 @@ from fuzz import Target
 from mutations import damaged, edit_json
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from fmuc import checkpoints, datasets, experiments, features, notebooks, paths, records, tables
+from fmuc import checkpoints, datasets, experiments, features, fetch, notebooks, paths, records, tables
 from fmuc.atomic import write_json
-from fmuc.config import run_from_dict
+from fmuc.config import Run, run_from_dict
 from fmuc.errors import FmucError
-from fmuc.own import importing
+from fmuc.own import importing, settings
 from fmuc.standins import render
 
 CLEAR = (FmucError,)
@@ -34,7 +35,7 @@ def build(root: Path) -> list[Target]:
     os.environ["FMUC_DATA"] = str(root / "data")
     torch.set_num_threads(1)
     makers = (_records, _checkpoint, _features, _nsynth, _tut2017, _own_audio, _sound_list, _config, _published,
-              _sounds, _notebooks, _standins)
+              _archives, _sounds, _notebooks, _standins)
     return [target for make in makers for target in make(root)]
 
 
@@ -161,10 +162,10 @@ def _own_audio(root: Path) -> Iterator[Target]:
     importing.import_audio(source, "birds", progress=False, test_share=0.3, valid_share=0.0)
 
     def read() -> tuple:
-        return datasets.load("birds"), experiments.preset("smoke", "birds").labelled_share
+        return datasets.load("birds"), datasets.own_settings("birds")
 
-    yield Target("own audio", paths.dataset_dir("birds"), (importing.CLIPS, importing.RECORD), read,
-                 lambda found: _well_formed(found[0]) and 0 < found[1] <= 1, CLEAR)
+    yield Target("own audio", paths.dataset_dir("birds"), ("clips.csv", "own.json"), read,
+                 lambda found: _well_formed(found[0]) and 0 < found[1].labelled_share <= 1, CLEAR)
 
 
 def _sound_list(root: Path) -> Iterator[Target]:
@@ -205,15 +206,19 @@ def _is_sound(samples: np.ndarray) -> bool:
 
 
 def _config(root: Path) -> Iterator[Target]:
-    path = root / "config.json"
+    path, own = root / "config.json", root / "own.toml"
     path.write_text(json.dumps(asdict(experiments.make_run("mini", "nsynth-gm", "FMUC two thresh.", 0))))
+    own.write_text('profile = "mini"\ndataset = "nsynth-gm"\nrow = "FMUC"\nname = "more passes"\nseed = 1\n\n'
+                   "[selection]\npasses = 20\ntemperature = 3.0\n\n[training]\nepochs = 5\n")
 
-    def right(run: object) -> bool:
+    def right(run: Run) -> bool:
         again = run_from_dict(json.loads(json.dumps(asdict(run))))
         return again == run and again.id == run.id and "/" not in run.name and len(run.name) < 255
 
-    yield Target("configuration", root, ("config.json",), lambda: run_from_dict(json.loads(path.read_text())), right,
+    yield Target("configuration", root, (path.name,), lambda: run_from_dict(json.loads(path.read_text())), right,
                  CLEAR, mutate=_json_only, names_file=False)
+    yield Target("settings of one's own", root, (own.name,), lambda: settings.choose_runs({}, own)[1],
+                 lambda runs: all(map(right, runs)), CLEAR, names_file=False)
 
 
 def _published(root: Path) -> Iterator[Target]:
@@ -230,6 +235,30 @@ def _published(root: Path) -> Iterator[Target]:
                  lambda: [tables.read_published(name) for name in names], right, CLEAR)
 
 
+def _archives(root: Path) -> Iterator[Target]:
+    members = {"set/index.txt": b"one\ttwo\n", "set/audio/1.wav": bytes(range(256)) * 4, "set/audio/2.wav": b""}
+    folder, out = root / "archives", root / "unpacked"
+    for name, content in members.items():
+        (root / "packed" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "packed" / name).write_bytes(content)
+    for kind in ("zip", "gztar"):
+        shutil.make_archive(str(folder / "a"), kind, root / "packed")
+
+    def obtain(path: Path) -> set[bytes]:
+        """Unpack an archive as if its MD5 were the published one."""
+        shutil.rmtree(out, ignore_errors=True)
+        content = path.read_bytes()
+        archive = fetch.Archive(path.name, ("https://example.org",), len(content), (md5(content).hexdigest(),))
+        part = fetch.Part("all", "set", "index.txt", (archive,), 10_000)
+        source = replace(next(iter(fetch.SOURCES.values())), parts=(part,))
+        fetch.obtain(source, out, archives_from=folder, progress=False)
+        return {file.read_bytes() for file in out.rglob("*") if file.is_file()}
+
+    yield Target("archive: a.zip", folder, ("a.zip",), lambda: obtain(folder / "a.zip"),
+                 lambda found: found <= {*members.values()}, CLEAR)  # ZIP has a checksum of each file
+    yield Target("archive: a.tar.gz", folder, ("a.tar.gz",), lambda: obtain(folder / "a.tar.gz"), bool, CLEAR)
+
+
 def _notebooks(root: Path) -> Iterator[Target]:
     folder = root / "notebooks"
     folder.mkdir()
@@ -237,9 +266,10 @@ def _notebooks(root: Path) -> Iterator[Target]:
     cells = [new_code_cell(parameters, metadata={"tags": ["parameters"]}), new_code_cell("1 + 1", outputs=[
         new_output("execute_result", {"text/plain": "2"}, execution_count=1)])]
     path = folder / "00_first.ipynb"
-    nbformat.write(new_notebook(cells=cells), path)
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(new_notebook(cells=cells, metadata=kernel), path)
 
-    yield Target("notebook", folder, (path.name,), lambda: notebooks.defaults(notebooks.read(path), path.name),
+    yield Target("notebook", folder, (path.name,), lambda: notebooks.bind(path, {}),
                  lambda found: all(name.isidentifier() for name in found), CLEAR)
 
 

@@ -24,7 +24,7 @@ def damaged(content: bytes, rng: np.random.Generator, name: str) -> bytes:
     ways = [edit_bytes]
     if name.endswith((".json", ".ipynb")):
         ways.append(edit_json)
-    if name.endswith((".csv", ".txt")):
+    if name.endswith((".csv", ".txt", ".toml")):
         ways.append(edit_lines)
     for _ in range(1 if rng.random() < 0.8 else int(rng.integers(2, 5))):
         content = ways[rng.integers(len(ways))](content, rng)
