@@ -301,8 +301,8 @@ def load_own(folder: Path, name: str) -> Dataset:
             rows = list(csv.DictReader(file, strict=True))
         clips = tuple(Clip(row["id"], base / row["path"], row["label"] or None, row["group"], row["split"])
                       for row in rows)
-        if not all(row["id"] and row["path"] and row["group"] for row in rows):
-            raise ValueError("an id, path or group is empty")
+        if not rows or not all(row["id"] and row["path"] and row["group"] for row in rows):
+            raise ValueError("it is empty, or an id, path or group is")
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise FmucError(f"{paths.relative(path)}: cannot be read ({type(error).__name__}: {error}); "
                         f"{_OWN_REMEDY}") from None
