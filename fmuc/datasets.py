@@ -108,7 +108,8 @@ class Dataset:
 def _require_files(where: str, files: Iterable[Path], remedy: str = _REMEDY) -> None:
     """One listing per folder instead of one ``stat`` per file: 289,205 of them are slow on a network disk."""
     files = list(files)
-    listed = {folder: set(os.listdir(folder)) if os.path.isdir(folder) else set() for folder in {f.parent for f in files}}
+    listed = {folder: set(os.listdir(folder)) if os.path.isdir(folder) else set()
+              for folder in {file.parent for file in files}}
     # Not in the listing, yet there: the file system folds case or composes letters. os.path takes any name.
     missing = [file for file in files if file.name not in listed[file.parent] and not os.path.isfile(file)]
     if missing:

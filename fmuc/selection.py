@@ -1,8 +1,9 @@
 """From the passes of the weak view to pseudo-labels: the rules of FixMatch, FMUC and UPS (paper §V-A).
 
 A rule is a function ``(logits (N, B, C), Selection) -> PseudoLabels`` and an entry in :data:`RULES`; the logits are
-those of N passes over the batch. Its contract: the higher its score, the surer the net, and where all passes are certain
-of one class, the pseudo-label is kept. :func:`check_rule` refuses others, and a threshold that no score can exceed.
+those of N passes over the batch. Its contract: the higher its score, the surer the net, and where all passes are
+certain of one class, the pseudo-label is kept. :func:`check_rule` refuses others, and a threshold that no score can
+exceed.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ def test_any_text_as_a_list_of_sounds(tmp_path, text):
     for header in ("", "path,label\n"):
         path.write_bytes(header.encode() + text.encode("utf-8", "surrogatepass"))
         try:
-            files, _ = importing.from_csv(path)
+            files = importing.from_csv(path)
         except FmucError as error:
             line = str(error)
             assert "list.csv" in line and line.isprintable()
