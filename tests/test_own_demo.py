@@ -87,14 +87,6 @@ def test_the_planted_faults_are_what_the_check_finds(made, data_root, tmp_path):
         ("duplicate_between_splits", "error", 2), ("group_leak", "error", 1), ("silent", "note", 1)]
 
 
-def test_tree_shows_the_whole_top_and_the_beginning_of_each_folder():
-    files = ["b/3.wav", "b/1.wav", "b/2.wav", "a/x/2.ogg", "a/x/1.ogg", "a/y.wav", "c.txt", "a/z.wav"]
-    assert birds.tree(files, most=2).splitlines() == [
-        "a/", "    x/", "        1.ogg", "        2.ogg", "    y.wav", "    ... and 1 more",
-        "b/", "    1.wav", "    2.wav", "    ... and 1 more", "c.txt"]
-    assert birds.tree([]) == ""
-
-
 class Loud(nn.Module):
     """Class 1 where the first value of a patch is positive, else class 0; sure of itself by that value's size."""
 
@@ -124,20 +116,6 @@ def test_judged_has_a_row_for_each_view_of_each_patch_of_the_named_clips(predict
                                                       ["b1", "group of b", "b", "b", True]]
     assert len(kept) == 6  # one of the two patches, three views of it
     assert birds.assess(rows)[0::3] == (0.5, 0.5)
-
-
-def test_judging_nothing_gives_nothing(predictor):
-    rows = birds.judged(predictor, Dataset("x", ("a", "b"), ()), {})
-    result = birds.assess(rows)
-    assert rows.empty and result.groups == 0
-    assert np.isnan([result.quality, result.low, result.high, result.quantity]).all()
-
-
-def test_judging_leaves_the_global_generator_alone(predictor):
-    data = Dataset("x", ("a", "b"), (Clip("a1", Path("a1.wav"), None, "a", "train"),))
-    before = torch.random.get_rng_state()
-    birds.judged(predictor, data, {"a1": "a"})
-    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_an_assessment_counts_kept_rows_and_their_groups():

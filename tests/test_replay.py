@@ -123,14 +123,6 @@ def test_outcomes_and_mistakes_count_the_same(scores):
     assert counts["rejected, right"] == len(table.query("right and not kept"))
 
 
-def test_summary_counts_what_the_trained_rule_kept(scores):
-    row = replay.summary(scores, TABLE_1["FMUC"])
-    assert row["quantity"] == pytest.approx(100 * scores.kept.mean())
-    known = scores.kept & (scores.truth >= 0)
-    assert row["quality"] == pytest.approx(100 * (scores.labels == scores.truth)[known].mean())
-    assert row["kept, right"] + row["kept, wrong"] == known.sum()
-
-
 def test_laboratory_draws_the_rule_on_its_curve_and_every_row_of_table_1(scores):
     plane, risk, bars = pictures.laboratory(scores, TABLE_1["FMUC"]).axes
     quality, quantity = replay.summary(scores, TABLE_1["FMUC"])[["quality", "quantity"]]
@@ -146,13 +138,6 @@ def test_laboratory_of_patches_that_nobody_knows_shows_the_quantity_alone(scores
     plane, risk, _ = pictures.laboratory(unknown, TABLE_1["FM"]).axes
     assert np.isnan(plane.lines[0].get_ydata()).all() and len(risk.lines[0].get_xdata()) == 0
     assert replay.score_table(unknown).isna().all(axis=None)
-
-
-def test_reliability_diagram_has_a_dot_for_each_bin_that_is_not_empty(rng):
-    confidence, correct = np.append(rng.random(40), np.ones(5)), rng.random(45) < 0.5
-    ax = pictures.reliability_diagram(Figure().subplots(), {"FM": (confidence, correct)}, "all")
-    table = metrics.reliability(confidence, correct).query("n > 0")
-    assert np.allclose(ax.collections[0].get_offsets(), 100 * table[["confidence", "accuracy"]])
 
 
 def test_reliability_over_epochs_shows_every_epoch_of_all_and_of_the_selected(scores):
@@ -192,15 +177,6 @@ def test_bins_include_their_upper_edge_and_one_is_in_the_last():
     assert table["n"].tolist() == [2] + [1] * (bins - 2) + [2]
     above = metrics.reliability(np.nextafter(edges[:-1], 1), np.ones(bins - 1), bins)
     assert above["n"].tolist() == [0] + [1] * (bins - 1)
-
-
-def test_certain_and_right_is_calibrated_and_certain_and_wrong_is_not():
-    sure = np.ones(10)
-    assert metrics.expected_calibration_error(sure, sure > 0) == 0
-    assert metrics.expected_calibration_error(sure, sure < 0) == 1
-    groups = np.arange(10)
-    assert metrics.calibration_error_interval(sure, sure < 0, groups) == (1, 1)
-    assert all(map(math.isnan, metrics.calibration_error_interval(sure[:0], sure[:0], groups[:0])))
 
 
 def test_whole_clips_make_a_wider_interval_than_patches(rng):

@@ -12,7 +12,6 @@ from types import SimpleNamespace
 import librosa
 import matplotlib.pyplot as plt
 import numpy as np
-import PIL.Image
 import pytest
 import soundfile
 import torch
@@ -44,11 +43,6 @@ def test_source_is_shown_under_a_link_to_its_file(item):
     assert ast.dump(ast.parse(code).body[0]) == ast.dump(function)  # the whole of it, decorator included
 
 
-def test_sources_of_several_objects_keep_their_order():
-    text = helpers.show_source(select, pass_statistics).data
-    assert 0 <= text.index("def select(") < text.index("def pass_statistics(")
-
-
 def test_players_hold_the_whole_sound():
     time = np.arange(16_000) / 16_000
     sounds = {"a": (0.8 * np.sin(2 * np.pi * 440 * time)).astype(np.float32), "b <i>": np.zeros(8000, np.float32)}
@@ -61,19 +55,6 @@ def test_players_hold_the_whole_sound():
         assert abs(len(heard) - len(sound)) < 0.1 * 16_000  # MP3 comes in frames
         assert np.abs(heard[:8000] - sound[:8000]).max() < 0.1
     assert len(embedded[0]) < sounds["a"].nbytes / 8
-
-
-def test_picture_of_256_colours_still_shows_the_figure():
-    fig, ax = plt.subplots(figsize=(2, 1.5), dpi=100)
-    ax.imshow(np.random.default_rng(0).random((40, 60)), cmap="magma", interpolation="nearest")
-    full = io.BytesIO()
-    fig.savefig(full, format="png", dpi=100)
-    shown = helpers.show(fig)
-    assert not plt.fignum_exists(fig.number)  # else the notebook would show it twice
-    picture, original = PIL.Image.open(io.BytesIO(shown.data)), PIL.Image.open(full).convert("RGB")
-    assert picture.size == original.size == (200, 150) and shown.width == 200
-    assert len(shown.data) < len(full.getvalue()) / 2
-    assert np.abs(np.asarray(picture.convert("RGB"), float) - np.asarray(original, float)).mean() < 4  # of 255
 
 
 def test_patch_is_drawn_over_seconds_and_hertz():
@@ -125,29 +106,11 @@ def test_toy_points_lie_around_their_centres():
     assert torch.equal(points, again)
 
 
-def test_toy_net_learns_its_points(toy):
-    logits = weak_logits(toy.net, helpers.as_input(toy.points), passes=0)
-    assert logits.shape == (1, 120, 3)
-    assert (logits[0].argmax(dim=1) == toy.labels).float().mean() > 0.95
-
-
 def test_toy_net_is_sure_far_away_and_its_passes_differ(toy):
     far = helpers.as_input(torch.tensor([[0.0, 100.0], [100.0, -50.0], [-100.0, -50.0]]))
     assert temperature_softmax(weak_logits(toy.net, far, passes=0), 1)[0].max(dim=1).values.min() > 0.999
     border = helpers.as_input(torch.tensor([[0.0, 0.0]]))
     assert pass_statistics(weak_logits(toy.net, border, passes=50), 1).std.max() > 0.05
-
-
-def test_training_the_toy_leaves_the_global_generator_alone(toy):
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    torch.manual_seed(5)
-    again = helpers.train_toy(toy.points, toy.labels, steps=2)
-    assert torch.equal(torch.rand(3), expected)
-    other = helpers.train_toy(toy.points, toy.labels, steps=2, seed=1)
-    same = helpers.train_toy(toy.points, toy.labels, steps=2)
-    assert torch.equal(again[1].weight, same[1].weight)
-    assert not torch.equal(again[1].weight, other[1].weight)
 
 
 def test_plane_runs_from_left_to_right_and_from_below():
@@ -171,18 +134,12 @@ def test_required_confidence_reaches_the_threshold_exactly(threshold, temperatur
         assert confidence == pytest.approx(threshold)
 
 
-@pytest.mark.parametrize("arguments", [(1.0, 2, 10), (0.0, 2, 10), (0.9, 0, 10), (0.9, 2, 0)])
-def test_required_confidence_refuses_what_has_no_answer(arguments):
-    with pytest.raises(ValueError, match="threshold must lie in"):
-        helpers.required_confidence(*arguments)
-
-
 NOTES, SCENES = "nsynth-gm-smoke", "scenes-sim-smoke"
 
 
 def test_both_small_stand_ins_are_looked_at_unless_one_is_named(trainable, monkeypatch):
     asked = []
-    monkeypatch.setattr(datasets, "ensure", lambda name, progress: asked.append(name) or datasets.load(NOTES))
+    monkeypatch.setattr(helpers, "ensure", lambda name, progress: asked.append(name) or datasets.load(NOTES))
     both = helpers.sound_sets("mini")
     assert list(both) == asked == [NOTES, SCENES]
     assert [s.preset.dataset for s in both.values()] == ["nsynth-gm", "scenes-sim"]
@@ -204,11 +161,6 @@ def test_one_data_set_by_its_name(trainable):
 ])
 def test_preset_is_that_of_the_data_set_in_the_same_place(profile, name, expected):
     assert helpers.preset_for(profile, name) == experiments.preset(profile, expected)
-
-
-def test_own_audio_has_the_preset_of_its_name(data_root):
-    with pytest.raises(FmucError, match="has no data set 'my-sounds'"):
-        helpers.preset_for("mini", "my-sounds")
 
 
 def data_of(*clips: tuple[str, str | None, str]) -> Dataset:
@@ -320,30 +272,6 @@ def test_the_lead_that_reaches_the_threshold_is_marked_on_its_curve(ax):
     for (lead, height), temperature in zip(marks, (1, 2), strict=True):
         logits = torch.tensor([float(lead), *[0.0] * 10])
         assert height == 0.9 and temperature_softmax(logits, temperature)[0].item() == pytest.approx(0.9)
-
-
-def test_the_score_of_one_pass_is_its_probability_and_chance_shrinks_with_the_passes(ax):
-    cloud = torch.rand(200, generator=torch.Generator().manual_seed(0))
-    pictures.score_by_passes(ax, cloud, "a patch", "black")
-    numbers, middle = ax.lines[0].get_data()
-    assert numbers[0] == 1 and middle[0] == pytest.approx(float(cloud.median()), abs=0.1)
-    assert middle[-1] == pytest.approx(float(cloud.mean() - cloud.std()), abs=0.05)
-    corners = ax.collections[0].get_paths()[0].vertices
-    low, high = ([f(corners[corners[:, 0] == n, 1]) for n in (1, 100)] for f in (np.min, np.max))
-    assert high[1] - low[1] < 0.5 * (high[0] - low[0])
-
-
-def test_a_cloud_of_passes_names_the_score_of_those_that_are_used(ax):
-    used = torch.tensor([[0.9, 0.1], [0.7, 0.3]])
-    pictures.pass_cloud(ax, used, torch.rand(20, 2), ["a_b", "c"], truth=1)
-    assert ax.get_title() == "N = 2: mean − std = 0.70"
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["a b", "c"]
-
-
-def test_clouds_of_points_overlap_with_a_larger_spread():
-    narrow, wide = (helpers.toy_points(300, torch.Generator().manual_seed(0), spread)[0] for spread in (0.45, 1.5))
-    assert torch.equal(narrow, helpers.toy_points(300, torch.Generator().manual_seed(0))[0])
-    assert wide.std() > narrow.std()
 
 
 # --- dropout and BatchNorm ---
