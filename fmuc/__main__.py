@@ -63,6 +63,7 @@ class Commands(TyperGroup):
 
 
 def examples(*commands: str) -> str:
+    """The lines of a help text that show commands."""
     return "\n".join(["\b", "Examples:", *(f"  python -m fmuc {command}" for command in commands)])
 
 

@@ -28,10 +28,12 @@ def data_root() -> Path:
 
 
 def dataset_dir(name: str) -> Path:
+    """Folder of a data set's sound files and lists."""
     return data_root() / name
 
 
 def features_dir(name: str, features_id: str) -> Path:
+    """Folder of a data set's feature cache."""
     return data_root() / "features" / f"{name}-{features_id}"
 
 
