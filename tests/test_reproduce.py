@@ -6,36 +6,32 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from fmuc import experiments, paths
 
 
-def fmuc(*arguments: str, data) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "fmuc", *arguments], cwd=data, capture_output=True, text=True,
-                          check=False, env={**os.environ, "FMUC_DATA": str(data)})
+def fmuc(*arguments: str, folder: Path) -> str:
+    """Standard output of a command whose data and figures lie in ``folder``."""
+    variables = {**os.environ, "FMUC_DATA": str(folder / "data"), "FMUC_FIGURES": str(folder / "figures")}
+    done = subprocess.run([sys.executable, "-m", "fmuc", *arguments, "--profile", "smoke", "--json"], cwd=paths.ROOT,
+                          capture_output=True, text=True, check=False, env=variables)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
 
 
 def test_reproduce_makes_every_run_notebook_figure_and_table(tmp_path):
-    first = fmuc("reproduce", "--profile", "smoke", data=tmp_path)
-    assert first.returncode == 0, first.stderr[-2000:]
-    for run in experiments.plan("smoke"):
-        assert (paths_of(tmp_path) / run.name / "run.json").is_file(), run.name
-    made = {path.name for path in paths.figures_dir("smoke").iterdir()}
+    compared = json.loads(fmuc("reproduce", folder=tmp_path))
+    assert compared.keys() == experiments.presets("smoke").keys()
+    assert {row["state"] for row in json.loads(fmuc("plan", folder=tmp_path))} == {"done"}
+    made = tmp_path / "figures" / "smoke-own"
+    files = {path.name for path in made.iterdir()}
     for stem in ("fig1", "fig2a_quality", "fig2b_quantity", "fig3_confusion", "fig4"):
-        assert {f"{stem}.png", f"{stem}.svg"} <= made, stem
-    assert {"table1.md", "table1.csv", "table2.md", "table2.csv"} <= made
-    executed = {path.stem for path in (paths.figures_dir("smoke") / "notebooks").glob("*.ipynb")}
+        assert {f"{stem}.png", f"{stem}.svg"} <= files, stem
+    assert {"table1.md", "table1.csv", "table2.md", "table2.csv"} <= files
+    executed = {path.stem for path in (made / "notebooks").glob("*.ipynb")}
     assert executed == {path.stem for path in paths.NOTEBOOKS.glob("*.ipynb")}
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["smoke-own"]
 
-    compared = fmuc("compare", "--profile", "smoke", "--json", data=tmp_path)
-    assert compared.returncode == 0, compared.stderr
-    ours = json.loads(compared.stdout)["nsynth-gm-smoke"]
-    assert set(ours["table1"]["rows"]) == set(experiments.TABLE_1)
-
-    again = fmuc("notebooks", "--profile", "smoke", "--source", "runs", "--json", data=tmp_path)
-    assert again.returncode == 0, again.stderr
-    assert {outcome["status"] for outcome in json.loads(again.stdout)["outcomes"]} == {"up to date"}
-
-
-def paths_of(data):
-    return data / "runs" / "smoke"
+    again = json.loads(fmuc("notebooks", folder=tmp_path))
+    assert {outcome["status"] for outcome in again["outcomes"]} == {"up to date"}
