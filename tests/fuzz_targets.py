@@ -24,7 +24,7 @@ from fmuc import checkpoints, datasets, experiments, features, fetch, notebooks,
 from fmuc.atomic import write_json
 from fmuc.config import Run, run_from_dict
 from fmuc.errors import FmucError
-from fmuc.own import importing, settings
+from fmuc.own import importing, listing, settings
 from fmuc.standins import render
 
 CLEAR = (FmucError,)
@@ -177,7 +177,7 @@ def _sound_list(root: Path) -> Iterator[Target]:
         return all(file.split in ("", *datasets.SPLITS) and file.label == file.label.strip() and file.group
                    for file in files)
 
-    yield Target("list of own sounds", source.parent, ("list.csv",), lambda: importing.from_csv(source), right,
+    yield Target("list of own sounds", source.parent, ("list.csv",), lambda: listing.from_csv(source), right,
                  CLEAR)
 
 

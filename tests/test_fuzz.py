@@ -18,7 +18,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 from fmuc.config import Augmentation, ConfigError, Features, Network, Run, Selection, Training, View, run_from_dict
 from fmuc.errors import LONGEST, FmucError
 from fmuc.features import read_audio
-from fmuc.own import importing
+from fmuc.own import listing
 from fmuc.paths import NOTEBOOKS, ROOT
 
 quick = settings(max_examples=100, deadline=None,
@@ -144,7 +144,7 @@ def test_any_text_as_a_list_of_sounds(tmp_path, text):
     for header in ("", "path,label\n"):
         path.write_bytes(header.encode() + text.encode("utf-8", "surrogatepass"))
         try:
-            files = importing.from_csv(path)
+            files = listing.from_csv(path)
         except FmucError as error:
             line = str(error)
             assert "list.csv" in line and line.isprintable()

@@ -6,56 +6,33 @@ An import is two files: ``clips.csv``, a row per clip, and ``own.json``, its set
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-import os
 import re
-import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from fmuc import paths
+from fmuc.atomic import folder_lock, whole_folder, write_json
 from fmuc.config import Features
 from fmuc.datasets import LOADERS, SPLITS
 from fmuc.errors import FmucError
+from fmuc.own.listing import COLUMNS, SoundFile, check_names, from_csv, from_folder, tidy
 from fmuc.sound import SoundError, read_sound
 from fmuc.workers import cores, run_parallel
 
 FORMAT, RECORD, CLIPS = 1, "own.json", "clips.csv"
-COLUMNS = ("path", "label", "group", "split")
-EXTENSIONS = frozenset((  # what libsndfile opens by itself; not .raw (no header) nor .mat (rarely sound)
-    ".8svx", ".aif", ".aifc", ".aiff", ".au", ".avr", ".bwf", ".caf", ".flac", ".htk", ".iff", ".ircam", ".mp1", ".mp2",
-    ".mp3", ".nist", ".oga", ".ogg", ".opus", ".paf", ".pvf", ".rf64", ".sds", ".sf", ".snd", ".sph", ".svx", ".voc",
-    ".w64", ".wav", ".wave", ".wve", ".xi"))
-SPLIT_NAMES = {"train": "train", "training": "train", "valid": "valid", "validation": "valid", "val": "valid",
-               "dev": "valid", "test": "test", "testing": "test", "eval": "test", "evaluation": "test"}
-UNLABELLED = ("unlabelled", "unlabeled")
 RANGES = {"seed": (0, 2**32 - 1), "test_share": (0, 0.5), "valid_share": (0, 0.4), "labelled_share": (0.001, 1),
           "sample_rate": (1000, 400_000), "patch_seconds": (0.05, 60)}
 _TAKEN = ("features", "published", "records", "runs")  # folders of data/ with another purpose
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # surrogates: a file name that is not UTF-8
 _FEW = 200  # files for which worker processes are not worth their start
-
-
-class SoundFile(NamedTuple):
-    """A listed file. ``where``: for messages; ``label``: "" if unknown; ``split``: "" if it is to be drawn."""
-
-    where: str
-    path: str  # relative to the folder, or that of the CSV file, where it lies inside
-    label: str
-    group: str
-    split: str
 
 
 @dataclass(frozen=True)
@@ -108,8 +85,8 @@ def import_audio(path: Path, name: str, *, seed: int = 0, test_share: float = 0.
     _require_replaceable(out, settings, force)
     where, skipped = paths.relative(source), Counter()
     base = source if source.is_dir() else source.parent
-    files = _from_folder(source, group_pattern, skipped) if source.is_dir() else from_csv(source)
-    _check_names(base, files)
+    files = from_folder(source, group_pattern, skipped) if source.is_dir() else from_csv(source)
+    check_names(base, files)
     files, lengths, unreadable = _listen(base, files, skip_unreadable, progress)
     _require_two_classes(where, files)
     if not files[0].split:
@@ -117,12 +94,14 @@ def import_audio(path: Path, name: str, *, seed: int = 0, test_share: float = 0.
         files = [file._replace(split=split) for file, split in zip(files, splits, strict=True)]
     table = pd.DataFrame(files)
     splits_per_group = table.groupby("group").split.nunique()
+    seconds, rates = zip(*lengths, strict=True)
     report = Report(
-        name, len(files), table.label[table.label != ""].nunique(), int((table.label == "").sum()),
-        len(splits_per_group), int((splits_per_group > 1).sum()), {s: int((table.split == s).sum()) for s in SPLITS},
-        _check_labelled_share(where, table, labelled_share), round(math.fsum(seconds for seconds, _ in lengths), 3),
-        choose_features(*zip(*lengths, strict=True), sample_rate, patch_seconds), dict(sorted(skipped.items())),
-        unreadable)
+        name, len(files), classes=len({*table.label} - {""}), unlabelled=int((table.label == "").sum()),
+        groups=len(splits_per_group), shared_groups=int((splits_per_group > 1).sum()),
+        splits={split: int((table.split == split).sum()) for split in SPLITS},
+        labelled_share=_check_labelled_share(where, table, labelled_share), seconds=round(math.fsum(seconds), 3),
+        features=choose_features(seconds, rates, sample_rate, patch_seconds), skipped=dict(sorted(skipped.items())),
+        unreadable=unreadable)
     _write(out, {"format": FORMAT, "settings": settings, "report": asdict(report)}, table)
     return report
 
@@ -153,129 +132,13 @@ def _check_settings(name: str, source: Path, settings: dict) -> None:
         if value is not None and not low <= value <= high:
             raise FmucError(f"--{option.replace('_', '-')} must lie between {low} and {high}, not {value}")
     pattern = settings["group_pattern"]
-    if pattern is not None and not source.is_dir():
-        raise FmucError("--group-pattern is for a folder: a CSV file gives groups in its column group")
     try:
-        if re.compile(pattern or "()").groups != 1:
-            raise FmucError(f"--group-pattern {pattern!r} must have one capture group (...): write (?:...) for others")
-    except re.error as error:
-        raise FmucError(f"--group-pattern {pattern!r} is no regular expression ({error}): correct it") from None
-
-
-def _from_folder(root: Path, pattern: str | None, skipped: Counter[str]) -> list[SoundFile]:
-    """The sound files under ``root``, sorted; hidden files and those with other extensions are counted."""
-    found = []
-    for folder, folders, names in os.walk(root, followlinks=True, onerror=_refuse_folder):
-        folders[:] = [name for name in folders if not name.startswith(".") and not _leads_up(Path(folder, name), root)]
-        for name in names:
-            suffix = os.path.splitext(name)[1].lower()
-            if name.startswith(".") or suffix not in EXTENSIONS:
-                skipped["hidden" if name.startswith(".") else suffix or "no extension"] += 1
-            else:
-                found.append(os.path.relpath(os.path.join(folder, name), root))
-    if not found:
-        left_out = ", ".join(f"{count} {kind}" for kind, count in sorted(skipped.items())) or "nothing"
-        raise FmucError(f"{paths.relative(root)}: no sound file in any class folder (skipped: {left_out}): give a "
-                        "folder of class folders with files that libsndfile reads, as WAV, FLAC, OGG or MP3")
-    splits = _split_folders(found)
-    return [_in_folder(paths.relative(root), path, splits, pattern) for path in sorted(found)]
-
-
-def _refuse_folder(error: OSError) -> None:
-    raise FmucError(f"{paths.relative(Path(error.filename))}: cannot be listed ({error.strerror}): change its access "
-                    "rights or move it away")
-
-
-def _leads_up(path: Path, root: Path) -> bool:
-    """Whether ``path`` is a link to a folder that it lies in."""
-    return path.is_symlink() and any(path.samefile(above) for above in path.parents if above.is_relative_to(root))
-
-
-def _split_folders(files: Iterable[str]) -> dict[str, str]:
-    """Folder -> split, if the top folders are splits: all of them, or two and more, are named so."""
-    top = {file.split(os.sep)[0] for file in files if os.sep in file}
-    named = {folder: SPLIT_NAMES[folder.lower()] for folder in top if folder.lower() in SPLIT_NAMES}
-    others = [folder for folder in top - named.keys() if folder.lower() not in UNLABELLED]
-    return named if len(set(named.values())) > 1 or not others else {}
-
-
-def _in_folder(where: str, path: str, splits: dict[str, str], pattern: str | None) -> SoundFile:
-    """``path`` is class/file or class/group/.../file, after a folder of ``splits`` if there are any."""
-    parts = path.split(os.sep)
-    if splits and parts[0] not in splits and parts[0].lower() not in UNLABELLED:
-        raise FmucError(f"{where}: {path!r} is beside the folders of splits ({', '.join(sorted(splits))}): move it "
-                        "into one of them, or list the files in a CSV file")
-    depth = 2 if parts[0] in splits else 1  # of the class
-    label = _tidy(parts[depth - 1])
-    if len(parts) <= depth or not label:
-        raise FmucError(f"{where}: {path!r} is in no class folder with a name: move each such file to the folder of "
-                        "its class, or to one named unlabelled")
-    group = "/".join(parts[: depth + 1])  # the file itself, or its sub-folder
-    if pattern is not None:
-        match = re.search(pattern, path)
-        group = match[1] if match and match[1] else ""
-    if not _tidy(group):
-        raise FmucError(f"{where}: --group-pattern {pattern!r} finds no group in {path!r}: correct the pattern or the "
-                        "file's name")
-    split = splits.get(parts[0], "train") if splits else ""
-    return SoundFile(where, path, "" if label.lower() in UNLABELLED else label, _tidy(group), split)
-
-
-def _tidy(name: str) -> str:
-    return unicodedata.normalize("NFC", name).strip()  # some file systems decompose the letters of a name
-
-
-def from_csv(source: Path) -> list[SoundFile]:
-    """The files that a CSV file lists. (csv, not pandas: that fills short rows without a word.)"""
-    where, rows = paths.relative(source), []
-    try:
-        reader = csv.DictReader(io.StringIO(source.read_text("utf-8-sig")), strict=True, skipinitialspace=True)
-        reader.fieldnames = [column.strip() for column in reader.fieldnames or ()]
-        for row in reader:
-            rows.append((f"{where}, line {reader.line_num}", row))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise FmucError(f"{where}, after {len(rows)} rows: cannot be read ({error}): correct it, or save it as CSV "
-                        "UTF-8") from None
-    columns = set(reader.fieldnames)
-    if "path" not in columns or columns - {*COLUMNS} or len(columns) < len(reader.fieldnames):
-        raise FmucError(f"{where}, line 1: the columns are {', '.join(map(repr, reader.fieldnames)) or 'missing'}: "
-                        "there must be path, there may be label, group and split, with commas between")
-    files = [_in_row(line, row, source.parent) for line, row in rows]
-    without = [file for file in files if not file.split]
-    if not files or 0 < len(without) < len(files):
-        raise FmucError(f"{without[0].where}: the split is empty, but other rows have one: give it in all rows or none"
-                        if files else f"{where}: has no row below its header: list the sound files")
-    return files
-
-
-def _in_row(where: str, row: dict[str, str], base: Path) -> SoundFile:
-    if None in row or None in row.values():
-        raise FmucError(f"{where}: has more or fewer fields than the header: put quotation marks around a field with a "
-                        "comma")
-    label, group, split = (_tidy(row.get(column, "")) for column in ("label", "group", "split"))
-    if not row["path"].strip():
-        raise FmucError(f"{where}: the path is empty: name a sound file or delete the row")
-    if split and split.lower() not in SPLIT_NAMES:
-        raise FmucError(f"{where}: unknown split {split!r}: use {', '.join(SPLITS)}")
-    if label.lower() in UNLABELLED:
-        raise FmucError(f"{where}: the label {label!r} would be a class: leave it empty where the class is unknown")
-    path = os.path.normpath(base / os.path.expanduser(row["path"]))
-    if Path(path).is_relative_to(base):
-        path = os.path.relpath(path, base)
-    return SoundFile(where, path, label, group or _tidy(path), SPLIT_NAMES.get(split.lower(), ""))
-
-
-def _check_names(base: Path, files: Iterable[SoundFile]) -> None:
-    """Refuse control characters, and a file that is listed twice: it could be in training and in test."""
-    first: dict[str, SoundFile] = {}
-    for file in files:
-        if _CONTROL.search("".join(file)):
-            raise FmucError(f"{file.where}: {file.path!r} or its label has a control character or is not UTF-8: rename "
-                            "it (in a CSV file, a quotation mark may be missing)")
-        keys = (os.path.realpath(base / file.path), _tidy(file.path))
-        if before := first.get(keys[0]) or first.get(keys[1]):
-            raise FmucError(f"{file.where}: {file.path!r} is the same file as {before.path!r}: keep one of them")
-        first.update(dict.fromkeys(keys, file))
+        fits = pattern is None or (source.is_dir() and re.compile(pattern).groups == 1)
+    except re.error:
+        fits = False
+    if not fits:
+        raise FmucError(f"--group-pattern {pattern!r} must be a regular expression with one capture group (...), for a "
+                        "folder; a CSV file has a column group")
 
 
 def _listen(base: Path, files: Sequence[SoundFile], skip: bool, progress: bool
@@ -384,17 +247,7 @@ def _require_replaceable(out: Path, settings: dict, force: bool) -> None:
 
 def _write(out: Path, record: dict, table: pd.DataFrame) -> None:
     """Both files at once, in a folder that takes the place of ``out``."""
-    rows = table.assign(id=table.path.map(_tidy)).sort_values("id")[["id", *COLUMNS]]
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-            new = Path(temporary, out.name)
-            new.mkdir()
-            rows.to_csv(new / CLIPS, index=False, lineterminator="\n")
-            (new / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8", newline="\n")
-            if out.exists():
-                os.replace(out, Path(temporary, "replaced"))
-            os.replace(new, out)
-    except OSError as error:
-        raise FmucError(f"{paths.relative(out)}: cannot be written ({error.strerror}): make room, or move the data "
-                        "folder with FMUC_DATA") from None
+    rows = table.assign(id=table.path.map(tidy)).sort_values("id")[["id", *COLUMNS]]
+    with folder_lock(out), whole_folder(out) as folder:
+        rows.to_csv(folder / CLIPS, index=False, lineterminator="\n")
+        write_json(folder / RECORD, record)
