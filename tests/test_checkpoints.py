@@ -8,8 +8,6 @@ import os
 import re
 import resource
 import shutil
-import subprocess
-import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +22,7 @@ from safetensors.torch import save_file
 from test_kills import ending
 from test_train import LOW_FMUC, RUN, trainer
 
-from fmuc import checkpoints, paths
+from fmuc import checkpoints
 from fmuc.checkpoints import Foreign, Unusable, files, read, write
 from fmuc.errors import FmucError
 from fmuc.records import code_digest, is_finished, load_record
@@ -163,57 +161,6 @@ def test_what_a_file_belongs_to_is_checked(tmp_path):
         read(tmp_path / "a", code="other")
 
 
-_KILLED_AT_EVERY_LINE = """
-import os, signal, sys
-from pathlib import Path
-import torch
-from fmuc import checkpoints
-
-folder, old, new = Path(sys.argv[1]), {"a": torch.zeros(999)}, {"a": torch.ones(999)}
-checkpoints.add(folder, 1, old, {"epoch": 1})
-checkpoints.add(folder, 2, old, {"epoch": 2})
-
-def tracer(last):
-    lines = iter(range(last))
-    def trace(frame, event, argument):
-        if frame.f_code.co_filename != checkpoints.__file__:
-            return None
-        if event == "line" and next(lines, None) is None:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return trace
-    return trace
-
-for last in range(1000):
-    child = os.fork()
-    if not child:
-        sys.settrace(tracer(last))
-        checkpoints.add(folder, 3, new, {"epoch": 3})
-        os._exit(0)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    taken = []
-    checkpoints.resume(folder, lambda tensors, content: taken.append((content["epoch"], tensors["a"].sum().item())))
-    whole = [checkpoints.read(path)[1]["epoch"] for path in checkpoints.files(folder)]
-    print(status, taken[0][0], int(taken[0][1]), *whole)
-    if not status:
-        break
-    (folder / "checkpoint-0003.safetensors").unlink(missing_ok=True)
-    checkpoints.add(folder, 1, old, {"epoch": 1})
-    checkpoints.add(folder, 2, old, {"epoch": 2})
-"""
-
-
-def test_killed_at_any_line_the_checkpoint_is_there_whole_or_not_at_all(tmp_path):
-    done = subprocess.run([sys.executable, "-c", _KILLED_AT_EVERY_LINE, str(tmp_path)], capture_output=True, text=True,
-                          check=True, cwd=paths.ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.stderr == ""
-    outcomes = done.stdout.splitlines()
-    before, after, ended = "-9 2 0 2 1", {"-9 3 999 3 2 1", "-9 3 999 3 2"}, "0 3 999 3 2"
-    assert outcomes[-1] == ended and len(outcomes) > 20
-    renamed = next(index for index, outcome in enumerate(outcomes) if outcome != before)
-    assert renamed > 8 and len(outcomes) - renamed > 8
-    assert {*outcomes[renamed:-1]} == after
-
-
 # Two of them, and what happens if one is damaged
 
 
@@ -241,12 +188,6 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(folder, expected, cap
     message = capsys.readouterr().err
     assert message.count("\n") == 1 and newest.name in message and f"goes on from {before.name}" in message
     assert ending(folder) == expected
-
-
-def test_the_tenth_thousandth_epoch_comes_after_the_one_before(tmp_path):
-    for epoch in (9_998, 9_999, 10_000):
-        checkpoints.add(tmp_path, epoch, TENSORS, CONTENT)
-    assert names(tmp_path) == ["checkpoint-10000.safetensors", "checkpoint-9999.safetensors"]
 
 
 def test_a_damaged_one_of_a_later_epoch_does_not_push_out_the_good_one_before(tmp_path):
@@ -325,14 +266,6 @@ def test_killed_between_the_record_and_the_end_the_next_call_tidies_up(folder, e
     assert is_finished(folder) and len(files(folder)) == 2
     go_on(folder)
     assert ending(folder) == expected
-
-
-def test_the_one_before_stays_if_the_last_of_a_finished_run_is_damaged(tmp_path):
-    for epoch in (1, 2):
-        checkpoints.add(tmp_path, epoch, TENSORS, CONTENT)
-    flip(files(tmp_path)[0])
-    checkpoints.keep_last(tmp_path)
-    assert len(files(tmp_path)) == 2
 
 
 def test_a_second_process_says_that_it_waits_and_finds_the_run_finished(folder, capsys):

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import FrozenInstanceError, asdict, replace
 
@@ -155,14 +152,6 @@ def test_the_ids_of_all_shipped_records_are_reproduced():
         assert run.id == record["id"]
         assert make_run("mini", run.dataset, run.variant, run.seed) == run
         assert replace(run, network=replace(run.network, kind="other")).id != run.id
-
-
-def test_the_id_is_the_same_in_another_process():
-    code = "from test_config import RUN; print(RUN.id, RUN.name, RUN.features.id)"
-    environment = {**os.environ, "PYTHONHASHSEED": "123", "PYTHONPATH": os.pathsep.join([str(paths.ROOT), "tests"])}
-    printed = subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT, env=environment, text=True, check=True,
-                             capture_output=True).stdout
-    assert printed.split() == [RUN.id, RUN.name, RUN.features.id]
 
 
 def test_names_tell_data_variant_seed_and_id_and_suit_a_folder():

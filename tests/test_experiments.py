@@ -72,20 +72,6 @@ def test_the_plan_of_mini_is_each_row_once_and_the_rows_of_table_2_three_times()
     assert plan("mini") == [run for name in presets("mini") for run in plan("mini", name)]
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_every_planned_run_is_found_again_by_its_names(profile):
-    for run in plan(profile):
-        assert make_run(profile, run.dataset, run.variant, run.seed) == run
-
-
-@pytest.mark.parametrize(("profile", "name"), EVERY_PRESET)
-def test_presets_are_consistent(profile, name):
-    p = preset(profile, name)
-    assert p.dataset == name
-    assert 1 <= p.figure_3_epoch <= p.training.epochs
-    assert p.training.unlabelled_batch == 7 * p.training.labelled_batch
-
-
 @pytest.mark.parametrize(("call", "named"), [
     (lambda: presets("maxi"), "maxi.*smoke, mini, paper"),
     (lambda: plan("maxi"), "maxi.*smoke, mini, paper"),

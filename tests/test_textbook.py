@@ -163,21 +163,6 @@ def test_noise_has_the_drawn_standard_deviation():
     assert abs(got.mean()) < 0.02 and got.std() == pytest.approx(0.4, rel=0.03)
 
 
-def test_magnitudes_cover_the_ranges_of_the_view():
-    rng = np.random.default_rng(0)
-    drawn = [textbook.draw(STRONG, (10, 20), rng) for _ in range(2000)]
-    assert {d.frames for d in drawn} == set(range(-6, 7)) and {d.bands for d in drawn} == {-2, -1, 0, 1, 2}
-    for values, largest in (([d.noise for d in drawn], 0.4), ([d.amount for d in drawn], 0.8)):
-        assert 0 <= min(values) < 0.01 and largest - 0.01 < max(values) <= largest
-    assert textbook.draw(View(), (10, 20), rng) == Draw(0, 0, 0.0, 0.0)
-
-
-def test_every_patch_has_a_view_of_its_own():
-    views = textbook.augment(torch.randn(1, 12, 8).repeat(6, 1, 1), STRONG, np.random.default_rng(0))
-    assert views.shape == (6, 12, 8) and views.dtype == torch.float32
-    assert len({tuple(view.flatten().tolist()) for view in views}) == 6
-
-
 # Features
 
 

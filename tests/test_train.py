@@ -542,13 +542,6 @@ def test_where_the_truth_is_unknown_the_rule_is_estimated_on_validation_files(tr
     assert t.net.training
 
 
-def test_no_estimate_is_made_where_the_truth_is_known(trainable, tmp_path):
-    t = trainer(tmp_path)
-    for _ in range(2):
-        row = t.train_epoch()
-    assert "test_accuracy" in row and "validation_quality" not in row
-
-
 def test_a_run_without_known_truth_or_test_files_ends_in_a_record_without_nan(trainable, tmp_path, monkeypatch):
     """And a file may have any name."""
     whole = partly_known("own", 3)
@@ -636,27 +629,6 @@ def test_features_that_are_not_finite_are_named_and_the_last_good_checkpoint_is_
         t.train_epoch()
     assert "more" not in one_line(caught) and t.epoch == epoch - 1
     assert [path.read_bytes() for path in checkpoints.files(tmp_path)] == kept
-
-
-def test_a_warm_start_that_is_not_finite_is_not_shared(trainable, tmp_path):
-    t = trainer(tmp_path / "run")
-    name = spoil(t, int(t.labelled[0]), np.inf)
-    with pytest.raises(FmucError, match=rf"in the warm start, step \d of 5, whose batch holds features.*{name}"):
-        t.warm_up()
-    assert warm_starts(tmp_path / "run") == []
-
-
-def test_weights_that_the_last_step_of_an_epoch_spoils_are_not_saved(trainable, tmp_path, monkeypatch):
-    def spoiling(net, optimiser, *arguments):
-        losses = step(net, optimiser, *arguments)
-        if next(iter(optimiser.state.values()))["step"].item() == 5 + 3:
-            list(optimiser.state.values())[-1]["exp_avg_sq"][0] = np.inf
-        return losses
-
-    monkeypatch.setattr(training, "step", spoiling)
-    t = trainer(tmp_path)
-    with pytest.raises(FmucError, match="the weights are not finite in epoch 1, step 3 of 3"):
-        t.train_epoch()
 
 
 # Bad input
