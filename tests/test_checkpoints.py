@@ -242,7 +242,7 @@ def test_versions_of_the_code_that_trained_a_run_are_all_named(folder, monkeypat
 
 def test_what_killed_processes_left_is_removed_at_the_next_start(folder, expected):
     stop_after(2, folder)
-    strays = [folder / ".checkpoint-0003.safetensors.1a2b.tmp", folder / ".run.json", folder / "history.csv",
+    strays = [folder / ".checkpoint-0003.safetensors.1a2b.tmp", folder / ".run.json.4711-1.tmp", folder / "history.csv",
               folder / "split.json", folder / "files.npz"]
     warm = next((folder.parent / "warm-starts").glob("[!.]*"))
     warm.with_name(f".{warm.name}.1a2b.tmp").write_bytes(b"half")
