@@ -1,4 +1,4 @@
-"""Log-Mel patches as pictures; Fig. 1 and Fig. 4 as our own drawings: how FixMatch and FMUC use unlabelled examples."""
+"""Pictures of the notebooks: log-Mel patches, Fig. 1 and 4 in our own drawing, temperature and passes, other rules."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ from fmuc.tables import title
 from fmuc.teaching import replay
 from fmuc.uncertainty import EntropyParts, pass_statistics, temperature_softmax
 
-HEIGHT, TOP, MIDDLE, BOTTOM = 0.62, 2.3, 1.3, 0.3  # one unit is a little less than an inch at double width
-NET_X, SOFTMAX_X, RULE_X, LABEL_X = 2.95, 4.15, 5.6, 7.3
-GREY, FILL, NET = "#444444", "#F4F4F4", "#FFF3D6"
-TICKS = (250, 500, 1000, 2000, 4000, 8000)  # Hz
+RIGHT, WRONG, GREY, LIGHT = "#009E73", "#D55E00", "#767676", "#9CC9E3"
+VERDICTS = {"right": RIGHT, "wrong": WRONG, "not known": "#999999"}
 Point = tuple[float, float]
 Pictures = Mapping[str, np.ndarray] | None
+
+# --- log-Mel patches ---
+
+TICKS = (250, 500, 1000, 2000, 4000, 8000)  # Hz
 
 
 def draw_patch(axes: Axes, patch: np.ndarray | Tensor, features: Features, *, limit: float | None = None) -> AxesImage:
@@ -53,13 +55,12 @@ def draw_patch(axes: Axes, patch: np.ndarray | Tensor, features: Features, *, li
 def draw_cut(axes: Axes, spectrogram: np.ndarray | Tensor, features: Features) -> AxesImage:
     """A spectrogram (F, frames) with the borders of its patches; a tail that is dropped lies under a veil."""
     image = draw_patch(axes, spectrogram, features)
-    seconds = features.hop / features.sample_rate  # of a frame
-    length = spectrogram.shape[1]
+    seconds, length = features.hop / features.sample_rate, spectrogram.shape[1]
     frames = min(features.patch_frames, length)  # a shorter clip is one patch, filled up
     count = length // frames
     names = {(patch + 0.5) * frames: f"{'patch ' if count <= 8 else ''}{patch + 1}" for patch in range(count)}
-    for patch in range(count):
-        axes.axvline((patch + 1) * frames * seconds, color="white", linestyle="--")
+    for patch in range(1, count + 1):
+        axes.axvline(patch * frames * seconds, color="white", linestyle="--")
     if length > count * frames:
         axes.axvspan(count * frames * seconds, length * seconds, color="white", alpha=0.7, linewidth=0)
         names[(count * frames + length) / 2] = "dropped"
@@ -68,6 +69,13 @@ def draw_cut(axes: Axes, spectrogram: np.ndarray | Tensor, features: Features) -
                   fontsize=6)
     axes.set_xlim(0, length * seconds)
     return image
+
+
+# --- Fig. 1 and Fig. 4 ---
+
+HEIGHT, TOP, MIDDLE, BOTTOM = 0.62, 2.3, 1.3, 0.3  # one unit is a little less than an inch at double width
+NET_X, SOFTMAX_X, RULE_X, LABEL_X = 2.95, 4.15, 5.6, 7.3
+INK, FILL, NET = "#444444", "#F4F4F4", "#FFF3D6"
 
 
 @styled
@@ -84,7 +92,7 @@ def fmuc_diagram(ax: Axes, pictures: Pictures = None) -> Axes:
              f"mean − std of the\npasses > {FMUC.threshold:g} ?")
     _step(ax, pictures, texts, COLOURS["FMUC"], sheets=2)
     ax.text((NET_X + SOFTMAX_X) / 2, TOP + HEIGHT / 2 + 0.2, f"N = {FMUC.passes} passes", ha="center", va="bottom",
-            color=GREY)
+            color=INK)
     return ax
 
 
@@ -97,16 +105,16 @@ def _step(ax: Axes, pictures: Pictures, texts: tuple[str, str, str], colour: str
     upper = [(NET_X, 0.9, net, NET, sheets), (SOFTMAX_X, 0.9, softmax, FILL, sheets), (RULE_X, 1.2, rule, FILL, 0)]
     lower = [(NET_X, 0.9, "CNN420", NET, 0), (SOFTMAX_X, 0.9, "softmax", FILL, 0)]
     kept = _chain(ax, weak, TOP, upper, colour)
-    prediction = _chain(ax, strong, BOTTOM, lower, GREY)
+    prediction = _chain(ax, strong, BOTTOM, lower, INK)
     _box(ax, (LABEL_X, TOP), 1.05, "pseudo-label\n(one-hot)", FILL)
     _box(ax, (LABEL_X, BOTTOM), 1.05, "cross-entropy", FILL)
     _arrow(ax, kept, (LABEL_X - 0.525, TOP), colour, "yes")
-    _arrow(ax, prediction, (LABEL_X - 0.525, BOTTOM), GREY, "prediction")
+    _arrow(ax, prediction, (LABEL_X - 0.525, BOTTOM), INK, "prediction")
     _arrow(ax, (LABEL_X, TOP - HEIGHT / 2), (LABEL_X, BOTTOM + HEIGHT / 2), colour, "target")
-    _arrow(ax, (RULE_X, TOP - HEIGHT / 2), (RULE_X, MIDDLE + 0.2), GREY, "no")
-    ax.text(RULE_X, MIDDLE, "not used in\nthis step", ha="center", va="center", color=GREY)
-    ax.plot([NET_X, NET_X], [TOP - HEIGHT / 2, BOTTOM + HEIGHT / 2], ":", color=GREY, linewidth=0.9, zorder=0)
-    ax.text(NET_X + 0.06, MIDDLE, "same weights", ha="left", va="center", color=GREY)
+    _arrow(ax, (RULE_X, TOP - HEIGHT / 2), (RULE_X, MIDDLE + 0.2), INK, "no")
+    ax.text(RULE_X, MIDDLE, "not used in\nthis step", ha="center", va="center", color=INK)
+    ax.plot([NET_X, NET_X], [TOP - HEIGHT / 2, BOTTOM + HEIGHT / 2], ":", color=INK, linewidth=0.9, zorder=0)
+    ax.text(NET_X + 0.06, MIDDLE, "same weights", ha="left", va="center", color=INK)
 
 
 def _views(ax: Axes, pictures: Mapping[str, np.ndarray]) -> tuple[Point, Point]:
@@ -117,7 +125,7 @@ def _views(ax: Axes, pictures: Mapping[str, np.ndarray]) -> tuple[Point, Point]:
         ends.append(_box(ax, (1.75, y), 1.0, f"{view}\naugmentation", FILL, picture=pictures.get(view)))
         corner = f"angle,angleA={sign * 90},angleB=180,rad=5"
         text = 0.2 if sign < 0 and "example" in pictures else 0  # height of the text below the picture
-        _arrow(ax, (0.5, MIDDLE + sign * (HEIGHT / 2 + text)), (1.25, y), GREY, bend=corner)
+        _arrow(ax, (0.5, MIDDLE + sign * (HEIGHT / 2 + text)), (1.25, y), INK, bend=corner)
     return tuple(ends)
 
 
@@ -136,7 +144,7 @@ def _box(ax: Axes, centre: Point, width: float, text: str, fill: str, *, sheets:
     left, bottom = x - width / 2, y - HEIGHT / 2
     for shift in 0.06 * np.arange(sheets, -1, -1):
         box = FancyBboxPatch((left + shift, bottom + shift), width, HEIGHT, boxstyle="round,pad=0,rounding_size=0.06",
-                             facecolor=fill, edgecolor=GREY, linewidth=0.8, zorder=2)
+                             facecolor=fill, edgecolor=INK, linewidth=0.8, zorder=2)
         ax.add_patch(box)
     if picture is None:
         ax.text(x, y, text, ha="center", va="center", linespacing=1.25)
@@ -159,11 +167,11 @@ def _arrow(ax: Axes, start: Point, end: Point, colour: str, text: str = "", bend
             va="center" if upright else "bottom")
 
 
-VERDICTS = {"right": "#009E73", "wrong": "#D55E00", "not known": "#999999"}
+# --- temperature and passes ---
+
 REGIONS = {"kept by the line alone": "#56B4E9", "kept by the box alone": "#E69F00", "kept by both": "#0072B2"}
 CLOUDS = ("white", "#E69F00", "#CC79A7")  # of the toy's classes, on a map
-_TEMPERATURES = ("#D55E00", "#0072B2", "#56B4E9", "#009E73")
-_GREY = "#767676"
+_TEMPERATURES = (WRONG, "#0072B2", "#56B4E9", RIGHT)
 
 
 @styled
@@ -193,7 +201,7 @@ def lead_curves(ax: Axes, temperatures: Sequence[float], rivals: int = 10, thres
     ax.axhline(threshold, color="black", linestyle="--", linewidth=0.8)
     ax.text(0.2, threshold + 0.01, f"threshold {threshold:g}", va="bottom", fontsize=6.5)
     ax.set(xlabel="lead of the winning logit", ylabel="its probability", xlim=(0, 20), ylim=(0, 1.03),
-           title=f"lead that it takes over {rivals} rival{'s' * (rivals != 1)}")
+           title=f"lead needed over {rivals} tied rival{'s' * (rivals != 1)}")
     return ax
 
 
@@ -204,7 +212,7 @@ def pass_cloud(ax: Axes, used: Tensor, more: Tensor, names: Sequence[str], truth
     place, rng = np.arange(len(names)), np.random.default_rng(0)
     if truth >= 0:
         ax.axvspan(truth - 0.5, truth + 0.5, color="#EAEAEA", zorder=0)
-    for cloud, shade, size in ((more, "#9CC9E3", 2), (used, "black", 3.5)):
+    for cloud, shade, size in ((more, LIGHT, 2), (used, "black", 3.5)):
         jitter = rng.uniform(-0.3, 0.3, tuple(cloud.shape))
         ax.plot(place + jitter, cloud, ".", color=shade, markersize=size, rasterized=True)
     std, mean = torch.std_mean(used, dim=0, correction=0)
@@ -304,13 +312,13 @@ def entropy_dots(ax: Axes, parts: EntropyParts, right: Sequence[bool]) -> Axes:
 def variance_ratios(ax: Axes, variances: Mapping[str, Sequence[Tensor]], expected: Sequence[Tensor]) -> Axes:
     """Variance before each BatchNorm divided by the ``expected`` one, layer by layer: the line is the median of the
     layer's channels, the band its middle half. ``variances`` by what they were measured with."""
-    for (name, layers), shade, mark in zip(variances.items(), ("#D55E00", "#0072B2"), "so", strict=False):
+    for (name, layers), shade, mark in zip(variances.items(), (WRONG, "#0072B2"), "so", strict=False):
         ratios = [(found.cpu() / wanted.cpu()).double().numpy() for found, wanted in zip(layers, expected, strict=True)]
         low, middle, high = np.transpose([np.percentile(ratio, (25, 50, 75)) for ratio in ratios])
         place = np.arange(1, len(ratios) + 1)
         ax.fill_between(place, low, high, color=shade, alpha=0.2, linewidth=0)
         ax.plot(place, middle, marker=mark, color=shade, markersize=3, linewidth=1.0, label=name)
-    ax.axhline(1, color=_GREY, linestyle=":", linewidth=0.8)
+    ax.axhline(1, color=GREY, linestyle=":", linewidth=0.8)
     ax.set(xlabel="BatchNorm layer, input to output")
     if len(variances) > 1:
         ax.legend()
@@ -321,17 +329,19 @@ def variance_ratios(ax: Axes, variances: Mapping[str, Sequence[Tensor]], expecte
 def companions(ax: Axes, alone: Tensor, together: Tensor) -> Axes:
     """Confidence of each example (B,) with running statistics against those with the statistics of R different batches
     (R, B): a vertical line from the least to the largest, a dot for the mean."""
-    ax.plot([0, 1], [0, 1], ":", color=_GREY, linewidth=0.8)
-    ax.vlines(alone, together.min(dim=0).values, together.max(dim=0).values, color="#9CC9E3", linewidth=0.7)
+    ax.plot([0, 1], [0, 1], ":", color=GREY, linewidth=0.8)
+    ax.vlines(alone, together.min(dim=0).values, together.max(dim=0).values, color=LIGHT, linewidth=0.7)
     ax.plot(alone, together.mean(dim=0), ".", color=COLOURS["FMUC"], markersize=2.5)
     ax.set(xlabel="confidence, running statistics", ylabel="the same with batch statistics", xlim=(0, 1), ylim=(0, 1))
     return ax
 
 
-SCORE_COLOURS = dict(zip(replay.SCORES, ("#D55E00", "#0072B2", "#56B4E9", "#009E73", "#CC79A7"), strict=True))
-_OUTCOME_COLOURS = dict(zip(replay.OUTCOMES, ("#009E73", "#D55E00", "#80CEB9", "#EAAE80"), strict=True))
-_SCORE_MARKERS = dict(zip(replay.SCORES, "osD^v", strict=True))
-_REPLAY_GREY = "#767676"
+# --- replayed rules ---
+
+SCORE_STYLES = {score: {"color": shade, "marker": sign, "markersize": 3, "linewidth": 1.0}
+                for score, shade, sign in zip(replay.SCORES, (WRONG, "#0072B2", "#56B4E9", RIGHT, "#CC79A7"), "osD^v",
+                                              strict=True)}
+_OUTCOME_COLOURS = (RIGHT, WRONG, "#80CEB9", "#EAAE80")  # of ``replay.OUTCOMES``
 
 
 @styled
@@ -340,24 +350,21 @@ def laboratory(scores: replay.Scores, selection: Selection) -> Figure:
     patches of known class. The figure that the widget redraws."""
     fig, (plane, risk, bars) = figure("double", columns=3, aspect=1.05)
     curve = 100 * replay.trade_off(scores, selection)
-    classes = scores.plain.shape[-1]
-    chosen = replay.replay(scores, selection)
-    quality, quantity = replay.quality_quantity(scores.truth, chosen.labels, chosen.mask, classes)
-    line = plane.plot(curve["quantity"], curve["quality"], color=_REPLAY_GREY, linewidth=1.0, label="threshold moves")
+    line = plane.plot(curve["quantity"], curve["quality"], color=GREY, linewidth=1.0, label="threshold moves")
     marks = []
     for variant, rule in TABLE_1.items():
         y, x = replay.summary(scores, rule)[["quality", "quantity"]]
         marks += plane.plot(x, y, marker(variant), color=colour(variant), fillstyle="none", markersize=4,
                             label=variant)
-    this = plane.plot(100 * quantity, 100 * quality, "o", color="black",
-                      label=f"this rule, threshold {selection.threshold:g}")
+    quality, quantity = replay.summary(scores, selection)[["quality", "quantity"]]
+    this = plane.plot(quantity, quality, "o", color="black", label=f"this rule, threshold {selection.threshold:g}")
     plane.set(xlabel="pseudo-label quantity (%)", ylabel="pseudo-label quality (%)", xlim=(-2, 102))
     plane.legend(handles=[*line, *this], loc="lower left")  # below the curve, which falls
     fig.legend(handles=marks, loc="outside lower center", ncols=4, title_fontsize=6.5,
                title="hollow, on the left: the rules of Table I on these scores")
     risk_coverage(risk, scores, selection.temperature, selection.passes)
     counts = replay.outcomes(scores, selection)
-    drawn = bars.barh(range(len(counts)), counts, color=[_OUTCOME_COLOURS[name] for name in counts.index])
+    drawn = bars.barh(range(len(counts)), counts, color=_OUTCOME_COLOURS)
     bars.bar_label(drawn, fontsize=6.5, padding=2)
     bars.margins(x=0.12)
     bars.set_yticks(range(len(counts)), counts.index)
@@ -373,7 +380,7 @@ def risk_coverage(ax: Axes, scores: replay.Scores, temperature: float, passes: i
     known = scores.truth >= 0
     for name in values:
         curve = 100 * replay.risk_coverage(values[name][known].to_numpy(), (labels == scores.truth)[known])
-        ax.plot(curve["coverage"], curve["risk"], color=SCORE_COLOURS[name], linewidth=1.0, label=name)
+        ax.plot(curve["coverage"], curve["risk"], label=name, **SCORE_STYLES[name] | {"marker": ""})
     ax.set(xlabel="coverage (% of patches, surest first)", ylabel="risk (% wrong)", xlim=(0, 100), ylim=(0, None))
     ax.set_ylim(top=1.5 * max(ax.get_ylim()[1], 1e-9))  # room for the legend above the curves
     ax.legend(loc="upper left", fontsize=6, labelspacing=0.2)
@@ -385,9 +392,8 @@ def auroc_curves(ax: Axes, table: pd.DataFrame, name: str) -> Axes:
     """AUROC of every uncertainty score over the stored epochs, from :func:`replay.score_table` with a column
     epoch; epochs on a logarithmic axis, the dotted line is chance. The legend is the figure's: panels have no room."""
     for score, rows in table.groupby("score", sort=False):
-        ax.plot(rows["epoch"], 100 * rows["AUROC"], marker=_SCORE_MARKERS[score], markersize=3, linewidth=1.0,
-                color=SCORE_COLOURS[score], label=score)
-    ax.axhline(50, color=_REPLAY_GREY, linewidth=0.8, linestyle=":")
+        ax.plot(rows["epoch"], 100 * rows["AUROC"], label=score, **SCORE_STYLES[score])
+    ax.axhline(50, color=GREY, linewidth=0.8, linestyle=":")
     _epoch_axis(ax, table["epoch"])
     ax.set(ylabel="AUROC (%)" if ax.get_subplotspec().is_first_col() else "", title=class_label(name))
     return ax
@@ -405,7 +411,7 @@ def _epoch_axis(ax: Axes, epochs: Iterable[int]) -> None:
 def reliability_diagram(ax: Axes, parts: Mapping[str, tuple[np.ndarray, np.ndarray]], name: str) -> Axes:
     """Accuracy against confidence, bin by bin, of ``parts``: by variant (confidence, correct), each (K,). The area of a
     dot is the share of the variant's patches in its bin."""
-    ax.plot([0, 100], [0, 100], color=_REPLAY_GREY, linewidth=0.8, linestyle=":")
+    ax.plot([0, 100], [0, 100], color=GREY, linewidth=0.8, linestyle=":")
     for variant, (confidence, correct) in parts.items():
         _reliability_dots(ax, metrics.reliability(confidence, correct), variant, 120)
     ax.set(xlabel="confidence (%)", ylabel="right (%)", xlim=(0, 100), ylim=(0, 100), title=name)
@@ -429,7 +435,7 @@ def reliability_over_epochs(tables: Mapping[str, pd.DataFrame]) -> Figure:
     fig, axes = figure("double", rows=2, columns=len(epochs), aspect=1.25, sharex=True, sharey=True, squeeze=False)
     for row, part in zip(axes, ("all", "selected"), strict=True):
         for ax, epoch in zip(row, epochs, strict=True):
-            ax.plot([0, 100], [0, 100], color=_REPLAY_GREY, linewidth=0.8, linestyle=":")
+            ax.plot([0, 100], [0, 100], color=GREY, linewidth=0.8, linestyle=":")
             for variant, table in tables.items():
                 _reliability_dots(ax, table[(table["epoch"] == epoch) & (table["part"] == part)], variant, 50)
             ax.set(xlabel="confidence (%)", ylabel=f"{part}: right (%)", xlim=(0, 100), ylim=(0, 100),
@@ -473,7 +479,7 @@ def table1_replay(ax: Axes, rows: pd.DataFrame, dataset: str) -> Axes:
         if np.isfinite([x[1], y[1]]).all():
             points.append((variant, x[1], y[1]))
     for fill, label in (("none", "replayed"), ("full", "trained")):
-        ax.plot([], [], "o", color=_REPLAY_GREY, fillstyle=fill, label=label)
+        ax.plot([], [], "o", color=GREY, fillstyle=fill, label=label)
     ax.set(xlabel="pseudo-label quantity (%)", ylabel="pseudo-label quality (%)", title=title(dataset))
     ax.margins(0.1)
     ax.legend(loc="best")
@@ -495,9 +501,7 @@ def patch_and_passes(axes: Sequence[Axes], patch: np.ndarray | None, probabiliti
         picture.set_axis_off()
     spread = np.linspace(-0.25, 0.25, len(probabilities))
     for number, name in enumerate(classes):
-        shade = "#D55E00" if name == row["label"] else "#009E73" if name == row["truth"] else _REPLAY_GREY
-        if row["right"] and name == row["truth"]:
-            shade = "#009E73"
+        shade = RIGHT if name == row["truth"] else WRONG if name == row["label"] else GREY
         cloud.plot(100 * probabilities[:, number], number + spread, ".", color=shade, markersize=2.5)
     cloud.set_yticks(range(len(classes)), [class_label(name) for name in classes], fontsize=6)
     cloud.set(xlabel="probability in each pass (%)", xlim=(-3, 103), ylim=(len(classes) - 0.5, -0.5))

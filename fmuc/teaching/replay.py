@@ -23,7 +23,7 @@ from fmuc.errors import FmucError
 from fmuc.experiments import TABLE_1
 from fmuc.features import FeatureCache, open_cache, read_audio
 from fmuc.records import Record, choice, find
-from fmuc.selection import PseudoLabelCounts, PseudoLabels
+from fmuc.selection import PseudoLabels
 from fmuc.uncertainty import entropy_parts, pass_statistics, temperature_softmax
 
 MAX_SOFTMAX, MEAN_MINUS_STD, STD, ENTROPY, INFORMATION = SCORES = (
@@ -71,13 +71,10 @@ def replay(scores: Scores, selection: Selection) -> PseudoLabels:
     return choice(scores.plain, scores.passes, selection)
 
 
-def quality_quantity(truth: np.ndarray, labels: np.ndarray | Tensor, kept: np.ndarray | Tensor, classes: int
-                     ) -> tuple[float, float]:
-    """Shares as :mod:`fmuc.metrics` defines them, from (P,) each; NaN for a quality that nobody knows."""
-    counts = PseudoLabelCounts(classes)
-    labels, kept = torch.as_tensor(labels), torch.as_tensor(kept)
-    counts.update(torch.from_numpy(truth), PseudoLabels(labels, kept, kept.float()))
-    return metrics.quality(counts.kept.numpy()), metrics.quantity(counts.kept.numpy(), counts.seen.numpy())
+def quality_quantity(truth: np.ndarray, labels: np.ndarray, kept: np.ndarray) -> tuple[float, float]:
+    """Shares from (P,) each: right of the kept patches of known class (NaN if there are none), and kept of all."""
+    known = kept & (truth >= 0)
+    return (labels == truth)[known].mean() if known.any() else np.nan, kept.mean()
 
 
 def outcomes(scores: Scores, selection: Selection) -> pd.Series:
@@ -90,7 +87,7 @@ def outcomes(scores: Scores, selection: Selection) -> pd.Series:
 def summary(scores: Scores, selection: Selection) -> pd.Series:
     """Quality and quantity of a rule in %, and its ``OUTCOMES`` in patches."""
     chosen = replay(scores, selection)
-    shares = quality_quantity(scores.truth, chosen.labels, chosen.mask, scores.plain.shape[-1])
+    shares = quality_quantity(scores.truth, chosen.labels.numpy(), chosen.mask.numpy())
     return pd.concat([100 * pd.Series(shares, index=["quality", "quantity"]), outcomes(scores, selection)])
 
 
@@ -240,15 +237,15 @@ def against_training(records: dict[str, Record], scored: str = "FM") -> pd.DataF
     moved. ``replayed`` against ``trained`` is what feedback on the training does, up to the chance of a training.
     """
     epoch = common_epoch(records)
-    base, classes, rows = at_epoch(records[scored], epoch), len(records[scored].classes), {}
+    base, rows = at_epoch(records[scored], epoch), {}
     for variant, record in records.items():
-        labels, kept, _ = replay(base, record.run.selection)
-        own, (counted, seen) = at_epoch(record, epoch), record.counts(epoch, epoch)
+        chosen, own = replay(base, record.run.selection), at_epoch(record, epoch)
+        counted, seen = record.counts(epoch, epoch)
         if not np.array_equal(own.patches, base.patches):
             raise FmucError(f"{record.run.name}: its scores are of other patches than those of {scored}: train both "
                             "on the same data set")
-        rows[variant] = (*quality_quantity(base.truth, labels, kept, classes),
-                         *quality_quantity(own.truth, own.labels, own.kept, classes),
+        rows[variant] = (*quality_quantity(base.truth, chosen.labels.numpy(), chosen.mask.numpy()),
+                         *quality_quantity(own.truth, own.labels, own.kept),
                          metrics.quality(counted), metrics.quantity(counted, seen))
     columns = pd.MultiIndex.from_product([("replayed", "trained", "counted"), ("quality", "quantity")])
     return pd.DataFrame(rows, index=columns).T.rename_axis("variant")
