@@ -18,6 +18,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import PIL.Image
 from adjustText import adjust_text
 from filelock import FileLock
 from IPython import get_ipython
@@ -116,12 +117,17 @@ def save_figure(fig: Figure, name: str, profile: str, *, source: str = "runs", d
 
 
 def png(fig: Figure, dpi: float) -> bytes:
-    """The figure as a PNG without date or version. Its layout is final from now on, the same in every format."""
+    """The figure as a PNG of 256 colours, a third of the bytes, without date or version.
+
+    Its layout is final from now on, the same in every format.
+    """
     fig.set_dpi(dpi)
     fig.draw_without_rendering()
     fig.set_layout_engine("none")
-    file = io.BytesIO()
-    fig.savefig(file, format="png", dpi=dpi, metadata={"Software": None})
+    full, file = io.BytesIO(), io.BytesIO()
+    fig.savefig(full, format="png", dpi=dpi)
+    colours = PIL.Image.open(full).convert("RGB").quantize(256, dither=PIL.Image.Dither.NONE)
+    colours.save(file, "PNG", optimize=True, dpi=(dpi, dpi))
     return file.getvalue()
 
 
