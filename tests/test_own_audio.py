@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 from fmuc.datasets import SPLITS, load, own_settings
 from fmuc.errors import FmucError
 from fmuc.features import extract
-from fmuc.own import importing
 from fmuc.own.importing import Report, choose_features, import_audio
 from fmuc.sound import read_audio
 from fmuc.splits import draw_split
@@ -338,19 +337,6 @@ def test_drawn_splits_share_no_group_and_hold_every_class(clips, shares, seed):
     check_draw(draw(clips, shares, seed), clips, shares)
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
-@given(st.lists(st.tuples(st.sampled_from(["a", "b", ""]), st.sampled_from("12345678")), min_size=8, max_size=30),
-       SHARES, SEED)
-def test_groups_across_classes_are_split_well_or_refused(clips, shares, seed):
-    try:
-        rows = draw(clips, shares, seed)
-    except FmucError as error:
-        message = str(error)
-    else:
-        return check_draw(rows, clips, shares)
-    assert "at least two classes" in message or "no way to have every class in" in message
-
-
 @pytest.mark.parametrize(("text", "match"), [
     ("", r"list\.csv, line 1: the columns are missing"),
     ("path,label\n", r"list\.csv: has no row"),
@@ -537,23 +523,3 @@ def test_another_import_replaces_only_with_force(sounds, data):
 def test_a_folder_with_anything_else_is_never_replaced(sounds, data, content):
     write(data / "mine", *content)
     refused(data, r"mine holds other things than an import of own audio: choose another name", sounds, force=True)
-
-
-def test_an_empty_folder_or_a_new_data_folder_is_filled(sounds, data, monkeypatch):
-    (data / "mine").mkdir()
-    assert imported(sounds, data)[0].clips == 12
-    monkeypatch.setenv("FMUC_DATA", str(data / "new"))
-    assert imported(sounds, data / "new")[0].clips == 12
-
-
-def test_a_failure_while_writing_leaves_the_old_import(sounds, data, monkeypatch):
-    imported(sounds, data)
-    before = state(data / "mine")
-
-    def fail(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(importing, "write_json", fail)
-    with pytest.raises(OSError, match="No space left"):
-        import_audio(sounds, "mine", progress=False, seed=1, force=True)
-    assert state(data / "mine") == before and [path.name for path in data.glob("[!.]*")] == ["mine"]
