@@ -67,7 +67,7 @@ class Farm:
                                     env=variables(**DASK, **more), stdout=log, stderr=log, cwd=self.folder)
 
 
-def wait_for(condition, seconds: float = 60.0):
+def wait_for(condition, seconds: float = 180.0):
     """The first true value of ``condition()``; fails after ``seconds``, which only a broken program needs."""
     end = time.monotonic() + seconds
     while not (value := condition()):

@@ -110,8 +110,8 @@ def test_a_killed_command_leaves_no_process_and_no_half_filled_folder(trainable,
     wait_for(lambda: len(workers_of(process)) == 2)
     left = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(number)
-    process.communicate(timeout=60)
+    process.communicate(timeout=180)
     assert process.returncode in (130, -number)
-    assert not psutil.wait_procs(left, timeout=20)[1]
+    assert not psutil.wait_procs(left, timeout=60)[1]
     if number != signal.SIGKILL:  # after which the next command removes it
         assert not hidden(trainable)

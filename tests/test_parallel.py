@@ -180,7 +180,7 @@ def test_runs_that_another_command_trains_come_last(trainable):
         waiting.start()
         wait_for(lambda: is_finished(folder_of(second)))
         assert not is_finished(folder_of(first)) and waiting.is_alive()
-    waiting.join(60)
+    waiting.join(180)
     assert is_finished(folder_of(first))
 
 
@@ -194,7 +194,7 @@ def test_ctrl_c_ends_with_130_and_one_line_and_the_next_call_goes_on(trainable):
     lines = [line for line in errors.splitlines() if "fmuc" in line]
     assert command.returncode == 130 and len(lines) == 1 and "interrupted" in lines[0], errors
     assert not is_finished(folder_of(run)) and is_free(run) and is_free(other)
-    assert not psutil.wait_procs(processes, timeout=10)[1]
+    assert not psutil.wait_procs(processes, timeout=60)[1]
     assert train_plan([run], "smoke", device="cpu", workers=1, progress=False) == []
     assert list(load_record(folder_of(run)).history.index) == list(range(1, 21))
 
@@ -238,7 +238,7 @@ def test_ctrl_c_stops_the_runs_of_the_cluster_and_a_dead_scheduler_is_one_clear_
         errors = command.communicate()[1]
         (line,) = [line for line in errors.splitlines() if "fmuc: " in line]
         assert "Traceback" not in errors
-        wait_for(lambda: is_free(run), 20)
+        wait_for(lambda: is_free(run))
         return command.returncode, line
 
     status, line = stopped(lambda command: command.send_signal(signal.SIGINT))
