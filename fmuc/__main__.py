@@ -202,7 +202,7 @@ def features(profile: Profile = "mini", dataset: Dataset = None, workers: Worker
 
 @app.command(epilog=examples("plan", "plan --profile paper --json"))
 def plan(profile: Profile = "mini", dataset: Dataset = None, as_json: Json = False) -> None:
-    """List the plan's runs: done, missing, or stale because the data changed."""
+    """List the plan's runs: done, missing, or stale because the data changed or are gone."""
     rows = [{"run": run.name, "variant": run.variant, "seed": run.seed, "epochs": run.training.epochs,
              "state": _state(run, paths.runs_dir(profile) / run.name)} for run in experiments.plan(profile, dataset)]
     lines = ("{state:<8} {epochs:>4} epochs  {run}".format(**row) for row in rows)
@@ -217,8 +217,8 @@ def _state(run: Run, folder: Path) -> str:
         return "missing"
     try:
         return "done" if is_current(run, folder) else "stale"
-    except FmucError:  # no sound or features here to compare with
-        return "unknown"
+    except FmucError:  # no such sound or features any more
+        return "stale"
 
 
 @app.command(epilog=examples("train", "train --variant FMUC --seed 1",

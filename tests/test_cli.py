@@ -299,6 +299,9 @@ def test_plan_train_plan(capsys, trainable):
     assert run("plan", *SMOKE, *NOTES) == 0
     text = capsys.readouterr().out
     assert text.count("missing") == 13 and len(re.findall(r"^done .* 4 epochs ", text, re.M)) == 1
+    (trainable / "features").unlink()
+    assert run("plan", *SMOKE, *NOTES) == 0
+    assert capsys.readouterr().out.count("stale") == 1
 
 
 def test_a_row_with_settings_of_ones_own(capsys, trainable):
