@@ -12,9 +12,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from fmuc import experiments, parallel, paths, tables
+from fmuc import experiments, paths, tables
 from fmuc.config import Run
 from fmuc.errors import FmucError
+from fmuc.machinery import parallel
 from fmuc.records import Record, load_all, load_record
 
 COLUMNS = {"quality": "quality", "quantity": "quantity", "unlabelled": "accuracy, unlabelled files",

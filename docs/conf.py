@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
-from fmuc import __version__
+from fmuc import __version__  # noqa: E402
 
 project = "FixMatch with uncertainty, for audio"
 author = "The fmuc authors"

@@ -122,7 +122,7 @@ def _add_published(name: str, description: str) -> None:
         accept_licence: Annotated[bool, Option("--accept-licence", help="you have read it and agree")] = False,
         as_json: Json = False,
     ) -> None:
-        from fmuc import fetch
+        from fmuc.machinery import fetch
 
         _require_writable(paths.data_root())
         source, out = fetch.SOURCES[name], paths.dataset_dir(name)
@@ -253,7 +253,7 @@ def train(
 
 def _train_all(runs: list[Run], profile: str, device: str = "auto", workers: int | None = None,
                scheduler: str | None = None, force: bool = False, as_json: bool = False) -> None:
-    from fmuc import parallel
+    from fmuc.machinery import parallel
 
     todo = len(runs if force else parallel.missing(runs, profile))
     failures = parallel.train_plan(runs, profile, device=device, workers=workers, scheduler=scheduler, force=force)
@@ -297,7 +297,7 @@ def notebooks(
     workers: Workers = None, force: Force = False, as_json: Json = False,
 ) -> None:
     """Execute copies of those notebooks that are not up to date."""
-    from fmuc.notebooks import execute
+    from fmuc.machinery.notebooks import execute
 
     _require_writable(paths.figures_dir(profile, source))
     experiments.chosen(profile, dataset)  # refuse an unknown one before anything runs

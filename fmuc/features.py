@@ -24,12 +24,12 @@ from torchaudio.transforms import MelSpectrogram
 from tqdm import tqdm
 
 from fmuc import paths
-from fmuc.atomic import folder_lock, whole_folder, write_json
 from fmuc.config import Features
 from fmuc.datasets import Dataset
 from fmuc.errors import FmucError
-from fmuc.sound import read_audio
-from fmuc.workers import cores, run_parallel
+from fmuc.machinery.atomic import folder_lock, whole_folder, write_json
+from fmuc.machinery.sound import read_audio
+from fmuc.machinery.workers import cores, run_parallel
 
 _VERSION = 3  # raise it whenever the same sound gives other patches
 _CHUNK = 256  # clips of a task, at most

@@ -32,9 +32,9 @@ from matplotlib.ticker import MaxNLocator
 
 from fmuc import paths
 from fmuc.analysis import compared, shown_history
-from fmuc.atomic import write_bytes, write_json
 from fmuc.errors import FmucError
 from fmuc.experiments import FULLY_SUPERVISED, LABELLED_ONLY, TABLE_1
+from fmuc.machinery.atomic import write_bytes, write_json
 from fmuc.records import Record
 from fmuc.tables import ESTIMATES, METRICS, PARTS, TITLES, history_table, paper_dataset, read_published, title
 

@@ -26,22 +26,22 @@ import torch
 from torch import Tensor, nn
 
 from fmuc import __version__, paths
-from fmuc.atomic import write_json
 from fmuc.config import Run, Selection, run_from_dict
 from fmuc.errors import FmucError
 from fmuc.experiments import chosen, plan
+from fmuc.machinery.atomic import write_json
 from fmuc.selection import PseudoLabels, select
 from fmuc.uncertainty import weak_logits
 
 FORMAT = 2
 FILES = ("run.json", "history.csv", "counts.npz", "files.npz", "scores.npz", "split.json")
-RESULT_MODULES = ("config", "datasets", "splits", "features", "augment", "model", "uncertainty", "selection",
-                  "fixmatch", "batches", "train")  # with fast/, the code that determines a run's result
+# The code that determines a run's result
+RESULT_SOURCES = ("config.py", "datasets.py", "splits.py", "features.py", "augment.py", "model.py", "uncertainty.py",
+                  "selection.py", "fixmatch.py", "batches.py", "train.py", "machinery/sound.py", "fast/*.py")
 
 _PACKAGE = Path(__file__).parent
 _SOURCES = {path.relative_to(_PACKAGE).as_posix(): path.read_bytes()  # as imported, whatever is edited later
-            for path in sorted([*_PACKAGE.glob("*.py"), *_PACKAGE.glob("fast/*.py")])
-            if path.parent.name == "fast" or path.stem in RESULT_MODULES}
+            for pattern in RESULT_SOURCES for path in sorted(_PACKAGE.glob(pattern))}
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fmuc.atomic import write_json
 from fmuc.datasets import Dataset
 from fmuc.errors import FmucError
+from fmuc.machinery.atomic import write_json
 
 _STREAM = 1  # sets this draw apart from other uses of a run's seed
 

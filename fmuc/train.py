@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fmuc import checkpoints, records
+from fmuc import records
 from fmuc.augment import augment
 from fmuc.batches import PatchSource, stream
 from fmuc.config import Augmentation, Run, Training
@@ -27,6 +27,7 @@ from fmuc.devices import autocast, pick_device, precision
 from fmuc.errors import FmucError
 from fmuc.features import FeatureCache, open_cache
 from fmuc.fixmatch import Batch, as_images, build, step
+from fmuc.machinery import checkpoints
 from fmuc.metrics import accuracy, filewise_probabilities, quality, quantity
 from fmuc.paths import relative
 from fmuc.selection import PseudoLabelCounts, check_rule, pseudo_label
@@ -231,7 +232,7 @@ class Trainer:
                 for part, clips in parts.items()}
 
     def save_checkpoint(self) -> None:
-        """Write the whole state into the folder, whole or not at all (see :mod:`fmuc.checkpoints`)."""
+        """Write the whole state into the folder, whole or not at all (see :mod:`fmuc.machinery.checkpoints`)."""
         tensors = checkpoints.state(self.net, self.optimiser)
         tensors |= {f"bands.{name}": torch.from_numpy(getattr(self.source.cache, name)) for name in ("mean", "std")}
         tensors |= {"kept": torch.from_numpy(np.stack(self.kept)), "seen": torch.from_numpy(np.stack(self.seen))}
@@ -305,33 +306,36 @@ def train(run: Run, *, device: str = "auto", folder: Path, progress: bool = True
     whatever signal, loses at most the current epoch (or the warm start before the first). Raises :class:`FmucError` for
     unusable input, losses that are not finite, and a folder that cannot be written.
     """
+    if not force and len(checkpoints.files(folder)) <= 1 and (record := _finished(run, folder)):
+        return record
     with checkpoints.explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
-        with checkpoints.explained(folder):
-            _remove_temporary(folder)
-            if force:
-                _set_aside(folder, "asked to train it again")
-        if records.is_finished(folder):
-            _check_record(run, folder)
-        if not records.is_finished(folder):
+        if force or not _finished(run, folder):  # another process may have finished it meanwhile
+            with checkpoints.explained(folder):
+                _remove_temporary(folder)
+                if force or records.is_finished(folder):
+                    _set_aside(folder, "asked to train it again" if force else "it was trained on other data")
             _train(Trainer(run, load(run.dataset), folder, device), progress, on_epoch)
         with checkpoints.explained(folder):
             checkpoints.keep_last(folder)
     return records.load_record(folder)
 
 
-def _check_record(run: Run, folder: Path) -> None:
-    """Set a finished run aside if it is of other data; raise :class:`FmucError` if it is another run."""
+def _finished(run: Run, folder: Path) -> records.Record | None:
+    """The record of the finished run, if it is of the present data; :class:`FmucError` for one of another run."""
+    if not records.is_finished(folder):
+        return None
     record = records.load_record(folder)
     if record.run != run:
         raise FmucError(f"{relative(folder)}: holds the record of run {record.run.name}, not of {run.name}: "
                         "use another folder or delete it")
     if not is_current(run, folder):
-        _set_aside(folder, "it was trained on other data")
-    elif record.provenance["code"] != records.code_digest():
+        return None
+    if record.provenance["code"] != records.code_digest():
         print(f"fmuc: {relative(folder)}: trained by another version of the code and used as it is; --force trains it "
               "again", file=sys.stderr)
+    return record
 
 
 def is_current(run: Run, folder: Path) -> bool:

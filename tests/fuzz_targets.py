@@ -20,10 +20,11 @@ from fuzz import Target
 from mutations import damaged, edit_json
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from fmuc import checkpoints, datasets, experiments, features, fetch, notebooks, paths, records, tables
-from fmuc.atomic import write_json
+from fmuc import datasets, experiments, features, paths, records, tables
 from fmuc.config import Run, run_from_dict
 from fmuc.errors import FmucError
+from fmuc.machinery import checkpoints, fetch, notebooks
+from fmuc.machinery.atomic import write_json
 from fmuc.own import importing, listing, settings
 from fmuc.standins import render
 

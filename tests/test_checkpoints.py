@@ -22,9 +22,9 @@ from safetensors.torch import save_file
 from test_kills import ending
 from test_train import LOW_FMUC, RUN, trainer
 
-from fmuc import checkpoints
-from fmuc.checkpoints import Foreign, Unusable, files, read, write
 from fmuc.errors import FmucError
+from fmuc.machinery import checkpoints
+from fmuc.machinery.checkpoints import Foreign, Unusable, files, read, write
 from fmuc.records import code_digest, is_finished, load_record
 from fmuc.train import train
 

@@ -17,8 +17,9 @@ import typer
 from conftest import note_names, write_nsynth_split
 
 from fmuc import __main__ as cli
-from fmuc import fetch, parallel, paths
+from fmuc import paths
 from fmuc.experiments import VARIANTS, make_run, plan
+from fmuc.machinery import fetch, parallel
 from fmuc.own.settings import choose_runs
 from fmuc.standins.render import STAND_INS
 

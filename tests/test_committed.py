@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fmuc import analysis, figures, notebooks, paths
+from fmuc import analysis, figures, paths
 from fmuc.experiments import plan
+from fmuc.machinery import notebooks
 from fmuc.metrics import quality, quantity
 from fmuc.records import Record, load_record, sealed
 from tools import outputs, readme

@@ -14,10 +14,11 @@ import pytest
 import torch
 from scipy import stats
 
-from fmuc import augment, experiments, metrics, notebooks
+from fmuc import augment, experiments, metrics
 from fmuc.config import Features
 from fmuc.errors import FmucError
 from fmuc.features import cut_patches, log_mel
+from fmuc.machinery import notebooks
 from fmuc.selection import select
 from fmuc.teaching.exercises import Check, check, judge, read, same
 from fmuc.uncertainty import entropy_parts, prediction_mode, temperature_softmax

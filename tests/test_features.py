@@ -16,10 +16,10 @@ import torch
 from conftest import note_names, write_nsynth_split
 
 from fmuc import datasets, features, paths
-from fmuc.atomic import folder_lock
 from fmuc.config import Features
 from fmuc.errors import FmucError
 from fmuc.features import cut_patches, extract, log_mel, open_cache
+from fmuc.machinery.atomic import folder_lock
 from fmuc.splits import draw_split
 
 NSYNTH = Features(16000, 1024, 512, 128, 126)

@@ -24,10 +24,10 @@ from conftest import note_names, write_nsynth_split
 from local_server import LocalServer, Served
 from test_tut2017 import TEST, TRAIN, write_development, write_evaluation
 
-from fmuc import fetch
 from fmuc.datasets import DEVELOPMENT, EVALUATION, load_nsynth, load_tut2017
 from fmuc.errors import FmucError
-from fmuc.fetch import SOURCES, Archive, Part, Report, Source, licence_notice, obtain, part_of
+from fmuc.machinery import fetch
+from fmuc.machinery.fetch import SOURCES, Archive, Part, Report, Source, licence_notice, obtain, part_of
 
 pytestmark = pytest.mark.usefixtures("direct")
 CONTENT = np.random.default_rng(0).bytes(300_000)

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from conftest import note_names, write_nsynth_split
 
-from fmuc import checkpoints, datasets, features, train
+from fmuc import datasets, features, train
 from fmuc.experiments import make_run
+from fmuc.machinery import checkpoints
 from fmuc.records import is_finished, load_record
 
 RUN = make_run("smoke", "nsynth-gm-smoke", "FMUC")

@@ -21,7 +21,7 @@ from test_parallel import folder_of, has_begun, same, small_run
 
 from fmuc import paths, train
 from fmuc.config import Run
-from fmuc.parallel import train_plan
+from fmuc.machinery.parallel import train_plan
 from fmuc.records import is_finished, load_record
 
 KILLS = int(os.environ.get("FMUC_KILLS", "2"))

@@ -16,8 +16,9 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from fmuc import notebooks, paths
+from fmuc import paths
 from fmuc.errors import FmucError
+from fmuc.machinery import notebooks
 from tools import outputs
 
 PARAMETERS = """profile = "smoke"

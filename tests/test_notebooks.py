@@ -15,7 +15,7 @@ import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
 
-from fmuc import notebooks
+from fmuc.machinery import notebooks
 from fmuc.paths import NOTEBOOKS, ROOT
 from tools import outputs
 

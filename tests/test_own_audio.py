@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from fmuc.datasets import SPLITS, load, own_settings
 from fmuc.errors import FmucError
 from fmuc.features import extract
+from fmuc.machinery.sound import read_audio
 from fmuc.own.importing import Report, choose_features, import_audio
-from fmuc.sound import read_audio
 from fmuc.splits import draw_split
 
 

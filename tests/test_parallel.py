@@ -21,13 +21,14 @@ import torch
 from dask_farm import Farm, start_training, wait_for
 from filelock import FileLock, Timeout
 
-from fmuc import parallel, paths, train
+from fmuc import paths, train
 from fmuc.config import Run
 from fmuc.errors import FmucError
 from fmuc.experiments import TABLE_1, make_run, plan
-from fmuc.parallel import missing, train_plan, worker_variables
+from fmuc.machinery import parallel
+from fmuc.machinery.parallel import missing, train_plan, worker_variables
+from fmuc.machinery.workers import run_parallel, start_workers
 from fmuc.records import Record, is_finished, load_record
-from fmuc.workers import run_parallel, start_workers
 
 
 def small_run(variant: str = "Labelled part only", seed: int = 0, epochs: int = 2) -> Run:

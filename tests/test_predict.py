@@ -9,11 +9,12 @@ import pytest
 import soundfile
 import torch
 
-from fmuc import checkpoints, experiments, paths, train
+from fmuc import experiments, paths, train
 from fmuc.__main__ import main
 from fmuc.datasets import load
 from fmuc.errors import FmucError
 from fmuc.experiments import make_run
+from fmuc.machinery import checkpoints
 from fmuc.own import predict
 from fmuc.records import load_record
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from fmuc.sound import SoundError, read_audio, read_sound
+from fmuc.machinery.sound import SoundError, read_audio, read_sound
 
 LENGTH = 16_000
 MP3_FRAME = 1152

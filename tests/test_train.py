@@ -19,7 +19,7 @@ from conftest import TINY
 from torch.nn import BatchNorm2d
 from torch.testing import assert_close
 
-from fmuc import batches, checkpoints, datasets, uncertainty
+from fmuc import batches, datasets, uncertainty
 from fmuc import train as training
 from fmuc.augment import augment
 from fmuc.batches import PatchSource, stream
@@ -27,6 +27,7 @@ from fmuc.config import Augmentation, Network, Run, Selection, Training, View
 from fmuc.errors import FmucError
 from fmuc.features import extract
 from fmuc.fixmatch import Batch, as_images, build, step
+from fmuc.machinery import checkpoints
 from fmuc.model import Activation
 from fmuc.records import Record, is_finished, load_record
 from fmuc.selection import PseudoLabelCounts

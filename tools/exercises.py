@@ -17,8 +17,9 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from fmuc import notebooks, paths
+from fmuc import paths
 from fmuc.errors import FmucError
+from fmuc.machinery import notebooks
 from fmuc.teaching.exercises import SOURCES, Exercise, read
 from tools.outputs import KERNELSPEC, write_file
 from tools.readme import filled

@@ -15,7 +15,7 @@ from nbformat import NotebookNode
 
 from fmuc import paths
 from fmuc.errors import FmucError
-from fmuc.notebooks import read
+from fmuc.machinery.notebooks import read
 
 LARGEST = 1_000_000  # bytes of a committed notebook
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}

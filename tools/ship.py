@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fmuc import notebooks, paths
+from fmuc import paths
 from fmuc.errors import FmucError
 from fmuc.experiments import plan
+from fmuc.machinery import notebooks
 from fmuc.records import FILES, load_record
 from tools import outputs, readme
 

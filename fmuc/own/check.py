@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from fmuc import paths
 from fmuc.datasets import DEVELOPMENT, SPLITS, Dataset
-from fmuc.sound import SoundError, read_sound
-from fmuc.workers import cores, run_parallel
+from fmuc.machinery.sound import SoundError, read_sound
+from fmuc.machinery.workers import cores, run_parallel
 
 SILENT_DBFS = -80  # three steps of 16 bits: normalised to its peak, such a file is mostly rounding noise
 CLIPPED_SHARE = 1e-4  # of the samples: those that are the third or later at full scale in a row

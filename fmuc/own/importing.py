@@ -20,13 +20,13 @@ import pandas as pd
 from tqdm import tqdm
 
 from fmuc import paths
-from fmuc.atomic import folder_lock, whole_folder, write_json
 from fmuc.config import Features
 from fmuc.datasets import LOADERS, SPLITS
 from fmuc.errors import FmucError
+from fmuc.machinery.atomic import folder_lock, whole_folder, write_json
+from fmuc.machinery.sound import SoundError, read_sound
+from fmuc.machinery.workers import cores, run_parallel
 from fmuc.own.listing import COLUMNS, SoundFile, check_names, from_csv, from_folder, tidy
-from fmuc.sound import SoundError, read_sound
-from fmuc.workers import cores, run_parallel
 
 FORMAT, RECORD, CLIPS = 1, "own.json", "clips.csv"
 RANGES = {"seed": (0, 2**32 - 1), "test_share": (0, 0.5), "valid_share": (0, 0.4), "labelled_share": (0.001, 1),

@@ -14,12 +14,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fmuc import checkpoints, paths
+from fmuc import paths
 from fmuc.config import Run, Selection
 from fmuc.errors import FmucError
 from fmuc.experiments import FMUC
 from fmuc.features import cut_patches, log_mel, read_audio
 from fmuc.fixmatch import as_images, build
+from fmuc.machinery import checkpoints
 from fmuc.records import is_finished, load_record
 from fmuc.selection import select
 from fmuc.uncertainty import temperature_softmax, weak_logits

@@ -27,8 +27,9 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from fmuc.atomic import write_json
 from fmuc.errors import FmucError
+from fmuc.machinery.atomic import write_json
+from fmuc.machinery.workers import run_parallel
 from fmuc.standins.instruments import (
     FAMILIES,
     SAMPLE_RATE,
@@ -43,7 +44,6 @@ from fmuc.standins.instruments import (
     synthesise,
 )
 from fmuc.standins.soundfonts import REMEDY, bundled, sha256
-from fmuc.workers import run_parallel
 
 SIZES = {  # notes per family
     "nsynth-gm": {"train": 400, "valid": 20, "test": 100},

@@ -8,11 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fmuc import paths
-from fmuc.atomic import folder_lock, whole_folder, write_json
 from fmuc.datasets import Dataset, load
 from fmuc.errors import FmucError
+from fmuc.machinery.atomic import folder_lock, whole_folder, write_json
+from fmuc.machinery.workers import cores
 from fmuc.standins import nsynth_gm, scenes_sim
-from fmuc.workers import cores
 
 STAND_INS = (*nsynth_gm.SIZES, *scenes_sim.SIZES)
 RECORD = "render.json"

@@ -26,9 +26,9 @@ from tqdm import tqdm
 
 from fmuc.datasets import DEVELOPMENT, EVALUATION
 from fmuc.errors import FmucError
+from fmuc.machinery.workers import run_parallel
 from fmuc.standins.scene_places import SCENES, record
 from fmuc.standins.scene_sounds import RATE
-from fmuc.workers import run_parallel
 
 PARTS = {"train": DEVELOPMENT, "test": EVALUATION}
 SIZES = {  # split -> (recordings per scene, clips per recording)

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from fmuc import paths
 from fmuc.errors import FmucError
-from fmuc.workers import run_parallel
+from fmuc.machinery.workers import run_parallel
 
 COMMON = {  # parameters of every notebook; profile and data set are parts of a folder's name
     "profile": Annotated[str, StringConstraints(pattern="^[a-z0-9-]{1,40}$")],

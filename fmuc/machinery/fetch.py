@@ -22,8 +22,8 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
 from fmuc import paths
-from fmuc.atomic import folder_lock
 from fmuc.errors import FmucError
+from fmuc.machinery.atomic import folder_lock
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,14 @@ import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from fmuc import checkpoints, paths, train
+from fmuc import paths, train
 from fmuc.config import Run, run_from_dict
 from fmuc.devices import pick_device
 from fmuc.errors import FmucError
 from fmuc.experiments import run_units
+from fmuc.machinery import checkpoints
+from fmuc.machinery.workers import cores, start_workers
 from fmuc.records import code_digest, is_finished
-from fmuc.workers import cores, start_workers
 
 LOSSES = 5  # times that a run may lose its worker
 REPLY = 10  # seconds for a Dask scheduler to reply
