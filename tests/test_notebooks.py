@@ -105,10 +105,10 @@ def test_has_checked_outputs(path):
         assert any(is_text(output) for output in cell.outputs), f"nothing to compare: {cell.source}"
 
 
-def test_outputs_are_still_true():
+def test_outputs_are_still_true(tmp_path):
     """nbval executes every notebook and compares the marked cells; two kernels at a time."""
-    assert FILES, f"no notebooks under {NOTEBOOKS.name}/"
-    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // 2))}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // 2)),
+                   "PYTHONPATH": str(ROOT), "FMUC_FIGURES": str(tmp_path)}
     command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=300",
                "-p", "no:cacheprovider", "-q", "--no-header"]
     halves = [FILES[i::2] for i in range(2) if FILES[i::2]]
