@@ -180,9 +180,8 @@ def records_digest(folder: Path) -> str:
 
 
 def _code_digest() -> str:
-    package = paths.ROOT / "fmuc"
-    files = [file for file in sorted(package.rglob("*")) if file.suffix in (".py", ".mplstyle")
-             and file.relative_to(package).as_posix() not in UNRELATED]
+    files = [file for file in sorted((paths.ROOT / "fmuc").rglob("*"))
+             if file.suffix in (".py", ".mplstyle") and file.name not in UNRELATED]
     return sha256(b"".join(file.read_bytes() for file in [*files, *sorted(paths.PUBLISHED.glob("*.csv"))])).hexdigest()
 
 
