@@ -41,8 +41,8 @@ def read_published(name: str) -> pd.DataFrame:
     path = paths.PUBLISHED / f"{name}.csv"
     try:
         frame = pd.read_csv(path)
-        if not isinstance(frame.index, pd.RangeIndex):
-            raise ValueError("a line has more fields than the header")
+        if frame.empty or not isinstance(frame.index, pd.RangeIndex):
+            raise ValueError("it is empty, or a line has more fields than the header")
         shares = frame[list(_PUBLISHED[name])].apply(pd.to_numeric, errors="coerce")
         texts = frame.drop(columns=list(_PUBLISHED[name]))
     except (OSError, ValueError, KeyError, OverflowError) as error:

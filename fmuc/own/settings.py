@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 
 from fmuc.config import Run, override
@@ -30,13 +30,14 @@ def choose_runs(options: Mapping[str, object], file: Path | None = None,
         return profile, plan(profile, given["dataset"])
     if not row:
         raise FmucError("say which row to change: --variant FMUC, or row = \"FMUC\" in the TOML file")
-    run = make_run(profile, given["dataset"] or next(iter(presets(profile))), row, given["seed"])
+    run = make_run(profile, given["dataset"] or next(iter(presets(profile))), row)
+    run = override(run, {"seed": given["seed"]})  # which names what is wrong with it
     if not (name or changes):
         return profile, [run]
     name = name or ", ".join([row, *(f"{key}={value}" for key, value in changes.items())])
     if name in VARIANTS:
         raise FmucError(f"name {name!r} is a row of the tables: choose another one for your own")
-    return profile, [replace(override(run, changes), variant=name)]
+    return profile, [override(run, changes | {"variant": name})]
 
 
 def _read(file: Path) -> dict:
