@@ -3,10 +3,10 @@
 ::
 
     python tests/fuzz.py --minutes 3 --write        # every reader in turn for so long; the table into figures/fuzz.md
-    python tests/fuzz.py --replay "split.json" 17   # one input again, with its traceback
+    python tests/fuzz.py --replay checkpoint 17        # one input again, with its traceback
 
-A worker process reads under limits of time and memory and with unpickling forbidden. If an input kills it, that is a
-fault, and a new worker goes on with the next input. Inputs follow from the seed.
+A worker process reads under limits of time and memory and with unpickling forbidden. An input that kills it is a fault,
+and ends the run. Inputs follow from the seed.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from mutations import damaged
 
+ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 10  # of computing that one file may take
 MEMORY = 2**30  # bytes beyond what the worker needs before its first file
 LONGEST = 1000  # characters of a clear line
@@ -78,17 +79,20 @@ class Target:
             result = self.read()
         except self.refusals as error:
             line = str(error)
-            names = Path(name).name, self.place.name, self.place.parent.name
-            named = not self.names_file or any(part in line for part in names)
-            clear = line.isprintable() and 0 < len(line) < LONGEST and named
-            no_memory = "MemoryError" in line or "llocate" in line
-            return (REFUSED, "") if clear and not no_memory else (FAULT, f"{name}: unclear error {line[:300]!r}")
+            return (REFUSED, "") if self._clear(line, name) else (FAULT, f"{name}: unclear error {line[:300]!r}")
         except Exception as error:
             return FAULT, f"{name}: {type(error).__name__}: {error}"[:300]
         try:
             return (RIGHT, "") if self.right(result) else (FAULT, f"{name}: wrong result {result!r}"[:300])
         except Exception as error:
             return FAULT, f"{name}: unusable result, {type(error).__name__}: {error}"[:300]
+
+    def _clear(self, line: str, name: str) -> bool:
+        """Whether an error is one line that names what is damaged, and is not about memory."""
+        names = Path(name).name, self.place.name, self.place.parent.name
+        named = not self.names_file or any(part in line for part in names)
+        no_memory = "MemoryError" in line or "llocate" in line
+        return line.isprintable() and 0 < len(line) < LONGEST and named and not no_memory
 
 
 class Hang(BaseException):
@@ -113,25 +117,33 @@ def attempt(target: Target, number: int, seed: int) -> tuple[str, str]:
         target.restore()
 
 
+def _limit(what: int, soft: int) -> None:
+    resource.setrlimit(what, (soft, resource.getrlimit(what)[1]))
+
+
 # --- the worker ---
 
 
-def work(start: int, inputs: int, seed: int, folder: Path) -> None:
-    """Read the inputs ``start`` ... ``inputs`` of all targets in turn; print one JSON line before and after each."""
+def work(inputs: int, seed: int, minutes: float) -> None:
+    """Read damaged files, the targets in turn; print one JSON line before and after each."""
     import fuzz_targets
 
+    end = time.monotonic() + 60 * minutes
     print_to, sys.stdout = sys.stdout, sys.stderr
-    targets = fuzz_targets.build(folder)
-    for target in targets:  # libraries are loaded and kernels compiled before the memory is limited
-        assert target.right(target.read()), f"{target.name} does not read its own valid files"
-    _forbid_pickle()
-    if Path("/proc/self/statm").exists():
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        _limit(resource.RLIMIT_AS, used + MEMORY)
-    for number in range(start, inputs):
-        target = targets[number % len(targets)]
-        print(json.dumps([target.name, number]), file=print_to, flush=True)
-        print(json.dumps(attempt(target, number, seed)), file=print_to, flush=True)
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        targets = fuzz_targets.build(Path(folder))
+        for target in targets:  # libraries are loaded and kernels compiled before the memory is limited
+            assert target.right(target.read()), f"{target.name} does not read its own valid files"
+        _forbid_pickle()
+        if Path("/proc/self/statm").exists():
+            used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            _limit(resource.RLIMIT_AS, used + MEMORY)
+        for number in range(inputs):
+            if time.monotonic() > end:
+                break
+            target = targets[number % len(targets)]
+            print(json.dumps([target.name, number]), file=print_to, flush=True)
+            print(json.dumps(attempt(target, number, seed)), file=print_to, flush=True)
 
 
 def _forbid_pickle() -> None:
@@ -139,10 +151,6 @@ def _forbid_pickle() -> None:
         raise RuntimeError("something is unpickled")
 
     pickle.load = pickle.loads = pickle.Unpickler = refuse
-
-
-def _limit(what: int, soft: int) -> None:
-    resource.setrlimit(what, (soft, resource.getrlimit(what)[1]))
 
 
 # --- who watches it ---
@@ -175,47 +183,28 @@ class Report:
 
 
 def run(inputs: int, seed: int = 0, minutes: float = float("inf")) -> Report:
-    """Read up to ``inputs`` damaged files, the readers in turn."""
-    report, number, end = Report(), 0, time.monotonic() + 60 * minutes
-    while number < inputs and time.monotonic() < end:
-        number = _watch(report, number, inputs, seed, end)
-    return report
+    """Read up to ``inputs`` damaged files in a worker, for at most so many minutes."""
+    return watch([sys.executable, __file__, "--worker", str(inputs), str(seed), str(minutes)])
 
 
-def _watch(report: Report, start: int, inputs: int, seed: int, end: float) -> int:
-    """One worker from input ``start`` on; return the number of the input that comes next."""
-    with (tempfile.TemporaryDirectory(prefix="fuzz-") as folder, tempfile.TemporaryFile("w+") as errors,
-          _worker(start, inputs, seed, folder, errors) as worker):
-        reader, number, answered = "", start, True
-        for first, second in _pairs(worker):
-            reader, number = first
-            answered = second is not None
-            if answered:
-                report.add(reader, number, *second)
-            if time.monotonic() > end:
-                worker.kill()
-                return number + 1
+def watch(command: list[str]) -> Report:
+    """Outcomes that a worker prints; if it dies over a file, that is a fault of the reader."""
+    report, reader, answer = Report(), None, ""
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    with (tempfile.TemporaryFile("w+") as errors,
+          subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=variables) as worker):
+        for line in worker.stdout:
+            reader, number = json.loads(line)
+            answer = worker.stdout.readline()
+            if answer:
+                report.add(reader, number, *json.loads(answer))
         errors.seek(0)
         last = " ".join(errors.read().split())[-300:]
-        if not reader:
-            raise RuntimeError(f"the worker did not begin: {last}")
-        if not answered:
-            report.add(reader, number, FAULT, f"the worker died: {last}")
-        return number + 1
-
-
-def _worker(start: int, inputs: int, seed: int, folder: str, errors: object) -> subprocess.Popen:
-    command = [sys.executable, __file__, "--worker", str(start), str(inputs), str(seed), folder]
-    root = Path(__file__).resolve().parent.parent
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=variables)
-
-
-def _pairs(worker: subprocess.Popen) -> Iterator[tuple[list, list | None]]:
-    """Reader and number of each input, and its outcome; None where the worker died over it."""
-    for line in worker.stdout:
-        answer = worker.stdout.readline()
-        yield json.loads(line), json.loads(answer) if answer else None
+    if reader is None:
+        raise RuntimeError(f"the worker did not begin: {last}")
+    if not answer:
+        report.add(reader, number, FAULT, f"the worker died: {last}")
+    return report
 
 
 def replay(reader: str, number: int, seed: int) -> None:
@@ -233,23 +222,22 @@ def replay(reader: str, number: int, seed: int) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=3)
-    parser.add_argument("--inputs", type=int, default=10**9, help="for all readers together")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--replay", nargs=2, metavar=("READER", "NUMBER"))
     parser.add_argument("--write", action="store_true", help="the table into figures/fuzz.md")
-    parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        start, inputs, seed, folder = options.worker
-        work(int(start), int(inputs), int(seed), Path(folder))
+        inputs, seed, minutes = options.worker
+        work(int(inputs), int(seed), float(minutes))
         return 0
     if options.replay:
         replay(options.replay[0], int(options.replay[1]), options.seed)
         return 0
-    report = run(options.inputs, options.seed, options.minutes)
+    report = run(10**9, options.seed, options.minutes)
     print(report)
     if options.write:
-        (Path(__file__).parent.parent / "figures" / "fuzz.md").write_text(f"{report}\n", encoding="utf-8")
+        (ROOT / "figures" / "fuzz.md").write_text(f"{report}\n", encoding="utf-8")
     return int(bool(report.faults))
 
 

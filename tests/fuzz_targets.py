@@ -24,9 +24,7 @@ from fmuc import datasets, experiments, features, paths, records, tables
 from fmuc.config import Run, run_from_dict
 from fmuc.errors import FmucError
 from fmuc.machinery import checkpoints, fetch, notebooks
-from fmuc.machinery.atomic import write_json
 from fmuc.own import importing, listing, settings
-from fmuc.standins import render
 
 CLEAR = (FmucError,)
 
@@ -36,7 +34,7 @@ def build(root: Path) -> list[Target]:
     os.environ["FMUC_DATA"] = str(root / "data")
     torch.set_num_threads(1)
     makers = (_records, _checkpoint, _features, _nsynth, _tut2017, _own_audio, _sound_list, _config, _published,
-              _archives, _sounds, _notebooks, _standins)
+              _archives, _sounds, _notebooks)
     return [target for make in makers for target in make(root)]
 
 
@@ -272,12 +270,3 @@ def _notebooks(root: Path) -> Iterator[Target]:
 
     yield Target("notebook", folder, (path.name,), lambda: notebooks.bind(path, {}),
                  lambda found: all(name.isidentifier() for name in found), CLEAR)
-
-
-def _standins(root: Path) -> Iterator[Target]:
-    folder, parameters = root / "rendered", {"seed": 0, "sizes": [1, 2]}
-    folder.mkdir()
-    write_json(folder / render.RECORD, {"statement": "a stand-in", "report": {"parameters": parameters, "clips": 3}})
-    yield Target("record of a stand-in", folder, (render.RECORD,),
-                 lambda: render._stored_report(folder, parameters, force=False),
-                 lambda report: report["parameters"] == parameters, CLEAR)

@@ -32,28 +32,24 @@ def damaged(content: bytes, rng: np.random.Generator, name: str) -> bytes:
 
 
 def edit_bytes(content: bytes, rng: np.random.Generator) -> bytes:
-    """Bytes flipped, lost, added, repeated, moved or replaced, often near the beginning, where headers are."""
-    def place() -> int:
-        return int(rng.integers(1 + (len(content) if rng.random() < 0.5 else min(len(content), 128))))
-
-    at, other, length = place(), place(), 1 + int(rng.integers(64))
+    """Bytes flipped, lost, added, repeated or replaced, often near the beginning, where headers are."""
+    largest = len(content) if rng.random() < 0.5 else min(len(content), 128)
+    at, length = int(rng.integers(1 + largest)), 1 + int(rng.integers(64))
     before, part, after = content[:at], content[at : at + length], content[at + length :]
-    match int(rng.integers(10)):
-        case 0 | 1 if part:
+    match int(rng.integers(8)):
+        case 0 if part:
             return before + bytes([part[0] ^ 1 << int(rng.integers(8))]) + content[at + 1 :]
-        case 2:
-            return before + rng.bytes(length) + after
-        case 3:
+        case 1:
             return before
-        case 4:
+        case 2:
             return before + after
-        case 5:
+        case 3:
+            return before + rng.bytes(length) + after
+        case 4:
             return before + rng.bytes(length) + part + after
-        case 6:
+        case 5:
             return before + part * int(rng.integers(2, 9)) + after
-        case 7:
-            return before + content[other : other + length] + after
-        case 8:
+        case 6:
             return before + TOKENS[rng.integers(len(TOKENS))] + part + after
         case _:
             number, even = NUMBERS[rng.integers(len(NUMBERS))], at // 2 * 2
@@ -89,24 +85,20 @@ def edited(value: object, rng: np.random.Generator) -> object:
 
 
 def edit_lines(content: bytes, rng: np.random.Generator) -> bytes:
-    """Lines and fields of a comma- or tab-separated list: changed, lost, repeated, moved."""
+    """Lines and fields of a comma- or tab-separated list: changed, lost, repeated."""
     lines, separator = content.split(b"\n"), b"\t" if b"\t" in content else b","
     at, other = (int(rng.integers(len(lines))) for _ in range(2))
     fields = lines[at].split(separator)
     field, value = int(rng.integers(len(fields))), FIELDS[rng.integers(len(FIELDS))].encode()
-    match int(rng.integers(9)):
+    match int(rng.integers(6)):
         case 0:
             del lines[at]
         case 1:
             lines.insert(at, lines[other])
         case 2:
-            lines[at], lines[other] = lines[other], lines[at]
+            lines = [line + b"\r" for line in lines]
         case 3:
             lines[at] = separator.join(fields[:field] + fields[field + 1 :])
-        case 4:
-            lines[at] = separator.join([*fields[:field], value, *fields[field:]])
-        case 5:
-            lines = [line + b"\r" for line in lines]
         case _:
             lines[at] = separator.join([*fields[:field], value, *fields[field + 1 :]])
     return b"\n".join(lines)

@@ -223,15 +223,6 @@ def test_bits_are_those_of_the_element_at_its_place():
 
 # Random numbers
 
-SEEDS = [(0, 0), (1, 0), (0, 1), (2**32 - 1, 2**32 - 1), (123456789, 987654321), (3, 2**31)]
-NUMBER = 2**18
-
-
-def bits(seed: tuple[int, int], start: int = 0, number: int = NUMBER) -> np.ndarray:
-    numbers = np.empty(number, np.uint32)
-    fill(numbers, start, np.array(seed, np.uint32))
-    return numbers
-
 
 def slow_hash(position: int, seed: tuple[int, int]) -> int:
     """In Python's integers, cut to 32 bits after each operation."""
@@ -243,21 +234,12 @@ def slow_hash(position: int, seed: tuple[int, int]) -> int:
     return x ^ x >> 14
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("start", [0, 1, 1023, 2**31 - 50, 2**32 - 50])  # the last one begins anew at 2^32
+@pytest.mark.parametrize("seed", [(0, 0), (2**32 - 1, 2**32 - 1), (123456789, 987654321)])
+@pytest.mark.parametrize("start", [0, 1023, 2**31 - 50, 2**32 - 50])  # the last one begins anew at 2^32
 def test_the_numbers_are_the_hash_of_their_position(seed, start):
-    assert bits(seed, start, 200).tolist() == [slow_hash(start + k, seed) for k in range(200)]
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_dropout_of_a_tenth_by_16_bits_drops_a_tenth_and_has_no_pattern(seed):
-    dropped = (bits(seed).view(np.uint16) < 6554).astype(np.float64)
-    share, deviation = 6554 / 2**16, (6554 / 2**16 * (1 - 6554 / 2**16)) ** 0.5
-    assert abs(dropped.mean() - share) < 5 * deviation / len(dropped) ** 0.5
-    centred = (dropped - share) / deviation
-    for lag in (1, 2, 3, 4, 5, 8, 16, 32, 64, 128, 256, 512, 1024, 2048):
-        products = centred[lag:] * centred[:-lag]
-        assert abs(products.mean()) < 5 / len(products) ** 0.5, lag
+    numbers = np.empty(200, np.uint32)
+    fill(numbers, start, np.array(seed, np.uint32))
+    assert numbers.tolist() == [slow_hash(start + k, seed) for k in range(200)]
 
 
 def test_seeds_come_from_the_global_generator_and_use_all_32_bits_of_both_halves():
@@ -337,23 +319,6 @@ def test_an_edited_activation_is_what_runs(edit, monkeypatch):
     monkeypatch.setattr(Activation, "forward", edit)
     net = CNN420(3, SMALL)
     assert "edited" in fast.install(net) and kinds(net) == {Activation}
-
-
-def test_an_edited_constructor_is_what_runs(monkeypatch):
-    """Another norm and another dropout: the results are those of the edited class, to the last bit."""
-    def init(self: Activation, channels: int, dropout: float) -> None:
-        nn.Module.__init__(self)
-        self.norm, self.dropout = nn.GroupNorm(2, channels), nn.Dropout2d(dropout)
-
-    monkeypatch.setattr(Activation, "__init__", init)
-    net = CNN420(3, SMALL)
-    plain = deepcopy(net)
-    fast.install(net)
-    results = []
-    for each in (net, plain):
-        torch.manual_seed(0)
-        results.append(each(images()))
-    assert torch.equal(*results)
 
 
 # Any network: what the weak pass computes is what the net computes

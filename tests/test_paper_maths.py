@@ -173,16 +173,6 @@ def test_the_two_readings_of_the_score_differ_where_the_likeliest_class_is_unsta
     assert (second.labels.item(), second.mask.item(), second.score.item()) == (1, True, pytest.approx(0.3, abs=1e-6))
 
 
-def test_two_thresholds_need_both():
-    """Mean 0.75 in agreement, 0.75 of passes that are 0.125 apart, 0.625 in agreement."""
-    passes = passes_of([[[0.75, 0.25], [0.8125, 0.1875], [0.625, 0.375]], [[0.75, 0.25], [0.6875, 0.3125],
-                                                                          [0.625, 0.375]]], 2.0)
-    rule = replace(TABLE_1["FMUC two thresh."], threshold=0.7, std_threshold=0.06)
-    assert select(passes, rule).mask.tolist() == [True, False, False]
-    assert select(passes, replace(rule, std_threshold=0.065)).mask.tolist() == [True, True, False]
-    assert select(passes, replace(rule, threshold=0.6)).mask.tolist() == [True, False, True]
-
-
 @pytest.mark.parametrize(("temperature", "confidence"), [(2.0, 8100 / 8110), (4.0, 1 / (1 + 10 / 90**4))])
 def test_untempered_confidence_that_a_threshold_of_90_percent_asks_for(temperature, confidence):
     """Ten tied classes against one: exp(gap / T) / (exp(gap / T) + 10) = 0.9."""
@@ -230,16 +220,6 @@ def counted(batches: int = 3, classes: int = 4) -> tuple[PseudoLabelCounts, list
         counts.update(torch.from_numpy(true), PseudoLabels(*map(torch.from_numpy, (labels, mask, rng.random(50)))))
         examples += zip(true.tolist(), labels.tolist(), mask.tolist(), strict=True)
     return counts, examples
-
-
-def test_counts_equal_a_loop_over_the_examples():
-    counts, examples = counted()
-    kept, seen = np.zeros((5, 4), dtype=int), np.zeros(5, dtype=int)
-    for true, label, keep in examples:
-        seen[4 if true < 0 else true] += 1
-        kept[4 if true < 0 else true, label] += keep
-    np.testing.assert_array_equal(counts.kept.numpy(), kept)
-    np.testing.assert_array_equal(counts.seen.numpy(), seen)
 
 
 def test_quality_and_quantity_equal_a_loop_over_the_examples():

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,25 +95,3 @@ def test_every_public_function_and_class_has_a_docstring(name):
     assert name == "__init__" or ast.get_docstring(tree)
     assert not [node.name for node in defined if not ast.get_docstring(node)]
 
-
-TRAIN = """
-import torch
-from fmuc import experiments, fixmatch
-
-run = experiments.make_run("smoke", "nsynth-gm-smoke", "FMUC")
-net, optimiser = fixmatch.build(run, 3, torch.device("cpu"))
-patches = torch.randn(8, run.features.mel_bands, run.features.patch_frames)
-batch = fixmatch.Batch(patches, torch.arange(8) % 3, patches, torch.full((8,), -1))
-losses = fixmatch.step(net.train(), optimiser, batch, run, torch.Generator().manual_seed(0))
-assert losses.isfinite().all()
-"""
-
-
-def test_without_the_fast_path_everything_can_be_imported_and_trains(tmp_path):
-    shutil.copytree(PACKAGE, tmp_path / "fmuc", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.rmtree(tmp_path / "fmuc" / "fast")
-    names = [f"fmuc.{name}" for name in MODULES if name.split(".")[0] not in ("fast", "__init__")]
-    code = f"import importlib\nfor name in {names}:\n    importlib.import_module(name)\n{TRAIN}"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False,
-                          env=os.environ | {"PYTHONPATH": str(tmp_path)})
-    assert done.returncode == 0, done.stderr
