@@ -222,7 +222,7 @@ BATCH = """
 import signal, sys
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background inherits "ignore"
-from fmuc import notebooks
+from fmuc.machinery import notebooks
 if __name__ == "__main__":
     notebooks.execute(folder=Path(sys.argv[1]), workers=2, progress=False)
 """
