@@ -20,21 +20,17 @@ from fuzz import Target
 from mutations import damaged, edit_json
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from fmuc import datasets, experiments, features, paths, records, tables
+from fmuc import datasets, experiments, features, paths, records
 from fmuc.config import Run, run_from_dict
-from fmuc.errors import FmucError
-from fmuc.machinery import checkpoints, fetch, notebooks
+from fmuc.machinery import fetch, notebooks
 from fmuc.own import importing, listing, settings
-
-CLEAR = (FmucError,)
 
 
 def build(root: Path) -> list[Target]:
     """Every target, with its files below ``root``, to which ``FMUC_DATA`` points from now on."""
     os.environ["FMUC_DATA"] = str(root / "data")
     torch.set_num_threads(1)
-    makers = (_records, _checkpoint, _features, _nsynth, _tut2017, _own_audio, _sound_list, _config, _published,
-              _archives, _sounds, _notebooks)
+    makers = (_records, _features, _nsynth, _tut2017, _own_audio, _sound_list, _config, _archives, _sounds, _notebooks)
     return [target for make in makers for target in make(root)]
 
 
@@ -75,24 +71,9 @@ def _records(root: Path) -> Iterator[Target]:
         epochs, classes = len(record.history), len(record.classes)
         return record.kept.shape == (epochs, classes + 1, classes) and record.seen.shape == record.kept.shape[:2]
 
-    yield Target("run record", folder, records.FILES, lambda: records.load_record(folder), same, CLEAR)
-    yield Target("run record, resealed", resealed, records.FILES, lambda: records.load_record(resealed), fits, CLEAR,
+    yield Target("run record", folder, records.FILES, lambda: records.load_record(folder), same)
+    yield Target("run record, resealed", resealed, records.FILES, lambda: records.load_record(resealed), fits,
                  after=reseal)
-
-
-def _checkpoint(root: Path) -> Iterator[Target]:
-    path = root / "run" / "checkpoint-0001.safetensors"
-    path.parent.mkdir()
-    tensors = {"net.weight": torch.arange(12.0).reshape(3, 4), "adam.0.step": torch.tensor(3.0)}
-    content = {"run": "0a1b2c3d", "data": "x-y", "rows": [{"epoch": 1, "quality": 0.5}], "seconds": 1.0}
-    checkpoints.write(path, tensors, content)
-
-    def same(read: tuple[dict, dict]) -> bool:
-        return read[1] == content and read[0].keys() == tensors.keys() and all(
-            torch.equal(read[0][name], value) and read[0][name].dtype == value.dtype for name, value in tensors.items())
-
-    yield Target("checkpoint", path.parent, (path.name,), lambda: checkpoints.read(path), same,
-                 (checkpoints.Unusable,), names_file=False)
 
 
 # --- data ---
@@ -117,7 +98,7 @@ def _features(root: Path) -> Iterator[Target]:
 
     files = ("features.json", "index.npz", "patches.npy")
     yield Target("feature cache", paths.features_dir("nsynth-gm", TINY.id), files,
-                 lambda: features.open_cache(dataset, TINY), same, CLEAR, mutate=headers_only)
+                 lambda: features.open_cache(dataset, TINY), same, mutate=headers_only)
 
 
 def _well_formed(dataset: datasets.Dataset) -> bool:
@@ -135,7 +116,7 @@ def _nsynth(root: Path) -> Iterator[Target]:
         return _well_formed(dataset) and {clip.id: (clip.group, clip.label) for clip in dataset.clips} == {
             note: (row["instrument_str"], row["instrument_family_str"]) for note, row in index.items()}
 
-    yield Target("NSynth's index", folder, ("examples.json",), lambda: datasets.load("nsynth"), as_listed, CLEAR)
+    yield Target("NSynth's index", folder, ("examples.json",), lambda: datasets.load("nsynth"), as_listed)
 
 
 def _tut2017(root: Path) -> Iterator[Target]:
@@ -150,7 +131,7 @@ def _tut2017(root: Path) -> Iterator[Target]:
         return (_well_formed(dataset) and len(dataset.clips) <= sum(bool(line.strip()) for line in lines)
                 and all(clip.path.parent.name == "audio" for clip in dataset.clips))
 
-    yield Target("TUT2017's lists", development, lists, lambda: datasets.load("tut2017"), as_listed, CLEAR)
+    yield Target("TUT2017's lists", development, lists, lambda: datasets.load("tut2017"), as_listed)
 
 
 def _own_audio(root: Path) -> Iterator[Target]:
@@ -164,7 +145,7 @@ def _own_audio(root: Path) -> Iterator[Target]:
         return datasets.load("birds"), datasets.own_settings("birds")
 
     yield Target("own audio", paths.dataset_dir("birds"), ("clips.csv", "own.json"), read,
-                 lambda found: _well_formed(found[0]) and 0 < found[1].labelled_share <= 1, CLEAR)
+                 lambda found: _well_formed(found[0]) and 0 < found[1].labelled_share <= 1)
 
 
 def _sound_list(root: Path) -> Iterator[Target]:
@@ -176,8 +157,7 @@ def _sound_list(root: Path) -> Iterator[Target]:
         return all(file.split in ("", *datasets.SPLITS) and file.label == file.label.strip() and file.group
                    for file in files)
 
-    yield Target("list of own sounds", source.parent, ("list.csv",), lambda: listing.from_csv(source), right,
-                 CLEAR)
+    yield Target("list of own sounds", source.parent, ("list.csv",), lambda: listing.from_csv(source), right)
 
 
 def _sounds(root: Path) -> Iterator[Target]:
@@ -193,7 +173,7 @@ def _sounds(root: Path) -> Iterator[Target]:
         def read(path: Path = folder / name) -> np.ndarray:
             return features.read_audio(path, 22_050)
 
-        yield Target(f"sound: {name}", folder, (name,), read, _is_sound, CLEAR)
+        yield Target(f"sound: {name}", folder, (name,), read, _is_sound)
 
 
 def _is_sound(samples: np.ndarray) -> bool:
@@ -201,7 +181,7 @@ def _is_sound(samples: np.ndarray) -> bool:
         np.isfinite(samples).all())
 
 
-# --- what is given, published, packed ---
+# --- what is given or packed ---
 
 
 def _config(root: Path) -> Iterator[Target]:
@@ -215,23 +195,9 @@ def _config(root: Path) -> Iterator[Target]:
         return again == run and again.id == run.id and "/" not in run.name and len(run.name) < 255
 
     yield Target("configuration", root, (path.name,), lambda: run_from_dict(json.loads(path.read_text())), right,
-                 CLEAR, mutate=_json_only, names_file=False)
+                 mutate=_json_only, names_file=False)
     yield Target("settings of one's own", root, (own.name,), lambda: settings.choose_runs({}, own)[1],
-                 lambda runs: all(map(right, runs)), CLEAR, names_file=False)
-
-
-def _published(root: Path) -> Iterator[Target]:
-    folder = root / "published"
-    shutil.copytree(paths.PUBLISHED, folder)
-    paths.PUBLISHED = folder
-    names, shares = ("table1", "table2", "fig2", "fig3"), ["quality", "quantity", "mean", "std", "value", "share"]
-
-    def right(frames: list) -> bool:
-        parts = [frame[frame.columns.intersection(shares)] for frame in frames]
-        return all(part.size and ((part >= 0) & (part <= 100)).all(axis=None) for part in parts)
-
-    yield Target("published numbers", folder, tuple(f"{name}.csv" for name in names),
-                 lambda: [tables.read_published(name) for name in names], right, CLEAR)
+                 lambda runs: all(map(right, runs)), names_file=False)
 
 
 def _archives(root: Path) -> Iterator[Target]:
@@ -254,8 +220,8 @@ def _archives(root: Path) -> Iterator[Target]:
         return {file.read_bytes() for file in out.rglob("*") if file.is_file()}
 
     yield Target("archive: a.zip", folder, ("a.zip",), lambda: obtain(folder / "a.zip"),
-                 lambda found: found <= {*members.values()}, CLEAR)  # ZIP has a checksum of each file
-    yield Target("archive: a.tar.gz", folder, ("a.tar.gz",), lambda: obtain(folder / "a.tar.gz"), bool, CLEAR)
+                 lambda found: found <= {*members.values()})  # ZIP has a checksum of each file
+    yield Target("archive: a.tar.gz", folder, ("a.tar.gz",), lambda: obtain(folder / "a.tar.gz"), bool)
 
 
 def _notebooks(root: Path) -> Iterator[Target]:
@@ -269,4 +235,4 @@ def _notebooks(root: Path) -> Iterator[Target]:
     nbformat.write(new_notebook(cells=cells, metadata=kernel), path)
 
     yield Target("notebook", folder, (path.name,), lambda: notebooks.bind(path, {}),
-                 lambda found: all(name.isidentifier() for name in found), CLEAR)
+                 lambda found: all(name.isidentifier() for name in found))

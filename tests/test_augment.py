@@ -88,25 +88,15 @@ def test_each_part_alone(view):
     x = patches()
     got = augment(x, view, generator())
     assert_close(got, slow_view(x, draw(view, 6, (10, 15), generator())), rtol=1e-5, atol=1e-5)
-    assert got.dtype == torch.float32 and got.is_contiguous()
+    assert got.is_contiguous() and torch.equal(x, patches())
 
 
-@pytest.mark.parametrize("change", [lambda x: x.transpose(1, 2), lambda x: x[::2], lambda x: x[:, 1:, :-3],
-                                    lambda x: x[:1].expand(6, -1, -1), lambda x: x.flip(2)[..., ::2]],
-                         ids=["transposed", "every second", "cut", "expanded", "columns"])
-def test_patches_may_lie_in_memory_in_any_way(change):
-    x = change(patches(batch=6))
+@pytest.mark.parametrize("change", [lambda x: x.transpose(1, 2), lambda x: x[:1].expand(6, -1, -1),
+                                    lambda x: x[::2, 1:, ::2]], ids=["transposed", "expanded", "every second"])
+def test_patches_may_lie_in_memory_in_any_way_and_are_not_touched(change):
+    x = change(patches())
     before = x.clone()
     assert torch.equal(augment(x, STRONG, generator()), augment(before.contiguous(), STRONG, generator()))
-    assert torch.equal(x, before)
-
-
-@pytest.mark.parametrize("view", [View(), View(shift_time=0.3), View(shift_mel=0.3), View(noise=1.0),
-                                  View(sharpen=2.0), STRONG])
-def test_the_input_is_not_touched(view):
-    x = patches()
-    before = x.clone()
-    augment(x, view, generator())
     assert torch.equal(x, before)
 
 
@@ -115,12 +105,6 @@ def test_equal_generators_give_equal_views_and_a_generator_moves_on():
     first, second = augment(x, STRONG, rng), augment(x, STRONG, rng)
     assert torch.equal(first, augment(x, STRONG, generator(3)))
     assert not torch.equal(first, second)
-
-
-def test_examples_of_a_batch_are_drawn_one_by_one():
-    same = patches(1).expand(20, -1, -1)
-    views = augment(same, replace(STRONG, noise=0.0), generator())
-    assert len({view.numpy().tobytes() for view in views}) == 20
 
 
 def test_shifts_are_uniform_over_whole_steps_of_the_range_and_its_ends():
@@ -144,11 +128,3 @@ def test_strengths_are_uniform_from_zero_to_the_largest_and_independent():
     assert abs(torch.corrcoef(torch.stack([d.noise, d.amount]))[0, 1]) < 5 / number**0.5
     assert not d.frames.any() and not d.bands.any()
 
-
-def test_a_part_that_is_switched_off_changes_nothing():
-    x = patches()
-    assert torch.equal(augment(x, View(), generator()), x)
-    moved = augment(x, View(shift_time=0.3), generator())
-    for before, after in zip(x, moved, strict=True):
-        assert any(torch.equal(torch.from_numpy(slow_translate(before.numpy(), shift, 0)), after)
-                   for shift in range(-4, 5))

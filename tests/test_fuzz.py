@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
-from collections import Counter
 
 import fuzz
 import pytest
@@ -14,16 +15,16 @@ from hypothesis import strategies as st
 from fmuc.errors import LONGEST, FmucError
 from fmuc.paths import NOTEBOOKS, ROOT
 
-INPUTS = 2200
-
 
 def test_every_reader_refuses_clearly_or_reads_right():
-    report = fuzz.run(INPUTS)
-    print(report)
-    assert not report.faults, report
-    assert report.inputs == INPUTS and len(report.outcomes) >= 20
-    total = sum(report.outcomes.values(), Counter())
-    assert total[fuzz.REFUSED] > 500 and total[fuzz.RIGHT] > 150  # neither judge says always the same
+    command = [sys.executable, fuzz.__file__, "--inputs", "2200"]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+                          text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    *readers, last = done.stdout.splitlines()[2:]
+    refused, right, faults = (int(number.replace(",", "")) for number in re.findall("[0-9,]+", last))
+    assert refused + right == 2200 and faults == 0 and len(readers) == 20
+    assert refused > 500 and right > 150  # neither judge says always the same
 
 
 def fail(error: BaseException) -> None:
@@ -49,18 +50,11 @@ def test_the_fuzzer_sees_what_it_looks_for(tmp_path, monkeypatch, read, outcome)
     monkeypatch.setattr(fuzz, "SECONDS", 0.3)
     monkeypatch.setattr(fuzz, "_limit", lambda *_: None)  # of this process, which is no worker
     (tmp_path / "a.json").write_bytes(b"whole")
-    target = fuzz.Target("reader", tmp_path, ("a.json",), read, lambda result: result == "right", (FmucError,),
+    target = fuzz.Target("reader", tmp_path, ("a.json",), read, lambda result: result == "right",
                          mutate=lambda *_: b"damaged")
     found, what = fuzz.attempt(target, 0, 0)
     assert outcome == found or (found == fuzz.FAULT and outcome in what)
     assert (tmp_path / "a.json").read_bytes() == b"whole"
-
-
-def test_a_crash_is_a_fault_of_the_input_that_was_being_read():
-    crash = "import os; print('[\"one\", 0]\\n[\"clear error\", \"\"]\\n[\"other\", 1]', flush=True); os.abort()"
-    report = fuzz.watch([sys.executable, "-c", crash])
-    assert report.outcomes == {"one": {fuzz.REFUSED: 1}, "other": {fuzz.FAULT: 1}}
-    assert report.faults == ["other, number 1: the worker died: "]
 
 
 @given(st.text(max_size=2000))

@@ -25,7 +25,7 @@ def test_parameter_counts(network, classes, expected):
 
 
 @pytest.mark.parametrize("network", [Network(), CANDIDATE_D, SMALL], ids=["default", "candidate D", "small"])
-@pytest.mark.parametrize("shape", [(128, 126), (80, 140), (32, 32)])
+@pytest.mark.parametrize("shape", [(128, 126), (32, 32)])
 def test_logits_have_one_column_per_class_for_any_patch(network, shape):
     with torch.no_grad():
         assert CNN420(11, network).eval()(torch.randn(2, 1, *shape)).shape == (2, 11)
@@ -76,8 +76,7 @@ def test_only_later_stages_halve_the_resolution_and_only_changes_need_a_convolut
     blocks = CNN420(3, SMALL).blocks
     assert [block.units[0][-1].stride for block in blocks] == [(1, 1), (2, 2), (1, 1)]
     assert [block.units[1][-1].stride for block in blocks] == [(1, 1)] * 3
-    assert [isinstance(block.shortcut, nn.Conv2d) for block in blocks] == [False, True, False]
-    assert all(isinstance(block.shortcut, nn.Conv2d | nn.Identity) for block in blocks)
+    assert [type(block.shortcut) for block in blocks] == [nn.Identity, nn.Conv2d, nn.Identity]
 
 
 def test_the_net_is_stem_blocks_mean_and_linear():
@@ -87,12 +86,7 @@ def test_the_net_is_stem_blocks_mean_and_linear():
 
 
 def test_a_network_is_made_by_its_name_in_the_table(monkeypatch):
-    class Mine(nn.Module):
-        def __init__(self, classes: int, network: Network) -> None:
-            super().__init__()
-            self.head = nn.Linear(64, classes)
-
-    monkeypatch.setitem(NETWORKS, "mine", Mine)
-    assert type(make_network(3, replace(SMALL, kind="mine"))) is Mine and type(make_network(3, SMALL)) is CNN420
+    monkeypatch.setitem(NETWORKS, "mine", lambda classes, network: nn.Linear(64, classes))
+    assert type(make_network(3, replace(SMALL, kind="mine"))) is nn.Linear and type(make_network(3, SMALL)) is CNN420
     with pytest.raises(ConfigError, match="'resnet'.*cnn420, mine"):
         make_network(3, replace(SMALL, kind="resnet"))

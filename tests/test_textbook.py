@@ -17,7 +17,7 @@ from torch.testing import assert_close
 from fmuc import datasets, fixmatch, uncertainty
 from fmuc.augment import Draw, sharpen, translate
 from fmuc.config import Features, Network, Run, Selection, View
-from fmuc.experiments import FM, FMUC, NSYNTH, TABLE_1, TUT
+from fmuc.experiments import FM, FMUC, NSYNTH, TUT
 from fmuc.fast.activations import FusedActivation
 from fmuc.features import extract, log_mel, read_audio
 from fmuc.model import CNN420
@@ -28,7 +28,6 @@ from tests import textbook
 CPU = torch.device("cpu")
 NEVER = 1e-9  # a dropout probability that counts as dropout and drops nothing
 LOW_FM, LOW_FMUC = replace(FM, threshold=0.7), replace(FMUC, threshold=0.6)
-STRONG = View(shift_time=0.3, shift_mel=0.2, noise=0.4, sharpen=0.8)
 
 
 def run_of(selection: Selection, dropout: float) -> Run:
@@ -65,9 +64,8 @@ def frozen(net: nn.Module) -> None:
 # Training
 
 
-@pytest.mark.parametrize(("selection", "dropout", "norms_frozen"), [
-    (LOW_FM, 0.0, True), (LOW_FMUC, NEVER, False), (LOW_FMUC, NEVER, True),
-], ids=["FM", "FMUC", "FMUC, BatchNorm frozen"])
+@pytest.mark.parametrize(("selection", "dropout", "norms_frozen"), [(LOW_FM, 0.0, True), (LOW_FMUC, NEVER, False)],
+                         ids=["FM", "FMUC"])
 def test_a_step_has_our_loss_gradients_and_weights(selection, dropout, norms_frozen, monkeypatch):
     run = run_of(selection, dropout)
     net, optimiser, other, reference = both(run)
@@ -101,8 +99,12 @@ def test_the_whole_step_equals_ours_where_nothing_is_random(monkeypatch):
     assert_close(loss, ours, rtol=1e-3, atol=0)  # Pillow's fixed point
 
 
+def small_net(dropout: float) -> CNN420:
+    return CNN420(3, Network(widths=(4, 8), blocks=(1, 1), stem=(3, 2), dropout=dropout))
+
+
 def test_the_repeated_batch_draws_new_masks_for_every_repetition_and_trains_on():
-    net = CNN420(3, Network(widths=(4, 8), blocks=(1, 1), stem=(3, 2), dropout=0.5)).train()
+    net = small_net(dropout=0.5).train()
     before = deepcopy(net.state_dict())
     logits = textbook.repeated_logits(net, torch.randn(5, 1, 12, 8), 4)
     assert logits.shape == (4, 5, 3) and not logits.requires_grad
@@ -113,25 +115,17 @@ def test_the_repeated_batch_draws_new_masks_for_every_repetition_and_trains_on()
 def test_the_repeated_batch_has_our_statistics():
     """Many passes with dropout: mean and std over passes agree within what chance allows."""
     torch.manual_seed(0)
-    ours = CNN420(3, Network(widths=(4, 8), blocks=(1, 1), stem=(3, 2), dropout=0.3))
-    other = CNN420(3, Network(widths=(4, 8), blocks=(1, 1), stem=(3, 2), dropout=0.3))
-    other.load_state_dict(ours.state_dict())
-    x = torch.randn(4, 1, 12, 8)
-    expected = pass_statistics(uncertainty.weak_logits(ours, x, 4000), 1.0)
-    got = pass_statistics(textbook.repeated_logits(other, x, 4000), 1.0)
+    net, x = small_net(dropout=0.3), torch.randn(4, 1, 12, 8)
+    expected = pass_statistics(uncertainty.weak_logits(net, x, 4000), 1.0)
+    got = pass_statistics(textbook.repeated_logits(net, x, 4000), 1.0)
     for one, two in zip(expected, got, strict=True):
         assert_close(one, two, rtol=0, atol=5 * float(expected.std.max()) / 4000**0.5)
 
 
-RULES = {**TABLE_1, "max. of difference": replace(FMUC, score="max_of_difference")}
-
-
-@pytest.mark.parametrize("rule", RULES)
-def test_selection_is_ours(rule):
-    rng, selection = torch.Generator().manual_seed(1), RULES[rule]
-    passes = max(selection.passes, 1)
-    common = 14 * torch.randn(1, 400, 5, generator=rng)
-    logits = selection.temperature * (common + torch.randn(passes, 400, 5, generator=rng))
+@pytest.mark.parametrize("selection", [FM, FMUC], ids=["FM", "FMUC"])
+def test_selection_is_ours(selection):
+    rng, passes = torch.Generator().manual_seed(1), max(selection.passes, 1)
+    logits = 14 * torch.randn(1, 400, 5, generator=rng) + torch.randn(passes, 400, 5, generator=rng)
     labels, keep = textbook.select(torch.softmax(logits / selection.temperature, dim=-1), selection)
     expected = select(logits, selection)
     assert torch.equal(labels, expected.labels) and torch.equal(keep, expected.mask)
@@ -141,8 +135,7 @@ def test_selection_is_ours(rule):
 # Views
 
 
-@pytest.mark.parametrize("drawn", [Draw(0, 0, 0.0, 0.0), Draw(3, 0, 0.0, 0.0), Draw(-2, 1, 0.0, 0.0),
-                                   Draw(0, -2, 0.0, 0.7), Draw(1, 2, 0.0, 0.3)], ids=str)
+@pytest.mark.parametrize("drawn", [Draw(0, 0, 0.0, 0.0), Draw(-2, 1, 0.0, 0.0), Draw(1, -2, 0.0, 0.7)], ids=str)
 def test_a_view_is_ours(drawn):
     patch = torch.randn(1, 12, 8, generator=torch.Generator().manual_seed(2))
     before = patch.clone()

@@ -81,14 +81,6 @@ def test_a_net_without_dropout_is_refused(x):
     assert weak_logits(without, x, passes=0).shape == (1, 6, 3)
 
 
-@pytest.mark.parametrize("batch_norm", ["running", "batch"])
-@pytest.mark.parametrize("passes", [0, 5])
-def test_the_weak_pass_leaves_no_trace(net, x, passes, batch_norm):
-    before = state(net)
-    assert not weak_logits(net, x, passes, batch_norm).requires_grad
-    assert_same_state(net, before)
-
-
 def test_no_pass_means_one_deterministic_pass(net, x):
     reference = deepcopy(net).eval()
     logits = weak_logits(net, x, passes=0)
@@ -101,25 +93,16 @@ def test_batch_statistics_normalise_by_the_batch(net, x):
     for module in reference.modules():
         if isinstance(module, nn.Dropout):
             module.eval()
-    before = state(net)
     logits = weak_logits(net, x, passes=0, batch_norm="batch")
     assert_close(logits[0], reference(x).detach())
     assert not torch.allclose(logits, weak_logits(net, x, passes=0, batch_norm="running"))
-    assert_same_state(net, before)
-
-
-@pytest.mark.parametrize("batch_norm", ["running", "batch"])
-def test_passes_differ_and_come_as_passes_by_batch_by_class(net, x, batch_norm):
-    logits = weak_logits(net, x, passes=5, batch_norm=batch_norm)
-    assert logits.shape == (5, 6, 3) and logits.dtype == torch.float32
-    assert all(not torch.equal(logits[i], logits[j]) for i in range(5) for j in range(i))
 
 
 @pytest.mark.parametrize(("part", "sizes"), [
-    (1, [1] * 30), (4, [4] * 5 + [4, 4, 2]), (6, [6] * 5), (13, [12, 12, 6]), (600, [30]),
+    (1, [1] * 30), (4, [4] * 5 + [4, 4, 2]), (13, [12, 12, 6]), (600, [30]),
 ])
 def test_parts_of_the_batch_and_of_the_passes_are_put_together_in_order(net, x, part, sizes, monkeypatch):
-    """With dropout that drops nothing every pass must equal the plain one, example by example."""
+    """No call is larger than asked for. With dropout that drops nothing every pass equals the plain one."""
     monkeypatch.setitem(uncertainty.CALL_SIZE, "cpu", part * x[0].numel())
     for module in net.modules():
         if isinstance(module, nn.Dropout):
@@ -131,25 +114,13 @@ def test_parts_of_the_batch_and_of_the_passes_are_put_together_in_order(net, x, 
     assert_close(logits, weak_logits(net, x, passes=0).expand(5, -1, -1))
 
 
-@pytest.mark.parametrize("batch_norm", ["running", "batch"])
-def test_memory_does_not_grow_with_the_number_of_passes(net, x, batch_norm, monkeypatch):
-    monkeypatch.setitem(uncertainty.CALL_SIZE, "cpu", 12 * x[0].numel())
-    largest = []
-    for passes in (2, 20, 200):
-        seen = []
-        net.stem.register_forward_hook(lambda _, args, __, seen=seen: seen.append(len(args[0])))
-        weak_logits(net, x, passes, batch_norm)
-        largest.append(max(seen))
-    assert largest == [12 if batch_norm == "running" else 6] * 3
-
-
 def test_repeated_and_looped_passes_have_the_same_distribution(net, x, monkeypatch):
     torch.manual_seed(0)
-    draws = {}
-    for name, elements in (("looped", 1), ("repeated", 2**30)):
-        monkeypatch.setitem(uncertainty.CALL_SIZE, "cpu", elements)
-        draws[name] = weak_logits(net, x, passes=600).double()
-    looped, repeated = draws.values()
+    draws = []
+    for size in (1, 2**30):
+        monkeypatch.setitem(uncertainty.CALL_SIZE, "cpu", size)
+        draws.append(weak_logits(net, x, passes=600).double())
+    looped, repeated = draws
     error = ((looped.var(dim=0) + repeated.var(dim=0)) / 600).sqrt()
     assert ((looped.mean(dim=0) - repeated.mean(dim=0)).abs() < 5 * error).all()
     assert_close(looped.std(dim=0), repeated.std(dim=0), rtol=0.25, atol=0)
@@ -158,15 +129,15 @@ def test_repeated_and_looped_passes_have_the_same_distribution(net, x, monkeypat
     assert ((pairs[1:] * pairs[:-1]).mean(dim=0).abs() < 5 * repeated.var(dim=0) / 600**0.5).all()
 
 
+@pytest.mark.parametrize("batch_norm", ["running", "batch"])
 @pytest.mark.parametrize("passes", [0, 5])
-def test_pseudo_labels_carry_no_gradient_and_leave_no_trace(net, x, passes):
+def test_pseudo_labels_carry_no_gradient_and_leave_no_trace(net, x, passes, batch_norm):
     before = state(net)
-    pseudo = pseudo_label(net, x, Selection(rule="mean_minus_std", threshold=0.2, temperature=2.0, passes=passes))
+    pseudo = pseudo_label(net, x, Selection(rule="mean_minus_std", passes=passes, batch_norm=batch_norm))
     assert_same_state(net, before)
     assert [part.shape for part in pseudo] == [(6,)] * 3
     assert [part.dtype for part in pseudo] == [torch.int64, torch.bool, torch.float32]
     assert not pseudo.score.requires_grad and all(p.grad is None for p in net.parameters())
-    assert not weak_logits(net, x, passes).requires_grad
 
 
 def test_pseudo_labels_use_the_temperature_and_the_batch_statistics_of_the_rule(net, x):

@@ -80,21 +80,12 @@ def build(run: Run, classes: int) -> tuple[nn.Module, torch.optim.Optimizer]:
 
 
 def select(probabilities: Tensor, selection: Selection) -> tuple[Tensor, Tensor]:
-    """Tempered softmax of N passes (N, B, C) -> pseudo-labels and whether they are kept, each (B,)."""
-    mean = probabilities.mean(dim=0)
-    std = probabilities.std(dim=0, unbiased=False)
-    if selection.score == "max_of_difference" and selection.rule == "mean_minus_std":
-        score, labels = torch.max(mean - std, dim=1)
-        return labels, score > selection.threshold
-    confidence, labels = torch.max(mean, dim=1)
-    spread = std[torch.arange(len(labels)), labels]
+    """FixMatch's rule or FMUC's: tempered softmax (N, B, C) -> pseudo-labels and whether they are kept, each (B,)."""
+    confidence, labels = torch.max(probabilities.mean(dim=0), dim=1)
     if selection.rule == "confidence":
-        keep = confidence >= selection.threshold
-    elif selection.rule == "two_thresholds":
-        keep = (confidence > selection.threshold) & (spread < selection.std_threshold)
-    else:
-        keep = confidence - spread > selection.threshold
-    return labels, keep
+        return labels, confidence >= selection.threshold
+    std = probabilities.std(dim=0, unbiased=False)[torch.arange(len(labels)), labels]
+    return labels, confidence - std > selection.threshold
 
 
 def repeated_logits(net: nn.Module, weak: Tensor, passes: int) -> Tensor:
