@@ -102,15 +102,14 @@ def _add_stand_in(name: str, description: str) -> None:
     @data.command(name, help=f"Render {description}.", epilog=examples(f"data {name}", f"data {name} --workers 2"))
     def stand_in(
         seed: Seed = 0, workers: Workers = None, force: Force = False, as_json: Json = False,
-        soundfont: Annotated[list[Path] | None, Option(help="a further SoundFont for notes (repeatable)")] = None,
     ) -> None:
         from fmuc.standins.render import render
 
         _require_writable(paths.data_root())
-        report = render(name, seed=seed, soundfonts=soundfont or (), workers=workers, force=force)
+        report = render(name, seed=seed, workers=workers, force=force)
         counted = ("notes", "instruments", "silent_dropped", "recordings", "clips")
         _show({"dataset": f"{name} (stand-in)", "folder": paths.relative(paths.dataset_dir(name)),
-               **{key: value for key, value in asdict(report).items() if key in counted}}, as_json)
+               **{key: report[key] for key in counted if key in report}}, as_json)
 
 
 def _add_published(name: str, description: str) -> None:
@@ -148,14 +147,15 @@ def import_folder(
                                          "unknown class; or a CSV file with path and maybe label, group, split")],
     name: Annotated[str, Option(help="what to call it: lower-case letters, digits, hyphens")],
     seed: Seed = 0,
-    test_share: Annotated[float, Option(help="share of the files held out for the test")] = 0.2,
-    valid_share: Annotated[float, Option(help="share of the files held out for validation")] = 0.1,
-    labelled_share: Annotated[float | None, Option(help="part of the training labels to use (default: all if there are "
-                                                   "unlabelled files, else 0.2)")] = None,
+    test_share: Annotated[float, Option(min=0, max=0.5, help="share of the files held out for the test")] = 0.2,
+    valid_share: Annotated[float, Option(min=0, max=0.4, help="share of the files held out for validation")] = 0.1,
+    labelled_share: Annotated[float | None, Option(min=0.001, max=1, help="part of the training labels to use "
+                                                   "(default: all if there are unlabelled files, else 0.2)")] = None,
     group_pattern: Annotated[str | None, Option(metavar="REGEX", help="its one capture group names what a path belongs "
                                                 "to; groups stay together (default: sub-folders)")] = None,
-    sample_rate: Annotated[int | None, Option(help="in Hz (default: from the files)")] = None,
-    patch_seconds: Annotated[float | None, Option(help="length of a patch (default: from the files)")] = None,
+    sample_rate: Annotated[int | None, Option(min=1000, max=400_000, help="in Hz (default: from the files)")] = None,
+    patch_seconds: Annotated[float | None, Option(min=0.05, max=60,
+                                                  help="length of a patch (default: from the files)")] = None,
     skip_unreadable: Annotated[bool, Option("--skip-unreadable", help="list bad files and leave them out")] = False,
     force: Force = False, as_json: Json = False,
 ) -> None:
@@ -237,10 +237,8 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train the plan, one row, or a row with settings of your own."""
-    from fmuc.own.settings import choose_runs
-
     options = {"profile": profile, "dataset": dataset, "row": variant, "name": name, "seed": seed}
-    profile, runs = choose_runs(options, config, settings or ())
+    profile, runs = experiments.choose_runs(options, config, settings or ())
     _require_writable(paths.data_root())
     if len(runs) > 1 or scheduler:
         return _train_all(runs, profile, device, workers, scheduler, force, as_json)

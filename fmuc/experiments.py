@@ -6,9 +6,12 @@ A profile fixes the scale: ``paper`` the paper's own (real data, GPU), ``mini`` 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 
-from fmuc.config import Augmentation, Features, Network, Run, Selection, Training, View
+from fmuc.config import Augmentation, Features, Network, Run, Selection, Training, View, config, from_dict, override
 from fmuc.datasets import own_settings
 from fmuc.errors import FmucError
 
@@ -159,6 +162,69 @@ def plan(profile: str, dataset: str | None = None) -> list[Run]:
             seeds = p.seeds if variant in TABLE_2 else p.seeds[:1]
             runs += [make_run(profile, name, variant, seed) for seed in seeds]
     return runs
+
+
+@config
+class Choice:
+    """What ``train`` is asked for: the plan of a profile, or one row of it, which may be changed under a new name."""
+
+    profile: str = "mini"
+    dataset: str | None = None
+    row: str | None = None
+    name: str | None = None
+    seed: int = 0
+
+
+def choose_runs(options: Mapping[str, object], file: Path | None = None,
+                settings: Sequence[str] = ()) -> tuple[str, list[Run]]:
+    """The profile and its plan or, if a row or any setting is named, that one run.
+
+    A TOML ``file`` may have the fields of :class:`Choice` and any tables of a :class:`Run`. ``options``, where not
+    None, win over its fields, and ``settings`` ("selection.passes=20") over its tables.
+    """
+    content = _read_toml(file) if file else {}
+    chosen = {part.name: content.pop(part.name) for part in fields(Choice) if part.name in content}
+    choice = from_dict(Choice, chosen | {key: value for key, value in options.items() if value is not None})
+    changes = dict(_flat(content)) | dict(map(_parse, settings))
+    if not (choice.row or choice.name or changes):
+        return choice.profile, plan(choice.profile, choice.dataset)
+    if not choice.row:
+        raise FmucError("say which row to change: --variant FMUC, or row = \"FMUC\" in the TOML file")
+    if choice.name in VARIANTS:
+        raise FmucError(f"name {choice.name!r} is a row of the tables: choose another one for your own")
+    dataset = choice.dataset or next(iter(presets(choice.profile)))
+    run = override(make_run(choice.profile, dataset, choice.row), {"seed": choice.seed})  # which names a wrong value
+    if choice.name or changes:
+        name = choice.name or ", ".join([choice.row, *(f"{key}={value}" for key, value in changes.items())])
+        run = override(run, changes | {"variant": name})
+    return choice.profile, [run]
+
+
+def _read_toml(file: Path) -> dict:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise FmucError(f"{file}: cannot be read as TOML ({error})") from None
+
+
+def _flat(content: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Nested tables as dotted keys."""
+    for key, value in content.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _parse(setting: str) -> tuple[str, object]:
+    """KEY=VALUE; the value is TOML or else a bare word."""
+    key, sign, value = (part.strip() for part in setting.partition("="))
+    if not (key and sign):
+        raise FmucError(f"--set {setting}: write KEY=VALUE, as in --set selection.passes=20")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
 
 
 _TRAINED = 3  # a backward pass costs about twice the forward pass

@@ -23,7 +23,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from fmuc import datasets, experiments, features, paths, records
 from fmuc.config import Run, run_from_dict
 from fmuc.machinery import fetch, notebooks
-from fmuc.own import importing, listing, settings
+from fmuc.own import importing, listing
 
 
 def build(root: Path) -> list[Target]:
@@ -196,7 +196,7 @@ def _config(root: Path) -> Iterator[Target]:
 
     yield Target("configuration", root, (path.name,), lambda: run_from_dict(json.loads(path.read_text())), right,
                  mutate=_json_only, names_file=False)
-    yield Target("settings of one's own", root, (own.name,), lambda: settings.choose_runs({}, own)[1],
+    yield Target("settings of one's own", root, (own.name,), lambda: experiments.choose_runs({}, own)[1],
                  lambda runs: all(map(right, runs)), names_file=False)
 
 

@@ -18,9 +18,8 @@ from conftest import note_names, write_nsynth_split
 
 from fmuc import __main__ as cli
 from fmuc import paths
-from fmuc.experiments import VARIANTS, make_run, plan
+from fmuc.experiments import VARIANTS, choose_runs, make_run, plan
 from fmuc.machinery import fetch, parallel
-from fmuc.own.settings import choose_runs
 from fmuc.standins.render import STAND_INS
 
 SMOKE = ("--profile", "smoke")
@@ -58,7 +57,7 @@ def shell(*arguments: str, data: Path, **variables: str) -> subprocess.Completed
 @pytest.mark.parametrize("arguments", [
     (), ("dance",), ("train", "--sead", "1"), ("train", "--seed", "one"), ("notebooks", "--source", "memory"),
     ("data", "nsynth-piano"), ("data", "folder", "here"), ("features", "--workers", "0"), ("train", "--seed", "-1"),
-    ("data", "nsynth-gm", "--seed", "4294967296"),
+    ("data", "nsynth-gm", "--seed", "4294967296"), ("data", "folder", "here", "--name", "x", "--test-share", "0.6"),
 ])
 def test_wrong_usage_ends_with_2(capsys, arguments):
     assert run(*arguments) == 2
@@ -135,8 +134,9 @@ def test_impossible_options_are_named(capsys, trainable, arguments, named):
 
 
 @pytest.mark.parametrize(("content", "named"), [
-    ('rwo = "FM"', "unknown key 'rwo': known are profile, dataset, row.*training"), ("row = ", "Invalid value"),
-    ("profile = ['smoke']", "profile must be a text"), ('seed = "1"', "seed must be a number"),
+    ('rwo = "FM"', 'row = "FMUC" in the TOML file'), ("row = ", "Invalid value"),
+    ('row = "FM"\nsed = 1', "unknown setting 'sed': known are .*seed"),
+    ("profile = ['smoke']", "profile: .*string"), ('seed = "1"', "seed: .*integer"),
     ('row = "FM"\n[training]\nepoch = 3', "training.epoch'.*known are.*epochs"),
     ("\xff", "codec"), (None, "No such file"),
 ])

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from fmuc.datasets import DEVELOPMENT, Clip, Dataset
-from fmuc.own.check import CLIPPED_SHARE, PUBLISHED, Published, Report, check, format_report
+from fmuc.own.check import CLIPPED_SHARE, PUBLISHED, Report, check, format_report
 
 RATE, SECONDS = 44_100, 0.1
 
@@ -57,6 +57,9 @@ def test_a_clean_set_has_no_finding(clips):
                              "test": {"x": 1, "y": 1, "unlabelled": 0}}
     assert (report.sample_rates, report.channels, report.subtypes) == ({"44100": 12}, {"2": 12}, {"PCM_24": 12})
     assert report.seconds == pytest.approx({"min": 0.1, "median": 0.1, "max": 0.1, "hours": 12 * 0.1 / 3600})
+    for clip in clips.values():
+        clip.path.unlink()
+    assert checked(clips).seconds == dict.fromkeys(("min", "median", "max", "hours"), 0)
 
 
 def edited(change: Callable[[bytearray], object]) -> Callable[[Path], object]:
@@ -123,7 +126,6 @@ def driven(path: Path) -> None:
     (scaled(-81), "silent", "note", "below -80 dBFS"),
     (lambda path: write(path, noise(5)[:, :1] * [1, -1]), "silent", "note", "silent"),  # the channels cancel out
     (driven, "clipped", "note", "at full scale"),
-    (lambda path: write(path, noise(5, 2600)), "short", "note", "shorter than an analysis window"),
 ])
 def test_a_planted_fault_is_the_only_finding(clips, plant, kind, severity, what):
     plant(clips["x04"].path)
@@ -133,7 +135,7 @@ def test_a_planted_fault_is_the_only_finding(clips, plant, kind, severity, what)
 
 
 @pytest.mark.parametrize("innocent", [scaled(-79), lambda path: write(path, -np.abs(noise(5))), with_value(-0.0),
-                                      lambda path: write(path, noise(5, 3000)), edited(riff_size_of_the_file)])
+                                      edited(riff_size_of_the_file)])
 def test_nothing_is_found_just_on_the_other_side(clips, innocent):
     innocent(clips["x04"].path)
     assert checked(clips).findings == ()
@@ -223,9 +225,11 @@ def test_classes_and_splits_that_are_absent_are_named(clips):
 
 
 def test_published_values_are_those_of_the_data_sets_pages():
-    assert PUBLISHED["nsynth"].clips == {"train": 289_205, "valid": 12_678, "test": 4_096}
-    assert sum(PUBLISHED["nsynth"].groups.values()) - 53 == 1_006  # valid and test share their instruments
-    assert (PUBLISHED["tut2017"].clips, PUBLISHED["tut2017"].errors) == ({"train": 4_680, "test": 1_620}, 84)
+    nsynth, tut2017 = PUBLISHED["nsynth"], PUBLISHED["tut2017"]
+    assert [count for what, count in nsynth.items() if "clips" in what] == [289_205, 12_678, 4_096]
+    groups = [count for what, count in nsynth.items() if "groups" in what]
+    assert sum(groups) - 53 == 1_006  # valid and test share their instruments
+    assert list(tut2017.values()) == [4_680, 1_620, 84]
 
 
 def test_a_real_set_is_compared_with_what_was_published(clips, tmp_path, monkeypatch):
@@ -233,16 +237,13 @@ def test_a_real_set_is_compared_with_what_was_published(clips, tmp_path, monkeyp
     errors = tmp_path / "tut2017" / DEVELOPMENT / "error.txt"
     errors.parent.mkdir(parents=True)
     errors.write_text("audio/x00.wav\t0\t0.05\tbreak\n")
-    expected = Published({"train": 8, "test": 2}, SECONDS, RATE, 2, "PCM_24", {"train": 8}, errors=1)
-    monkeypatch.setitem(PUBLISHED, "tut2017", expected)
+    monkeypatch.setitem(PUBLISHED, "tut2017", {
+        "clips in train": 8, "clips in test": 2, "groups in train": 8, "entries in the list of recording errors": 1})
     assert checked(clips, "tut2017").findings == ()
     errors.write_text(2 * errors.read_text())
-    write(clips["x00"].path, noise(0, 9000))
-    write(clips["x02"].path, noise(2), subtype="PCM_16")
     clips["y03"] = replace(clips["y03"], group="x02")
     del clips["y11"]
     assert {(f.severity, f.what, f.count) for f in checked(clips, "tut2017").findings} == {
         ("error", "1 clips in test, 2 were published", 1), ("error", "7 groups in train, 8 were published", 1),
         ("error", "2 entries in the list of recording errors, 1 were published", 1),
-        ("note", "not 0.1 s long as published", 1), ("note", "class without a labelled clip in test", 1),
-        ("note", "not as published: 44,100 Hz, 2 channel(s), PCM_24", 1)}
+        ("note", "class without a labelled clip in test", 1)}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -63,37 +64,27 @@ def test_mean_and_std_are_those_of_the_passes_averaged_over_patches(folder, tmp_
     assert (result.accepted_patches, result.patches) == (sum(value > 0.9 for value in lower), 2)
 
 
-def test_dropout_is_on_in_the_passes_and_off_afterwards(folder):
+def test_dropout_is_on_in_the_passes_drawn_by_the_seed_and_off_afterwards(folder):
     predictor, path = predict.load_predictor(folder), load("nsynth-gm-smoke").clips[0].path
     assert predictor.predict(path).std > 0
     assert not any(module.training for module in predictor.net.modules())
-
-
-def test_the_same_seed_gives_the_same_prediction_and_leaves_the_generator_alone(folder):
-    predictor, path = predict.load_predictor(folder), load("nsynth-gm-smoke").clips[0].path
     state = torch.random.get_rng_state()
     assert predictor.predict(path, seed=1) == predictor.predict(path, seed=1)
     assert predictor.predict(path, seed=1).mean != predictor.predict(path, seed=2).mean
     assert torch.equal(state, torch.random.get_rng_state())
 
 
-def test_files_of_any_rate_and_length_are_predicted_beside_those_that_cannot(folder, tmp_path):
-    tone = np.sin(np.arange(400) / 5)
+def test_files_of_any_rate_and_length_are_predicted_beside_those_that_cannot(folder, tmp_path, capsys):
     for name, rate in (("short.wav", 44_100), ("tone.ogg", 8_000)):
-        soundfile.write(tmp_path / name, tone, rate)
+        soundfile.write(tmp_path / name, np.sin(np.arange(400) / 5), rate)
     (tmp_path / "noise.wav").write_text("no sound")
-    files = [tmp_path / name for name in ("short.wav", "noise.wav", "absent.wav", "tone.ogg")]
-    results, errors = predict.predict_files(RUN.name, files)
-    assert [(result.file, result.patches) for result in results] == [(str(files[0]), 1), (str(files[3]), 1)]
-    assert len(errors) == 2 and "noise.wav: is not sound" in errors[0] and "absent.wav: does not exist" in errors[1]
-
-
-def test_the_command_answers_for_the_good_files_and_ends_with_status_1(folder, tmp_path, capsys):
-    soundfile.write(tmp_path / "good.wav", np.sin(np.arange(8000) / 5), 16_000)
+    files = [str(tmp_path / name) for name in ("short.wav", "noise.wav", "absent.wav", "tone.ogg")]
     with pytest.raises(SystemExit, match="1"):
-        main(["predict", RUN.name, str(tmp_path / "absent.wav"), str(tmp_path / "good.wav")])
+        main(["predict", RUN.name, *files, "--json"])
     printed = capsys.readouterr()
-    assert "good.wav" in printed.out and "absent.wav: does not exist" in printed.err
+    results = json.loads(printed.out)
+    assert [(result["file"], result["patches"]) for result in results] == [(files[0], 1), (files[3], 1)]
+    assert "noise.wav: is not sound" in printed.err and "absent.wav: does not exist" in printed.err
 
 
 def test_a_supervised_run_takes_the_rule_of_fmuc(trainable, tmp_path):
@@ -109,22 +100,17 @@ def test_a_run_is_found_by_its_name_its_beginning_or_its_id(folder, text):
 
 
 def test_what_cannot_be_predicted_with_says_why(folder, tmp_path):
-    with pytest.raises(FmucError, match="no finished run 'nsynth_fm'.*'python -m fmuc plan'"):
+    with pytest.raises(FmucError, match="'nsynth_fm' must fit one finished run .* fits none: 'python -m fmuc plan'"):
         predict.find_run("nsynth_fm")
-    twin = folder.with_name(folder.name + "0")
-    shutil.copytree(folder, twin)
-    with pytest.raises(FmucError, match="fits 2 runs"):
-        predict.find_run(RUN.name[:-1])
-    assert predict.find_run(RUN.name) == folder  # the whole name decides
+    shutil.copytree(folder, folder.with_name(folder.name + "0"))
+    with pytest.raises(FmucError, match=f"fits {RUN.name}, {RUN.name}0"):
+        predict.find_run(RUN.name)
     with pytest.raises(FmucError, match="holds no finished run"):
         predict.load_predictor(tmp_path)
     (last,) = checkpoints.files(folder)
-    whole = bytearray(last.read_bytes())
-    whole[-9] ^= 1
-    for damaged in (b"not weights", bytes(whole)):
-        last.write_bytes(damaged)
-        with pytest.raises(FmucError, match=r"checkpoint-0001\.safetensors: cannot be used"):
-            predict.load_predictor(folder)
+    last.write_bytes(b"not weights")
+    with pytest.raises(FmucError, match=r"checkpoint-0001\.safetensors: cannot be used"):
+        predict.load_predictor(folder)
     last.unlink()
     with pytest.raises(FmucError, match="holds no checkpoint: records that come with the repository have no weights"):
         predict.load_predictor(folder)
@@ -135,13 +121,4 @@ def test_a_checkpoint_of_another_run_is_refused(folder, tmp_path):
     train.train(other, device="cpu", folder=tmp_path / "other", progress=False)
     shutil.copy(checkpoints.files(tmp_path / "other")[0], checkpoints.files(folder)[0])
     with pytest.raises(FmucError, match=f"belongs to run {other.id}"):
-        predict.load_predictor(folder)
-
-
-def test_a_checkpoint_of_an_earlier_epoch_is_refused(folder):
-    """Its predictions would not be those of the record."""
-    (last,) = checkpoints.files(folder)
-    tensors, content = checkpoints.read(last)
-    checkpoints.write(last, tensors, content | {"rows": []})
-    with pytest.raises(FmucError, match="it is of epoch 0, not of the last one"):
         predict.load_predictor(folder)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,13 +15,17 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from fmuc import paths
-from fmuc.datasets import DEVELOPMENT, SPLITS, Dataset
+from fmuc.datasets import SPLITS, Dataset, read_error_list
 from fmuc.machinery.sound import SoundError, read_sound
 from fmuc.machinery.workers import cores, run_parallel
 
 SILENT_DBFS = -80  # three steps of 16 bits: normalised to its peak, such a file is mostly rounding noise
 CLIPPED_SHARE = 1e-4  # of the samples: those that are the third or later at full scale in a row
-SHORTEST = 0.064  # seconds of the paper's longest analysis window
+PUBLISHED = {  # Engel et al. 2017; Zenodo records 400515 and 1040168
+    "nsynth": {"clips in train": 289_205, "clips in valid": 12_678, "clips in test": 4_096,
+               "groups in train": 953, "groups in valid": 53, "groups in test": 53},
+    "tut2017": {"clips in train": 4_680, "clips in test": 1_620, "entries in the list of recording errors": 84},
+}
 _FULL_SCALE = 1 - 2**-15  # the largest positive value of 16 bits
 _FEW = 200  # files for which worker processes are not worth their start
 _EXAMPLES = 3
@@ -51,30 +55,17 @@ def measure(path: Path) -> Measures:
     size = np.abs(sound.samples)
     peak, full = float(size.max()), size >= _FULL_SCALE
     clipped = np.count_nonzero(full[2:] & full[1:-1] & full[:-2]) / len(size)
-    heard = (sound.samples + 0).tobytes() if peak else b""  # + 0: no negative zero
+    content = hashlib.sha256((sound.samples + 0).tobytes()).digest() if peak else b""  # + 0: no negative zero
     return Measures("", sound.note, sound.cut, len(size) / sound.rate, sound.rate, sound.channels, sound.subtype, peak,
-                    clipped, hashlib.sha256(heard).digest() if heard else b"")
+                    clipped, content)
 
 
-@dataclass(frozen=True)
-class Published:
-    """A data set as published: ``clips`` and ``groups`` per split, entries of the list of recording ``errors``, and the
-    format of its files. Sources: Engel et al. 2017; Zenodo records 400515 and 1040168."""
-
-    clips: Mapping[str, int]
-    seconds: float
-    rate: int
-    channels: int
-    subtype: str
-    groups: Mapping[str, int] = field(default_factory=dict)
-    errors: int | None = None
-
-
-PUBLISHED = {
-    "nsynth": Published({"train": 289_205, "valid": 12_678, "test": 4_096}, 4, 16_000, 1, "PCM_16",
-                        groups={"train": 953, "valid": 53, "test": 53}),
-    "tut2017": Published({"train": 4_680, "test": 1_620}, 10, 44_100, 2, "PCM_24", errors=84),
-}
+def measure_all(files: Sequence[Path], title: str, *, workers: int | None = None,
+                progress: bool = True) -> Iterator[Measures]:
+    """Measure each file, in ``workers`` processes (default: one per core, or none for a few files)."""
+    workers = workers or (cores() if len(files) > _FEW else 1)
+    found = run_parallel(measure, ((file,) for file in files), workers)
+    return iter(tqdm(found, title, len(files), unit="file", disable=not progress))
 
 
 @dataclass(frozen=True)
@@ -91,7 +82,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """Result of :func:`check`; ``asdict()`` is ready for JSON.
+    """Result of :func:`check`.
 
     ``counts``: split -> class or "unlabelled" -> clips; ``seconds``: min, median and max of the clips that hold sound,
     and the hours of all; ``sample_rates`` in Hz, ``channels`` and ``subtypes`` (libsndfile's names): clips of each.
@@ -112,52 +103,42 @@ class Report:
         return any(finding.severity == "error" for finding in self.findings)
 
     def asdict(self) -> dict:
-        """Everything, with ``failed``."""
+        """Everything, with ``failed``, ready for JSON."""
         return {**asdict(self), "failed": self.failed}
 
 
 def check(dataset: Dataset, workers: int | None = None, *, progress: bool = True) -> Report:
-    """Decode every clip in ``workers`` processes (default: one per core) and report.
-
-    A sound file that cannot be read, or is odd, is a finding.
-    """
-    tasks = [(clip.path,) for clip in dataset.clips]
-    found = run_parallel(measure, tasks, workers or (cores() if len(tasks) > _FEW else 1))
-    measures = tqdm(found, f"check of {dataset.name}", len(tasks), unit="clip", disable=not progress)
+    """Decode every clip and report. A sound file that cannot be read, or is odd, is a finding."""
+    measures = measure_all([clip.path for clip in dataset.clips], f"check of {dataset.name}", workers=workers,
+                           progress=progress)
     rows = [(clip.id, clip.split, clip.label, clip.group, *measured)
             for clip, measured in zip(dataset.clips, measures, strict=True)]
-    frame = pd.DataFrame(rows, columns=["id", "split", "label", "group", *Measures._fields])
-    frame = frame.astype({"cut": bool}).sort_values("id")
+    frame = pd.DataFrame(rows, columns=["id", "split", "label", "group", *Measures._fields]).sort_values("id")
     heard, counts = frame[frame.problem == ""], _counts(dataset)
     findings = [*_about_splits(dataset, counts), *_about_files(frame, heard), *_about_duplicates(heard),
-                *_about_groups(frame), *_against_published(dataset, frame, heard)]
-    seconds = {"min": heard.seconds.min(), "median": heard.seconds.median(), "max": heard.seconds.max(),
-               "hours": heard.seconds.sum() / 3600} if len(heard) else {}
+                *_about_groups(frame), *_against_published(dataset)]
+    seconds = heard.seconds.agg(["min", "median", "max"]).fillna(0).to_dict()
     formats = [{str(key): int(count) for key, count in heard[column].value_counts().sort_index().items()}
                for column in ("rate", "channels", "subtype")]
-    return Report(dataset.name, dataset.digest, counts, {key: float(value) for key, value in seconds.items()}, *formats,
-                  tuple(sorted(findings, key=lambda finding: finding.severity)))
+    return Report(dataset.name, dataset.digest, counts, seconds | {"hours": float(heard.seconds.sum() / 3600)},
+                  *formats, tuple(sorted((f for f in findings if f.count), key=lambda finding: finding.severity)))
 
 
 def format_report(report: Report) -> str:
     """The report as aligned plain text."""
-    splits = report.counts
-    classes = next(iter(splits.values()), {})
-    rows = [[label, *(splits[split][label] for split in splits)] for label in classes]
-    rows.append(["total", *(sum(splits[split].values()) for split in splits)])
-    rows = [[label, *(f"{count:,}" for count in (*counts, sum(counts)))] for label, *counts in rows]
-    seconds = report.seconds or dict.fromkeys(("min", "median", "max", "hours"), 0.0)
+    counts = pd.DataFrame(report.counts)
+    counts.loc["total"] = counts.sum()
+    counts["total"] = counts.sum(axis=1)
+    lengths = "shortest {min:g}, median {median:g}, longest {max:g}".format(**report.seconds)
     formats = [[name, ", ".join(f"{key} ({count:,} clips)" for key, count in found.items())] for name, found in (
         ("sample rate in Hz", report.sample_rates), ("channels", report.channels), ("subtype", report.subtypes))]
-    findings = [[finding.severity, f"{finding.count:,}", "\n".join([finding.what, ", ".join(finding.examples)]).strip()]
+    findings = [[finding.severity, finding.count, "\n".join([finding.what, ", ".join(finding.examples)]).strip()]
                 for finding in report.findings]
     return "\n\n".join([
-        f"{report.dataset}: {rows[-1][-1]} clips, {seconds['hours']:.2f} hours",
-        tabulate(rows, ["class", *splits, "total"], "simple", colalign=["left"] + ["right"] * (len(splits) + 1)),
-        tabulate([["length in s", "shortest {min:g}, median {median:g}, longest {max:g}".format(**seconds)], *formats],
-                 tablefmt="plain"),
-        tabulate(findings, ["severity", "number", "finding"], "simple", colalign=["left", "right", "left"])
-        if findings else "nothing found",
+        f"{report.dataset}: {counts.loc['total', 'total']:,} clips, {report.seconds['hours']:.2f} hours",
+        tabulate(counts, ["class", *counts.columns], "simple", intfmt=","),
+        tabulate([["length in s", lengths], *formats], tablefmt="plain"),
+        tabulate(findings, ["severity", "number", "finding"], "simple", intfmt=",") if findings else "nothing found",
     ])
 
 
@@ -168,52 +149,44 @@ def _counts(dataset: Dataset) -> dict[str, dict[str, int]]:
             for split in SPLITS if split in there}
 
 
-def _finding(kind: str, severity: str, what: str, examples: Sequence[str], count: int | None = None
-             ) -> Iterator[Finding]:
-    """The finding if there is any example."""
-    if len(examples):
-        yield Finding(kind, severity, what, len(examples) if count is None else count, tuple(examples[:_EXAMPLES]))
+def _finding(kind: str, severity: str, what: str, found: Collection[str], count: int | None = None) -> Finding:
+    return Finding(kind, severity, what, len(found) if count is None else count, tuple(found)[:_EXAMPLES])
 
 
 def _about_splits(dataset: Dataset, counts: dict[str, dict[str, int]]) -> Iterator[Finding]:
-    needed = PUBLISHED[dataset.name].clips if dataset.name in PUBLISHED else ("train",)
-    for split in SPLITS:
-        if split not in counts and (split in needed or split == "test"):
-            yield Finding("split_absent", "error" if split in needed else "note", f"split absent: {split}", 1, ())
-        elif split in counts:
-            missing = [label for label in dataset.classes if not counts[split][label]]
-            kind, severity = ("class_untrained", "error") if split == "train" else ("class_absent", "note")
-            yield from _finding(kind, severity, f"class without a labelled clip in {split}", missing)
+    for split, severity in (("train", "error"), ("test", "note")):
+        if split not in counts:
+            yield _finding("split_absent", severity, f"split absent: {split}", (), 1)
+    for split, found in counts.items():
+        missing = [label for label in dataset.classes if not found[label]]
+        kind, severity = ("class_untrained", "error") if split == "train" else ("class_absent", "note")
+        yield _finding(kind, severity, f"class without a labelled clip in {split}", missing)
 
 
 def _about_files(frame: pd.DataFrame, heard: pd.DataFrame) -> Iterator[Finding]:
     for problem, rows in frame[frame.problem != ""].groupby("problem"):
-        yield from _finding("unreadable", "error", f"sound file {problem}", list(rows.id))
+        yield _finding("unreadable", "error", f"sound file {problem}", rows.id)
     for note, rows in heard[(heard.note != "") & ~heard.cut].groupby("note"):
-        yield from _finding("odd", "note", f"sound file {note}", list(rows.id))
-    for rows, kind, severity, what in (
-        (heard[heard.cut], "truncated", "error", "sound file cut short or damaged: samples are missing"),
-        (heard[heard.peak < 10 ** (SILENT_DBFS / 20)], "silent", "note", f"silent: peak below {SILENT_DBFS} dBFS"),
-        (heard[heard.clipped >= CLIPPED_SHARE], "clipped", "note",
-         f"clipped: three and more samples in a row at full scale ({CLIPPED_SHARE:.2%} or more of all)"),
-        (heard[heard.seconds < SHORTEST], "short", "note",
-         f"shorter than an analysis window ({1000 * SHORTEST:.0f} ms)"),
-    ):
-        yield from _finding(kind, severity, what, list(rows.id))
+        yield _finding("odd", "note", f"sound file {note}", rows.id)
+    yield _finding("truncated", "error", "sound file cut short or damaged: samples are missing", heard.id[heard.cut])
+    yield _finding("silent", "note", f"silent: peak below {SILENT_DBFS} dBFS",
+                   heard.id[heard.peak < 10 ** (SILENT_DBFS / 20)])
+    yield _finding("clipped", "note", "clipped: three and more samples in a row at full scale "
+                   f"({CLIPPED_SHARE:.2%} or more of all)", heard.id[heard.clipped >= CLIPPED_SHARE])
 
 
 def _about_duplicates(heard: pd.DataFrame) -> Iterator[Finding]:
     same = heard[(heard.content != b"") & heard.duplicated("content", keep=False)]
     within = same[same.duplicated(["content", "split"], keep=False)]
-    yield from _finding("duplicate", "note", "clip with the sound of another clip of its split",
-                        _equal(within, ["content", "split"], "id"), len(within))
+    yield _finding("duplicate", "note", "clip with the sound of another clip of its split",
+                   _equal(within, ["content", "split"], "id"), len(within))
     for severity, where, rows in _crossing(same, "content"):
-        yield from _finding("duplicate_between_splits", severity, f"clip with the sound of another clip, {where}",
-                            _equal(rows, ["content"], "split"), len(rows))
+        yield _finding("duplicate_between_splits", severity, f"clip with the sound of another clip, {where}",
+                       _equal(rows, ["content"], "split"), len(rows))
     labels = same.groupby("content").label.nunique()  # of the known ones
     differ = same[same.label.notna() & same.content.isin(labels.index[labels > 1])]
-    yield from _finding("duplicate_other_label", "error", "clip with the sound of a clip of another class",
-                        _equal(differ, ["content"], "label"), len(differ))
+    yield _finding("duplicate_other_label", "error", "clip with the sound of a clip of another class",
+                   _equal(differ, ["content"], "label"), len(differ))
 
 
 def _equal(rows: pd.DataFrame, same: list[str], differ: str) -> list[str]:
@@ -232,29 +205,14 @@ def _crossing(frame: pd.DataFrame, column: str) -> Iterator[tuple[str, str, pd.D
 
 def _about_groups(frame: pd.DataFrame) -> Iterator[Finding]:
     for severity, where, rows in _crossing(frame, "group"):
-        yield from _finding("group_leak", severity, f"group (instrument, recording) {where}",
-                            sorted(rows.group.unique()))
+        yield _finding("group_leak", severity, f"group (instrument, recording) {where}", sorted(rows.group.unique()))
 
 
-def _against_published(dataset: Dataset, frame: pd.DataFrame, heard: pd.DataFrame) -> Iterator[Finding]:
-    published = PUBLISHED.get(dataset.name)
-    if not published:
-        return
-    pairs = [(f"clips in {split}", int((frame.split == split).sum()), count)
-             for split, count in published.clips.items()]
-    pairs += [(f"groups in {split}", frame.group[frame.split == split].nunique(), count)
-              for split, count in published.groups.items()]
-    if published.errors is not None:
-        listed = paths.dataset_dir(dataset.name) / DEVELOPMENT / "error.txt"
-        found = len(listed.read_text(encoding="utf-8", errors="replace").splitlines()) if listed.is_file() else 0
-        pairs.append(("entries in the list of recording errors", found, published.errors))
-    for what, found, count in pairs:
-        if found not in (0, count):  # a split that is absent has a finding already
-            yield Finding("published_count", "error", f"{found:,} {what}, {count:,} were published", abs(found - count),
-                          ())
-    other = heard[(heard.seconds - published.seconds).abs() > 0.01]
-    yield from _finding("duration", "note", f"not {published.seconds:g} s long as published", list(other.id))
-    other = heard[(heard.rate != published.rate) | (heard.channels != published.channels)
-                  | (heard.subtype != published.subtype)]
-    yield from _finding("format", "note", f"not as published: {published.rate:,} Hz, {published.channels} channel(s), "
-                        f"{published.subtype}", list(other.id))
+def _against_published(dataset: Dataset) -> Iterator[Finding]:
+    found = Counter(f"clips in {clip.split}" for clip in dataset.clips)
+    found.update(f"groups in {split}" for split, _ in {(clip.split, clip.group) for clip in dataset.clips})
+    if dataset.name in PUBLISHED:
+        found["entries in the list of recording errors"] = len(read_error_list(paths.dataset_dir(dataset.name)))
+    for what, count in PUBLISHED.get(dataset.name, {}).items():
+        yield _finding("published_count", "error", f"{found[what]:,} {what}, {count:,} were published", (),
+                       abs(found[what] - count))

@@ -8,41 +8,32 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from fmuc import paths
 from fmuc.config import Features
 from fmuc.datasets import LOADERS, SPLITS
 from fmuc.errors import FmucError
 from fmuc.machinery.atomic import folder_lock, whole_folder, write_json
-from fmuc.machinery.sound import SoundError, read_sound
-from fmuc.machinery.workers import cores, run_parallel
+from fmuc.own.check import Measures, measure_all
 from fmuc.own.listing import COLUMNS, SoundFile, check_names, from_csv, from_folder, tidy
 
 FORMAT, RECORD, CLIPS = 1, "own.json", "clips.csv"
-RANGES = {"seed": (0, 2**32 - 1), "test_share": (0, 0.5), "valid_share": (0, 0.4), "labelled_share": (0.001, 1),
-          "sample_rate": (1000, 400_000), "patch_seconds": (0.05, 60)}
 _TAKEN = ("features", "published", "records", "runs")  # folders of data/ with another purpose
-_FEW = 200  # files for which worker processes are not worth their start
 
 
 @dataclass(frozen=True)
 class Report:
-    """What an import found.
-
-    ``shared_groups``: groups in more than one split, where the source gave the splits; ``splits``: clips per split;
-    ``seconds`` of audio; ``skipped``: files that are no sound by their extension, counted; ``unreadable``: sound files
-    left out with ``skip_unreadable``, and why.
-    """
+    """What an import found: clips per split, groups that given splits share, seconds of audio, the number of other
+    files ``skipped`` by extension, and the sound files left out as ``unreadable``, and why."""
 
     name: str
     clips: int
@@ -62,46 +53,41 @@ def import_audio(path: Path, name: str, *, seed: int = 0, test_share: float = 0.
                  labelled_share: float | None = None, group_pattern: str | None = None, sample_rate: int | None = None,
                  patch_seconds: float | None = None, skip_unreadable: bool = False, force: bool = False,
                  progress: bool = True) -> Report:
-    """Make the sound files of ``path`` known as data set ``name``; the same call again changes nothing.
+    """Make the sound files of a folder or a CSV file known as data set ``name``; the same call again changes nothing.
 
-    A folder holds a folder per class, one of them perhaps named "unlabelled". Folders named train, valid and test (or
-    val, dev, eval, ...) that hold class folders are splits. A file directly in its class is a group of its own; the
-    files of a class's sub-folder are one group. ``group_pattern``, a regular expression with one capture group that is
-    searched in the relative path, replaces this rule. A CSV file has a column path (relative to its own folder, or
-    absolute) and may have label (empty: unknown), group (empty: the file's own) and split (in all rows or in none).
-
-    Splits that are not given are drawn: :func:`draw_splits`. Training may use ``labelled_share`` of its labels: by
-    default all if there are unlabelled training files, else 0.2, so that the others tell how good the pseudo-labels
-    are. ``sample_rate`` and ``patch_seconds``: see :func:`choose_features`. Every file is decoded to its end. Those
-    that cannot be used raise :class:`FmucError`, or are left out and listed with ``skip_unreadable``. Nothing is
-    written before all is checked. ``force`` replaces another import of this name.
+    What ``path`` may hold is told in data/README.md. Splits that are not given are drawn: :func:`draw_splits`. Training
+    may use ``labelled_share`` of its labels: by default all if there are unlabelled training files, else 0.2, so that
+    the others tell how good the pseudo-labels are. ``sample_rate`` and ``patch_seconds``: see :func:`choose_features`.
+    Every file is decoded to its end. Those that cannot be used raise :class:`FmucError`, or are left out and listed
+    with ``skip_unreadable``. Nothing is written before all is checked. ``force`` replaces another import of this name.
     """
     settings = {"test_share": test_share, "valid_share": valid_share, "labelled_share": labelled_share, "seed": seed,
                 "group_pattern": group_pattern, "sample_rate": sample_rate, "patch_seconds": patch_seconds,
                 "skip_unreadable": skip_unreadable}
     source, out = Path(path).expanduser().resolve(), paths.dataset_dir(name)
-    _check_settings(name, source, settings)
+    _check_arguments(source, name, group_pattern)
     settings |= {"kind": "folder" if source.is_dir() else "csv", "source": str(source)}
     _require_replaceable(out, settings, force)
-    where, skipped = paths.relative(source), Counter()
+    where = paths.relative(source)
     base = source if source.is_dir() else source.parent
-    files = from_folder(source, group_pattern, skipped) if source.is_dir() else from_csv(source)
+    files, skipped = from_folder(source, group_pattern) if source.is_dir() else (from_csv(source), {})
     check_names(base, files)
-    files, lengths, unreadable = _listen(base, files, skip_unreadable, progress)
-    _require_two_classes(where, files)
+    measures, unreadable = _listen(base, files, skip_unreadable, progress)
+    files, classes = list(measures), sorted({file.label for file in measures} - {""})
+    if len(classes) < 2:
+        raise FmucError(f"{where}: classes with sound files: {', '.join(classes) or 'none'}: at least two are needed")
     if not files[0].split:
         splits = draw_splits(where, files, {"test": test_share, "valid": valid_share}, seed)
         files = [file._replace(split=split) for file, split in zip(files, splits, strict=True)]
     table = pd.DataFrame(files)
     splits_per_group = table.groupby("group").split.nunique()
-    seconds, rates = zip(*lengths, strict=True)
+    seconds, rates = zip(*((found.seconds, found.rate) for found in measures.values()), strict=True)
     report = Report(
-        name, len(files), classes=len({*table.label} - {""}), unlabelled=int((table.label == "").sum()),
+        name, len(files), len(classes), unlabelled=int((table.label == "").sum()),
         groups=len(splits_per_group), shared_groups=int((splits_per_group > 1).sum()),
         splits={split: int((table.split == split).sum()) for split in SPLITS},
         labelled_share=_check_labelled_share(where, table, labelled_share), seconds=round(math.fsum(seconds), 3),
-        features=choose_features(seconds, rates, sample_rate, patch_seconds), skipped=dict(sorted(skipped.items())),
-        unreadable=unreadable)
+        features=choose_features(seconds, rates, sample_rate, patch_seconds), skipped=skipped, unreadable=unreadable)
     _write(out, {"format": FORMAT, "settings": settings, "report": asdict(report)}, table)
     return report
 
@@ -120,18 +106,13 @@ def choose_features(seconds: Sequence[float], rates: Sequence[int], sample_rate:
     return Features(sample_rate=rate, window=2**exponent, hop=hop, mel_bands=32, patch_frames=32)
 
 
-def _check_settings(name: str, source: Path, settings: dict) -> None:
+def _check_arguments(source: Path, name: str, pattern: str | None) -> None:
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,39}", name) or name in LOADERS or name in _TAKEN:
         raise FmucError(f"--name {name!r} is taken or unfit: choose one of at most 40 lower-case letters, digits and "
                         "hyphens, no hyphen first")
     if not source.is_dir() and not (source.suffix.lower() == ".csv" and source.is_file()):
         problem = "is neither a folder nor a .csv file" if source.exists() else "does not exist"
         raise FmucError(f"{paths.relative(source)} {problem}: give a folder of class folders, or a CSV file")
-    for option, (low, high) in RANGES.items():
-        value = settings[option]
-        if value is not None and not low <= value <= high:
-            raise FmucError(f"--{option.replace('_', '-')} must lie between {low} and {high}, not {value}")
-    pattern = settings["group_pattern"]
     try:
         fits = pattern is None or (source.is_dir() and re.compile(pattern).groups == 1)
     except re.error:
@@ -141,39 +122,18 @@ def _check_settings(name: str, source: Path, settings: dict) -> None:
                         "folder; a CSV file has a column group")
 
 
-def _listen(base: Path, files: Sequence[SoundFile], skip: bool, progress: bool
-            ) -> tuple[list[SoundFile], list[tuple[float, int]], dict[str, str]]:
-    """The files that can be read, their lengths in s and sample rates, and what is wrong with the others."""
-    good, lengths, bad = [], [], {}
-    found = run_parallel(_length, [(base / file.path,) for file in files], cores() if len(files) > _FEW else 1)
-    bar = tqdm(found, desc="sound files", unit="file", total=len(files), disable=not progress)
-    for file, result in zip(files, bar, strict=True):
-        if isinstance(result, str):
-            bad[file] = result
-        else:
-            good.append(file)
-            lengths.append(result)
+def _listen(base: Path, files: Sequence[SoundFile], skip: bool,
+            progress: bool) -> tuple[dict[SoundFile, Measures], dict[str, str]]:
+    """The files that can be used with what decoding them told, and what is wrong with the others."""
+    measures = measure_all([base / file.path for file in files], "sound files", progress=progress)
+    found = dict(zip(files, measures, strict=True))
+    bad = {file: measured.problem for file, measured in found.items() if measured.problem}
     if bad and not skip:
-        file, reason = next(iter(bad.items()))
-        raise FmucError(f"{file.where}: {file.path!r} {reason} ({len(bad)} of {len(files)} files cannot be used): "
+        file, problem = next(iter(bad.items()))
+        raise FmucError(f"{file.where}: {file.path!r} {problem} ({len(bad)} of {len(files)} files cannot be used): "
                         "repair or remove them, or leave them out with --skip-unreadable")
-    return good, lengths, {file.path: reason for file, reason in bad.items()}
-
-
-def _length(path: Path) -> tuple[float, int] | str:
-    """Length in s and sample rate of a sound file, or why it cannot be used."""
-    try:
-        sound = read_sound(path)
-    except SoundError as error:
-        return error.reason
-    return len(sound.samples) / sound.rate, sound.rate
-
-
-def _require_two_classes(where: str, files: Iterable[SoundFile]) -> None:
-    labels = sorted({file.label for file in files} - {""})
-    if len(labels) < 2:
-        found = f"{labels[0]!r} is the only class" if labels else "no file has a class"
-        raise FmucError(f"{where}: {found}: at least two classes with files are needed")
+    good = {file: measured for file, measured in found.items() if file not in bad}
+    return good, {file.path: problem for file, problem in bad.items()}
 
 
 def draw_splits(where: str, files: Sequence[SoundFile], shares: dict[str, float], seed: int) -> list[str]:
@@ -233,14 +193,14 @@ def _check_labelled_share(where: str, table: pd.DataFrame, share: float | None) 
 
 def _require_replaceable(out: Path, settings: dict, force: bool) -> None:
     """Refuse what is no import, and, without ``force``, an import with other settings."""
-    there = {path.name for path in out.iterdir()} if out.is_dir() else {out.name} if out.exists() else set()
+    there = {*os.listdir(out)} if out.exists() else set()
     if there - {RECORD, CLIPS, ".DS_Store"} or (there and RECORD not in there):
         raise FmucError(f"{paths.relative(out)} holds other things than an import of own audio: choose another name")
     try:
         same = not there or json.loads((out / RECORD).read_text(encoding="utf-8"))["settings"] == settings
-    except (OSError, ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError):
         same = False
-    if not same and not force:
+    if not (same or force):
         raise FmucError(f"{paths.relative(out)} is an import with other settings, or damaged: use --force to replace "
                         "it, or choose another name")
 

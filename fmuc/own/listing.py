@@ -37,10 +37,10 @@ class SoundFile(NamedTuple):
     split: str
 
 
-def from_folder(root: Path, pattern: str | None, skipped: Counter[str]) -> list[SoundFile]:
-    """The sound files under ``root``, sorted; hidden files and those with other extensions are counted."""
-    found = []
-    for folder, folders, names in os.walk(root, followlinks=True, onerror=_refuse_folder):
+def from_folder(root: Path, pattern: str | None) -> tuple[list[SoundFile], dict[str, int]]:
+    """The sound files under ``root``, sorted, and how many others there are: hidden or with other extensions."""
+    found, skipped = [], Counter()
+    for folder, folders, names in os.walk(root, followlinks=True, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".") and not _leads_up(Path(folder, name), root)]
         for name in names:
             suffix = os.path.splitext(name)[1].lower()
@@ -53,12 +53,12 @@ def from_folder(root: Path, pattern: str | None, skipped: Counter[str]) -> list[
         raise FmucError(f"{paths.relative(root)}: no sound file in any class folder (skipped: {left_out}): give a "
                         "folder of class folders with files that libsndfile reads, as WAV, FLAC, OGG or MP3")
     splits = _split_folders(found)
-    return [_in_folder(paths.relative(root), path, splits, pattern) for path in sorted(found)]
+    files = [_in_folder(paths.relative(root), path, splits, pattern) for path in sorted(found)]
+    return files, dict(sorted(skipped.items()))
 
 
-def _refuse_folder(error: OSError) -> None:
-    raise FmucError(f"{paths.relative(Path(error.filename))}: cannot be listed ({error.strerror}): change its access "
-                    "rights or move it away")
+def _refuse(error: OSError) -> None:
+    raise error
 
 
 def _leads_up(path: Path, root: Path) -> bool:
@@ -88,7 +88,7 @@ def _in_folder(where: str, path: str, splits: dict[str, str], pattern: str | Non
     group = "/".join(parts[: depth + 1])  # the file itself, or its sub-folder
     if pattern is not None:
         match = re.search(pattern, path)
-        group = match[1] if match and match[1] else ""
+        group = (match and match[1]) or ""
     if not tidy(group):
         raise FmucError(f"{where}: --group-pattern {pattern!r} finds no group in {path!r}: correct the pattern or the "
                         "file's name")
@@ -112,15 +112,15 @@ def from_csv(source: Path) -> list[SoundFile]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise FmucError(f"{where}, after {len(rows)} rows: cannot be read ({error}): correct it, or save it as CSV "
                         "UTF-8") from None
-    columns = set(reader.fieldnames)
-    if "path" not in columns or columns - {*COLUMNS} or len(columns) < len(reader.fieldnames):
+    if "path" not in reader.fieldnames or {*reader.fieldnames} - {*COLUMNS}:
         raise FmucError(f"{where}, line 1: the columns are {', '.join(map(repr, reader.fieldnames)) or 'missing'}: "
                         "there must be path, there may be label, group and split, with commas between")
+    if not rows:
+        raise FmucError(f"{where}: has no row below its header: list the sound files")
     files = [_in_row(line, row, source.parent) for line, row in rows]
     without = [file for file in files if not file.split]
-    if not files or 0 < len(without) < len(files):
-        raise FmucError(f"{without[0].where}: the split is empty, but other rows have one: give it in all rows or none"
-                        if files else f"{where}: has no row below its header: list the sound files")
+    if 0 < len(without) < len(files):
+        raise FmucError(f"{without[0].where}: the split is empty, but other rows have one: give it in all rows or none")
     return files
 
 
@@ -129,15 +129,12 @@ def _in_row(where: str, row: dict[str, str], base: Path) -> SoundFile:
         raise FmucError(f"{where}: has more or fewer fields than the header: put quotation marks around a field with a "
                         "comma")
     label, group, split = (tidy(row.get(column, "")) for column in ("label", "group", "split"))
-    if not row["path"].strip():
-        raise FmucError(f"{where}: the path is empty: name a sound file or delete the row")
     if split and split.lower() not in SPLIT_NAMES:
         raise FmucError(f"{where}: unknown split {split!r}: use {', '.join(SPLITS)}")
-    if label.lower() in UNLABELLED:
-        raise FmucError(f"{where}: the label {label!r} would be a class: leave it empty where the class is unknown")
     path = os.path.normpath(base / os.path.expanduser(row["path"]))
     if Path(path).is_relative_to(base):
         path = os.path.relpath(path, base)
+    label = "" if label.lower() in UNLABELLED else label
     return SoundFile(where, path, label, group or tidy(path), SPLIT_NAMES.get(split.lower(), ""))
 
 

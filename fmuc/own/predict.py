@@ -27,9 +27,8 @@ from fmuc.uncertainty import temperature_softmax, weak_logits
 
 
 class Prediction(NamedTuple):
-    """One sound file. ``mean``, ``std``: of the class's tempered probability over the dropout passes, averaged over
-    the file's patches first; ``std`` is None where the rule has no dropout passes. ``accepted``: what the rule says of
-    the file; ``accepted_patches`` of ``patches``: what it says of each patch, as in training."""
+    """One sound file. ``mean``, ``std`` (None without dropout passes): of the class's tempered probability over the
+    passes, averaged over the file's patches first. ``accepted``: by the rule, as a file, and patches as in training."""
 
     file: str
     label: str
@@ -62,7 +61,7 @@ class Predictor:
         return as_images((cut_patches(spectrogram, features.patch_frames).half().float() - mean) / std)
 
     def predict(self, path: Path, seed: int = 0) -> Prediction:
-        """Predict one sound file; ``seed`` draws the dropout masks. Raises :class:`FmucError` for an unusable file."""
+        """Predict one sound file; ``seed`` draws the dropout masks."""
         rule, x = self.selection, self.patches(path)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -75,7 +74,7 @@ class Predictor:
 
 
 def load_predictor(folder: Path) -> Predictor:
-    """The net of a finished run; :class:`FmucError` for a folder without one or with a damaged checkpoint."""
+    """The net of a finished run."""
     where = paths.relative(folder)
     if not is_finished(folder):
         raise FmucError(f"{where}: holds no finished run: train it to its end ('python -m fmuc train')")
@@ -85,9 +84,7 @@ def load_predictor(folder: Path) -> Predictor:
                         "the run here ('python -m fmuc train')")
     net, _ = build(record.run, len(record.classes), torch.device("cpu"))
     try:
-        tensors, content = checkpoints.read(saved[0], run=record.run.id)
-        if len(content["rows"]) != record.run.training.epochs:
-            raise ValueError(f"it is of epoch {len(content['rows'])}, not of the last one")
+        tensors, _ = checkpoints.read(saved[0], run=record.run.id)
         net.load_state_dict(checkpoints.net_state(tensors))
         bands = torch.stack([tensors["bands.mean"], tensors["bands.std"]])
     except Exception as error:  # whatever is wrong with the file, the remedy is the same
@@ -98,27 +95,21 @@ def load_predictor(folder: Path) -> Predictor:
 
 
 def find_run(text: str) -> Path:
-    """The folder of a run from its path, or from its name, or the beginning or the id of its name, in any profile.
-
-    Raises :class:`FmucError` where no run or more than one fits.
-    """
+    """The folder of a run from its path, or from the beginning or the id of its name, in any profile."""
     if Path(text).expanduser().is_dir():
         return Path(text).expanduser()
     root = paths.data_root() / "runs"
     found = [folder for folder in sorted(root.glob("*/*_s*_*"))
              if is_finished(folder) and (folder.name.startswith(text) or folder.name.endswith(f"_{text}"))]
-    exact = [folder for folder in found if folder.name == text] or found
-    if not exact:
-        raise FmucError(f"no finished run {text!r} under {paths.relative(root)}: 'python -m fmuc plan' lists the runs")
-    if len(exact) > 1:
-        raise FmucError(f"{text!r} fits {len(exact)} runs ({', '.join(folder.name for folder in exact[:5])}): name one "
-                        "of them")
-    return exact[0]
+    if len(found) != 1:
+        names = ", ".join(folder.name for folder in found[:5]) or "none"
+        raise FmucError(f"{text!r} must fit one finished run under {paths.relative(root)}, and fits {names}: "
+                        "'python -m fmuc plan' lists the runs")
+    return found[0]
 
 
 def predict_files(run: str, files: Sequence[Path], seed: int = 0) -> tuple[list[Prediction], list[str]]:
-    """Predictions of a run (see :func:`find_run`) for the sound files that can be used, in their order, and one line
-    for each that cannot. A command prints both, and ends with exit status 1 if there is such a line."""
+    """Predictions of a run (see :func:`find_run`) for the sound files that can be used, and a line for each other."""
     predictor, predictions, errors = load_predictor(find_run(run)), [], []
     for file in files:
         try:

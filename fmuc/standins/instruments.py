@@ -14,10 +14,8 @@ from pathlib import Path
 import numpy as np
 import scipy  # its parts are imported when they are asked for: "signal" takes a second
 
-from fmuc.errors import FmucError
-from fmuc.standins.soundfonts import REMEDY, Preset, base_sounds, read_presets
+from fmuc.standins.soundfonts import Preset, base_sounds, bundled, read_presets
 
-SPLITS = ("train", "valid", "test")
 SOURCES = ("acoustic", "electronic", "synthetic")
 NOTES_PER_INSTRUMENT = {"train": 25, "valid": 10, "test": 10}  # a labelled share of 10 % then is 2 to 3 of each
 SAMPLE_RATE, SAMPLES, HELD = 16_000, 64_000, 48_000  # 4 s, the key is held for 3 s
@@ -80,13 +78,12 @@ class Variation:
     peak_db: float  # peak of the loudest note in dBFS
 
 
-def plan(fonts: Sequence[Path], sizes: Mapping[str, int], seed: int) -> list[Instrument]:
+def plan(sizes: Mapping[str, int], seed: int) -> list[Instrument]:
     """Every instrument of the data set, numbered; ``sizes`` holds the notes per family of each split.
 
-    The base sounds of a split get equal numbers of instruments, as far as the number divides.  Raises ``FmucError``
-    for an unreadable SoundFont or a family with too few base sounds.
+    The base sounds of a split get equal numbers of instruments, as far as the number divides.
     """
-    presets = [preset for i, path in enumerate(fonts) for preset in read_presets(path, i)]
+    presets = [preset for path in bundled() for preset in read_presets(path)]
     instruments: list[Instrument] = []
     for family_id, family in enumerate(FAMILIES):
         rng = np.random.default_rng([seed, family_id])
@@ -101,10 +98,10 @@ def plan(fonts: Sequence[Path], sizes: Mapping[str, int], seed: int) -> list[Ins
                 count = sum((i.family, i.source) == (family, source) for i in instruments)
                 instruments.append(Instrument(
                     number=len(instruments), name=f"{family}_{source}_{count:03d}", family=family, source=source,
-                    split=split, base_sound="+".join(f"{fonts[p.font].name}:{p.program}" for p in sound),
-                    font=fonts[preset.font], program=preset.program, lowest=lowest, highest=highest,
-                    first_note=sum(i.n_notes for i in instruments),
-                    n_notes=min(notes, sizes[split] - first), seed=seed))
+                    split=split, base_sound="+".join(f"{p.font.name}:{p.program}" for p in sound), font=preset.font,
+                    program=preset.program, lowest=lowest, highest=highest,
+                    first_note=sum(i.n_notes for i in instruments), n_notes=min(notes, sizes[split] - first),
+                    seed=seed))
     return instruments
 
 
@@ -123,8 +120,6 @@ def hold_out(sounds: Sequence[list[Preset]], family: str, rng: np.random.Generat
     if family == "synth_lead":
         return {"train": order, "valid": [], "test": []}
     n_held = max(3, round(len(order) / 4))
-    if len(order) <= n_held:
-        raise FmucError(f"only {len(order)} base sounds for the family {family}: add a SoundFont that has more of them")
     taken: set[int] = set()
     fresh, others = [], []
     for sound in order:
@@ -135,17 +130,16 @@ def hold_out(sounds: Sequence[list[Preset]], family: str, rng: np.random.Generat
     return {"train": kept, "valid": held[:1], "test": held[1:]}
 
 
-def shared_recordings(fonts: Sequence[Path], instruments: Sequence[Instrument]) -> dict[str, float]:
+def shared_recordings(instruments: Sequence[Instrument]) -> dict[str, float]:
     """Share of each family's test recordings that a training instrument of any family plays too (0 to 1)."""
-    recordings = {(path, preset.program): preset.recordings
-                  for i, path in enumerate(fonts) for preset in read_presets(path, i)}
-
-    def played(split: str, families: Sequence[str]) -> frozenset[str]:
-        return frozenset().union(*(recordings[i.font, i.program] for i in instruments
-                                   if i.split == split and i.family in families))
-
-    train = played("train", list(FAMILIES))
-    test = {family: played("test", [family]) for family in FAMILIES}
+    recordings = {(preset.font, preset.program): preset.recordings
+                  for path in bundled() for preset in read_presets(path)}
+    train, test = set(), {family: set() for family in FAMILIES}
+    for i in instruments:
+        if i.split == "train":
+            train |= recordings[i.font, i.program]
+        elif i.split == "test":
+            test[i.family] |= recordings[i.font, i.program]
     return {family: round(len(used & train) / len(used), 3) for family, used in test.items() if used}
 
 
@@ -203,17 +197,12 @@ def synthesise(font: Path, program: int, notes: Sequence[tuple[int, int]], varia
     return scipy.signal.resample_poly(played, 1, OVERSAMPLING, axis=1)
 
 
-@lru_cache(maxsize=8)
+@lru_cache
 def _synth(font: Path):  # -> (synthesiser, handle of the loaded SoundFont)
-    try:
-        import tinysoundfont
-    except ImportError as error:
-        raise FmucError(f"the synthesiser tinysoundfont is missing: {REMEDY}") from error
+    import tinysoundfont  # optional
+
     synth = tinysoundfont.Synth(samplerate=SAMPLE_RATE * OVERSAMPLING)
-    try:
-        return synth, synth.sfload(str(font))
-    except RuntimeError as error:
-        raise FmucError(f"{font}: the synthesiser cannot load this SoundFont: pass an uncompressed .sf2") from error
+    return synth, synth.sfload(str(font))
 
 
 def _play(synth, channels: int, pitch: int, velocity: int) -> np.ndarray:

@@ -8,7 +8,7 @@ NSynth's families, fields, file names and audio format.  What differs, on purpos
   most of the keyboard.
 * Hold-out is by base sound: presets that share at least half of their recordings, in either SoundFont, stay on one
   side.  Presets that share fewer count as different sounds, so some recordings are heard on both sides, and a
-  recording may serve two families; ``Report.shared_recordings`` says how many.
+  recording may serve two families; the report's ``shared_recordings`` says how many.
 * As in NSynth, synth_lead occurs in train only.
 * The ten quality flags are all zero: nobody annotated these notes.
 
@@ -18,32 +18,21 @@ tinysoundfont on the same kind of processor.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+import hashlib
+from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from fmuc.errors import FmucError
+from fmuc.datasets import SPLITS
 from fmuc.machinery.atomic import write_json
 from fmuc.machinery.workers import run_parallel
-from fmuc.standins.instruments import (
-    FAMILIES,
-    SAMPLE_RATE,
-    SAMPLES,
-    SOURCES,
-    SPLITS,
-    Instrument,
-    apply_variation,
-    draw_variation,
-    plan,
-    shared_recordings,
-    synthesise,
-)
-from fmuc.standins.soundfonts import REMEDY, bundled, sha256
+from fmuc.standins import instruments
+from fmuc.standins.instruments import FAMILIES, SAMPLE_RATE, SAMPLES, SOURCES, Instrument
+from fmuc.standins.soundfonts import bundled
 
 SIZES = {  # notes per family
     "nsynth-gm": {"train": 400, "valid": 20, "test": 100},
@@ -56,78 +45,35 @@ STATEMENT = ("nsynth-gm: notes rendered from General-MIDI SoundFonts by fmuc, in
              "A stand-in for trying the pipeline: it is NOT NSynth and holds none of its audio.")
 
 
-@dataclass(frozen=True)
-class Report:
-    """What ``render`` made, as stored in ``render.json``; counts are per split."""
-
-    parameters: dict  # renderer, notes_per_family, seed, soundfonts as [name, sha256], version of tinysoundfont
-    notes: dict[str, int]
-    instruments: dict[str, int]
-    base_sounds: dict[str, dict[str, list[str]]]  # split -> family -> base sounds, "SoundFont:program+..."
-    shared_recordings: dict[str, float]  # see ``instruments.shared_recordings``
-    silent_dropped: int  # drawn notes with a peak below -60 dBFS, replaced by other draws
+def parameters(sizes: Mapping[str, int], seed: int) -> dict:
+    """All that the rendered bytes depend on. ``sizes``: notes per family of each split."""
+    fonts = [[path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path in bundled()]
+    return {"renderer": RENDERER, "notes_per_family": dict(sizes), "seed": seed, "soundfonts": fonts,
+            "tinysoundfont": version("tinysoundfont")}
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What to render: notes per family of each split, the seed of all draws, SoundFonts besides the bundled ones."""
+def render(root: Path, sizes: Mapping[str, int], seed: int, workers: int, progress: bool) -> dict:
+    """Fill ``root``: ``nsynth-{train,valid,test}/{examples.json,audio/*.wav}``. Returns what the report says of it.
 
-    notes_per_family: Mapping[str, int]
-    seed: int
-    soundfonts: tuple[Path, ...] = ()
-    statement = STATEMENT
-    report_type = Report
-
-    @property
-    def fonts(self) -> list[Path]:
-        """The bundled SoundFonts and the added ones."""
-        return [*bundled(), *map(Path, self.soundfonts)]
-
-    def parameters(self) -> dict:
-        """All that the rendered bytes depend on; ``FmucError`` for a bad one, or if the synthesiser is missing."""
-        sizes = self.notes_per_family
-        if set(sizes) != set(SPLITS) or min(sizes.values()) < 1:
-            raise FmucError(f"notes_per_family={dict(sizes)}: give a positive number for each of {', '.join(SPLITS)}")
-        if self.seed < 0:
-            raise FmucError(f"seed={self.seed}: give a number from 0")
-        try:
-            synthesiser = version("tinysoundfont")
-        except PackageNotFoundError:
-            raise FmucError(f"the synthesiser tinysoundfont is missing: {REMEDY}") from None
-        return {"renderer": RENDERER, "notes_per_family": {split: int(sizes[split]) for split in SPLITS},
-                "seed": int(self.seed), "soundfonts": [[path.name, sha256(path)] for path in self.fonts],
-                "tinysoundfont": synthesiser}
-
-    def render(self, root: Path, workers: int, progress: bool) -> Report:
-        """Fill the folder ``root``: ``nsynth-{train,valid,test}/{examples.json,audio/*.wav}``."""
-        instruments = plan(self.fonts, self.notes_per_family, self.seed)
-        examples, silent = _write_notes(root, instruments, workers, progress)
-        for split in SPLITS:
-            write_json(root / f"nsynth-{split}" / "examples.json", dict(sorted(examples[split].items())))
-        return Report(self.parameters(), {split: len(examples[split]) for split in SPLITS},
-                      {split: sum(i.split == split for i in instruments) for split in SPLITS},
-                      _base_sounds(instruments), shared_recordings(self.fonts, instruments), silent)
-
-
-def _write_notes(root: Path, instruments: Sequence[Instrument], workers: int,
-                 progress: bool) -> tuple[dict[str, dict[str, dict]], int]:
-    """Write all sound files; the records of each split by name, and the number of silent notes."""
+    ``base_sounds``: split -> family -> base sounds, "SoundFont:program+..."; ``shared_recordings``: see
+    :func:`instruments.shared_recordings`; ``silent_dropped``: drawn notes below -60 dBFS, replaced by other draws.
+    """
+    planned, silent = instruments.plan(sizes, seed), 0
+    examples: dict[str, dict[str, dict]] = {split: {} for split in SPLITS}
     for split in SPLITS:
         (root / f"nsynth-{split}" / "audio").mkdir(parents=True)
-    examples: dict[str, dict[str, dict]] = {split: {} for split in SPLITS}
-    silent, total = 0, sum(instrument.n_notes for instrument in instruments)
-    results = run_parallel(_write_instrument, ((instrument, root) for instrument in instruments), workers)
-    with tqdm(total=total, desc="nsynth-gm", unit="note", disable=not progress) as bar:
-        for instrument, (records, dropped) in zip(instruments, results, strict=True):
-            examples[instrument.split].update((record["note_str"], record) for record in records)
-            silent += dropped
-            bar.update(len(records))
-    return examples, silent
-
-
-def _base_sounds(instruments: Sequence[Instrument]) -> dict[str, dict[str, list[str]]]:
-    return {split: {family: sorted({i.base_sound for i in instruments if (i.split, i.family) == (split, family)})
-                    for family in FAMILIES} for split in SPLITS}
+    written = run_parallel(_write_instrument, ((instrument, root) for instrument in planned), workers)
+    bar = tqdm(written, "nsynth-gm", len(planned), unit="instrument", disable=not progress)
+    for instrument, (records, dropped) in zip(planned, bar, strict=True):
+        examples[instrument.split].update((record["note_str"], record) for record in records)
+        silent += dropped
+    for split in SPLITS:
+        write_json(root / f"nsynth-{split}" / "examples.json", dict(sorted(examples[split].items())))
+    return {"notes": {split: len(examples[split]) for split in SPLITS},
+            "instruments": {split: sum(i.split == split for i in planned) for split in SPLITS},
+            "base_sounds": {split: {family: sorted({i.base_sound for i in planned if (i.split, i.family)
+                                                    == (split, family)}) for family in FAMILIES} for split in SPLITS},
+            "shared_recordings": instruments.shared_recordings(planned), "silent_dropped": silent}
 
 
 def _write_instrument(instrument: Instrument, root: Path) -> tuple[list[dict], int]:
@@ -146,7 +92,7 @@ def audible_notes(instrument: Instrument) -> tuple[list[tuple[int, int]], np.nda
     One gain serves the whole instrument, so that soft notes stay softer than loud ones and none clips.
     """
     rng = np.random.default_rng([instrument.seed, len(FAMILIES), instrument.number])
-    variation, room_seed = draw_variation(rng), rng.integers(2 ** 32)
+    variation, room_seed = instruments.draw_variation(rng), rng.integers(2 ** 32)
     grid = [(p, v) for p in range(instrument.lowest, instrument.highest + 1) for v in VELOCITIES]
     drawn = [grid[i] for i in rng.permutation(len(grid))]
     audio = np.zeros((0, SAMPLES))
@@ -158,10 +104,9 @@ def audible_notes(instrument: Instrument) -> tuple[list[tuple[int, int]], np.nda
             pcm = np.round(audio[audible] * gain * 32767).astype(np.int16)
             return [drawn[i] for i in audible], pcm, len(audio) - len(audible)
         batch = drawn[len(audio):len(audio) + missing]
-        if not batch:
-            raise FmucError(f"{instrument.font}: program {instrument.program} is silent: use another SoundFont")
-        played = synthesise(instrument.font, instrument.program, batch, variation)
-        audio = np.concatenate([audio, apply_variation(played, variation, np.random.default_rng(room_seed))])
+        played = instruments.synthesise(instrument.font, instrument.program, batch, variation)
+        room = np.random.default_rng(room_seed)
+        audio = np.concatenate([audio, instruments.apply_variation(played, variation, room)])
 
 
 def _record(instrument: Instrument, note: int, pitch: int, velocity: int) -> dict:

