@@ -127,7 +127,7 @@ def _tut2017(root: Path) -> Iterator[Target]:
     lists = ("meta.txt", f"{evaluation}/evaluate.txt", f"{evaluation}/map.txt")
 
     def as_listed(dataset: datasets.Dataset) -> bool:
-        lines = [line for name in lists[:2] for line in (development / name).read_bytes().split(b"\n")]
+        lines = [line for name in lists[:2] for line in (development / name).read_text(errors="replace").split("\n")]
         return (_well_formed(dataset) and len(dataset.clips) <= sum(bool(line.strip()) for line in lines)
                 and all(clip.path.parent.name == "audio" for clip in dataset.clips))
 
