@@ -1,8 +1,8 @@
-"""Run records -> what the notebooks look at beside the tables, and the data of every figure. Values in %."""
+"""Run records -> what the notebooks look at beside the tables. Values in %."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 
@@ -11,10 +11,10 @@ import pandas as pd
 
 from fmuc import tables
 from fmuc.claims import Claim, spread
-from fmuc.experiments import FULLY_SUPERVISED, preset
+from fmuc.experiments import FULLY_SUPERVISED
 from fmuc.metrics import expected_calibration_error, row_normalised
-from fmuc.records import Record, find
-from fmuc.tables import ESTIMATES, METRICS, PARTS, history_table, measured, metrics_of, table1, truth_known
+from fmuc.records import Record
+from fmuc.tables import ESTIMATES, METRICS, PARTS, history_table, measured, table1, truth_known
 
 PAIR = ("FM", "FMUC")
 
@@ -91,19 +91,19 @@ def confusion(record: Record, epoch: int) -> pd.DataFrame:
     return pd.DataFrame(row_normalised(record.counts(epoch, epoch)[0][:-1]), record.classes, record.classes)
 
 
-def surviving_mistakes(first: np.ndarray, second: np.ndarray, classes: Sequence[str], count: int = 5,
-                       names: tuple[str, str] = PAIR) -> pd.DataFrame:
-    """The first method's most frequent confusions, all its mistakes and its right ones: patches kept by each method.
+def surviving_mistakes(fm: np.ndarray, fmuc: np.ndarray, classes: Sequence[str], count: int = 5) -> pd.DataFrame:
+    """FM's most frequent confusions, all its mistakes and its right ones: patches kept by FM and by FMUC.
 
-    The two methods were offered equally many patches. The last column is the second's share of the first's, in %.
+    Both were offered equally many patches. The last column is FMUC's share of FM's.
     """
-    top, place = top_confusions(first, classes, count), {name: index for index, name in enumerate(classes)}
-    pairs = zip(top["true"].map(place), top["pseudo-label"].map(place), strict=True)
-    rows = [(f"{classes[i]} → {classes[j]}", first[i, j], second[i, j]) for i, j in pairs]
-    right = np.trace(first), np.trace(second)
-    rows += [("all mistakes", first[:-1].sum() - right[0], second[:-1].sum() - right[1]), ("right ones", *right)]
-    table = pd.DataFrame(rows, columns=["true → pseudo-label", *names])
-    return table.assign(**{f"{names[1]} keeps (%)": 100 * table[names[1]] / table[names[0]].where(table[names[0]] > 0)})
+    rows = []
+    for true, pseudo in top_confusions(fm, classes, count)[["true", "pseudo-label"]].itertuples(index=False):
+        cell = classes.index(true), classes.index(pseudo)
+        rows.append((f"{true} → {pseudo}", fm[cell], fmuc[cell]))
+    right = np.trace(fm), np.trace(fmuc)
+    rows += [("all mistakes", fm[:-1].sum() - right[0], fmuc[:-1].sum() - right[1]), ("right ones", *right)]
+    table = pd.DataFrame(rows, columns=["true → pseudo-label", *PAIR])
+    return table.assign(**{"FMUC keeps (%)": 100 * table["FMUC"] / table["FM"].where(table["FM"] > 0)})
 
 
 def error_concentration(kept: np.ndarray, count: int = 5) -> tuple[float, float]:
@@ -131,11 +131,11 @@ def class_rates(kept: np.ndarray, seen: np.ndarray, classes: Sequence[str]) -> p
 
 
 def named_confusions(fm: np.ndarray, fmuc: np.ndarray, classes: Sequence[str], dataset: str) -> pd.DataFrame:
-    """The confusions that the paper names for Fig. 3, beside ours: counts of FixMatch and of FMUC.
+    """The confusions that the paper names for Fig. 3, beside ours; empty where it names none.
 
-    Columns: true, pseudo-label; share of the true class in %: "paper, FM", "ours, FM", "ours, FMUC" (NaN where nothing
-    of the class was kept); of our FixMatch: wrong and kept (how many) and place (among all kinds of its mistakes by
-    share, 1 the most frequent; missing if never made). Empty where the paper has no such data set or names none.
+    Columns: true, pseudo-label; share of the true class: "paper, FM", "ours, FM", "ours, FMUC" (NaN where nothing of
+    the class was kept); of our FM: wrong and kept (how many) and place (among its kinds of mistakes by share, 1 the
+    most frequent; missing if never made).
     """
     named = tables.read_published("fig3")
     named = named.loc[named["dataset"] == tables.paper_dataset(dataset), ["true", "pseudo_label", "share"]]
@@ -189,7 +189,7 @@ def row_differences(records: Sequence[Record], dataset: str, epochs: int) -> pd.
             continue
         ours = (runs.loc[variant] - runs.loc[base]).dropna(how="all")
         rows[variant] = {"base": base, "seeds": ", ".join(map(str, ours.index))}
-        for metric in metrics_of(paper):
+        for metric in paper.columns.unique(0):
             published = paper[metric]["paper"]
             rows[variant] |= {f"{metric}, ours": ours[metric].mean(skipna=False),
                               f"{metric}, paper": published[variant] - published[base]}
@@ -214,18 +214,14 @@ def paired_accuracy(records: Sequence[Record], dataset: str) -> pd.DataFrame:
     return fmuc.loc[seeds] - fm.loc[seeds]
 
 
-def accuracy_gap(records: Sequence[Record], dataset: str, part: str, variants: tuple[str, str] = ("FMUC", "FM")
-                 ) -> pd.DataFrame:
-    """File-wise accuracy of the first variant minus that of the second, in points: evaluated epochs x seeds.
-
-    Only epochs and seeds that both were evaluated at; empty if there are none.
-    """
+def accuracy_gap(records: Sequence[Record], dataset: str, part: str) -> pd.DataFrame:
+    """File-wise accuracy of FMUC minus that of FM, in points: epochs x seeds that both were evaluated at."""
     column = f"{part}_accuracy"
-    history = history_table(records, dataset, variants).dropna(subset=[column])
-    first, second = (history[history["variant"] == variant].pivot(index="epoch", columns="seed", values=column)
-                     for variant in variants)
-    epochs, seeds = first.index.intersection(second.index), first.columns.intersection(second.columns)
-    return (first - second).loc[epochs, seeds].astype(float)
+    history = history_table(records, dataset, PAIR).dropna(subset=[column])
+    fm, fmuc = (history[history["variant"] == variant].pivot(index="epoch", columns="seed", values=column)
+                for variant in PAIR)
+    epochs, seeds = fm.index.intersection(fmuc.index), fm.columns.intersection(fmuc.columns)
+    return (fmuc - fm).loc[epochs, seeds].astype(float)
 
 
 def by_thirds(gap: pd.DataFrame) -> tuple[float, float, float]:
@@ -245,8 +241,7 @@ def gap_closed(table: pd.DataFrame, column: str = "mean", part: str = "test") ->
 
 
 def calibration(records: Sequence[Record], dataset: str, bins: int = 15) -> pd.DataFrame:
-    """How far the final file-wise predictions can be believed, one row per run and part; files of unknown class are
-    left out.
+    """How far the final predictions for files of known class can be believed, one row per run and part.
 
     Columns: part, variant, seed, accuracy, confidence (mean of the largest file-wise probability), error (expected
     calibration error, Guo et al. 2017 [12]).
@@ -271,86 +266,3 @@ def calibration_table(records: Sequence[Record], dataset: str) -> pd.DataFrame:
     texts = {column: [spread(m, s) for m, s in zip(mean[column], std[column], strict=True)] for column in mean}
     table = pd.DataFrame(texts, index=mean.index).rename(columns={"error": "expected calibration error"})
     return table.assign(n=groups.size()).reset_index()
-
-
-# The data of each figure and table
-
-def _epochs(profile: str, dataset: str) -> int:
-    return preset(profile, dataset).training.epochs
-
-
-def _table1(records: Sequence[Record], profile: str) -> pd.DataFrame:
-    return pd.concat([tables.format_table1(table1(records, name, _epochs(profile, name)), name)
-                      for name in data_sets(records)], axis=1)
-
-
-def _table1_plane(records: Sequence[Record], profile: str) -> pd.DataFrame:
-    tidy = pd.concat({name: table1(records, name, _epochs(profile, name)).drop(columns="seeds", level=1)
-                      for name in data_sets(records)}, names=["dataset"])
-    tidy.columns = [" ".join(column) for column in tidy.columns]
-    return tidy.reset_index()
-
-
-def _table2(records: Sequence[Record], profile: str) -> pd.DataFrame:
-    return pd.concat([tables.format_table2(tables.table2(records, name), name) for name in data_sets(records)])
-
-
-def _table2_points(records: Sequence[Record], profile: str) -> pd.DataFrame:
-    tidy = pd.concat({name: tables.table2(records, name) for name in data_sets(records)}, names=["dataset"])
-    return tidy.explode("seeds").rename(columns={"seeds": "one seed"}).reset_index()
-
-
-def _quality(records: Sequence[Record], profile: str) -> pd.DataFrame:
-    return pd.concat([shown_history(records, name, compared(records, name))[0].assign(dataset=name)
-                      for name in data_sets(records)])
-
-
-def _quantity(records: Sequence[Record], profile: str) -> pd.DataFrame:
-    return pd.concat([history_table(records, name, compared(records, name)).assign(dataset=name)
-                      for name in data_sets(records)])
-
-
-def _confusion(records: Sequence[Record], profile: str) -> pd.DataFrame | None:
-    cells = {(name, variant): confusion(record, preset(profile, name).figure_3_epoch).stack()
-             for name in data_sets(records) if truth_known(records, name)
-             for variant in PAIR for record in find(records, name, variant, 0)}
-    names = ["dataset", "variant", "true", "pseudo-label"]
-    return pd.concat(cells, names=names).rename("share").reset_index() if cells else None
-
-
-def _class_rates(records: Sequence[Record], profile: str) -> pd.DataFrame | None:
-    rates = {}
-    for name in (name for name in data_sets(records) if truth_known(records, name)):
-        epoch = preset(profile, name).figure_3_epoch
-        for variant in PAIR:
-            found = find(records, name, variant)
-            counts = [sum(part) for part in zip(*(record.counts(epoch, epoch) for record in found), strict=True)]
-            rates |= {(name, variant): class_rates(*counts, found[0].classes)} if found else {}
-    return pd.concat(rates, names=["dataset", "variant"]).reset_index() if rates else None
-
-
-def _training_curves(records: Sequence[Record], profile: str) -> pd.DataFrame | None:
-    whole = [record for name in data_sets(records) for record in find(records, name, "FMUC", 0)]
-    parts = [record.history.drop(columns="seconds").assign(dataset=record.run.dataset) for record in whole]
-    return pd.concat(parts).reset_index() if parts else None
-
-
-def _gap(records: Sequence[Record], profile: str) -> pd.DataFrame:
-    gaps = {(name, part): accuracy_gap(records, name, part).stack().rename("points")
-            for name in data_sets(records) for part in PARTS}
-    return pd.concat(gaps, names=["dataset", "part"]).reset_index()
-
-
-FRAMES: dict[str, Callable[[Sequence[Record], str], pd.DataFrame | None]] = {
-    "fig2a_quality": _quality, "fig2b_quantity": _quantity, "fig3_confusion": _confusion,
-    "nb05_training_curves": _training_curves, "nb06_tradeoff": _quality, "nb07_classes": _class_rates,
-    "nb09_gap": _gap, "table1": _table1, "table1_plane": _table1_plane, "table2": _table2,
-    "table2_points": _table2_points,
-}
-TABLES = ("table1", "table2")  # also in Markdown
-
-
-def frames(records: Sequence[Record], profile: str) -> dict[str, pd.DataFrame]:
-    """The data of every figure and table by name; none for what would show nothing (true classes nobody knows)."""
-    computed = {name: make(records, profile) for name, make in FRAMES.items()}
-    return {name: frame for name, frame in computed.items() if frame is not None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 from fmuc.experiments import FULLY_SUPERVISED, LABELLED_ONLY, TABLE_2
 
 THIRDS = ("quality_third_1", "quality_third_2", "quality_third_3")
+BOTH = ["quality", "quantity"]
 TOLERANCE = 1.0  # percentage points within which two rows count as equally good
 NO_TEMPERATURE, NO_DROPOUT, TWO, HOTTEST = "FMUC w/o temp.", "FMUC w/o MC-Dr.", "FMUC two thresh.", "FMUC w. temp. 4"
 ROWS = ("FM", "FM thresh. 0.99", "FMUC", "FMUC thresh. 0.95", TWO, NO_TEMPERATURE, HOTTEST, NO_DROPOUT)  # the paper's
@@ -21,8 +22,8 @@ Decide = Callable[[pd.DataFrame, pd.DataFrame], Decision]  # from the means (var
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim in our own words; ``holds``: None where a row that it needs was not run, or where it needs true classes
-    that nobody knows; ``ours``: what decides it."""
+    """A claim in our own words; ``holds``: None where what it needs was not run or is not known; ``ours``: what decides
+    it."""
 
     key: str
     text: str
@@ -39,8 +40,8 @@ class Claim:
 
 @dataclass(frozen=True)
 class Rule:
-    """A claim, the variants it needs, and its decision from their rows; ``paper``: the one data set it is made for;
-    ``truth``: whether it is about the true classes of unlabelled examples, ``test``: about test files."""
+    """A claim and its decision from the rows of ``variants``; ``paper``: the one data set that it is made for;
+    ``truth``: it is about true classes of unlabelled examples, ``test``: about test files."""
 
     key: str
     section: str
@@ -63,7 +64,7 @@ def spread(mean: float | None, std: float | None) -> str:
 
 
 def judge(runs: pd.DataFrame, paper: str | None) -> list[Claim]:
-    """Decide every claim on ``runs`` (index (variant, seed), columns in %, see :func:`fmuc.tables.measured`).
+    """Decide every claim on ``runs`` as :func:`fmuc.tables.measured` gives them.
 
     Rows are compared on the seeds that they have in common. A value that does not exist (the quality of no
     pseudo-label) supports no claim. ``paper``: the published data set in whose place ours stands.
@@ -89,25 +90,22 @@ def _decide(rule: Rule, runs: pd.DataFrame) -> tuple[bool | None, str]:
     return bool(holds), f"{ours} (seed{'s' if len(common) > 1 else ''} {', '.join(map(str, common))})"
 
 
-def _say(means: pd.DataFrame, columns: tuple[str, ...], *variants: str) -> str:
+def _say(means: pd.DataFrame, columns: Sequence[str], *variants: str) -> str:
     parts = [", ".join(f"{variant} {number(means.loc[variant, column])}" for variant in variants) for column in columns]
     return "; ".join(f"{column}: {part}" for column, part in zip(columns, parts, strict=True))
 
 
-def _say_thirds(means: pd.DataFrame, *variants: str) -> str:
-    sides = [f"{variant} {', '.join(number(means.loc[variant, third]) for third in THIRDS)}" for variant in variants]
-    return f"quality by thirds: {'; '.join(sides)}"
-
-
-BOTH = ("quality", "quantity")
-
-
 def _every_third(means: pd.DataFrame, rows: pd.DataFrame) -> Decision:
-    return all(means.loc["FMUC", third] > means.loc["FM", third] for third in THIRDS), _say_thirds(means, "FMUC", "FM")
+    return (means.loc["FMUC", list(THIRDS)] > means.loc["FM", list(THIRDS)]).all(), _say_thirds(means, "FMUC", "FM")
 
 
 def _recovers(means: pd.DataFrame, rows: pd.DataFrame) -> Decision:
     return means.loc["FM", THIRDS[2]] > means.loc["FM", THIRDS[0]], _say_thirds(means, "FM")
+
+
+def _say_thirds(means: pd.DataFrame, *variants: str) -> str:
+    sides = [f"{variant} {', '.join(map(number, means.loc[variant, list(THIRDS)]))}" for variant in variants]
+    return f"quality by thirds: {'; '.join(sides)}"
 
 
 def _higher(column: str, high: str, low: str) -> Decide:
@@ -144,13 +142,13 @@ def _most_effective(means: pd.DataFrame, rows: pd.DataFrame) -> Decision:
 
 
 def _one_threshold(means: pd.DataFrame, rows: pd.DataFrame) -> Decision:
-    behind = means.loc[TWO, list(BOTH)] - means.loc["FMUC", list(BOTH)]
-    return (behind <= TOLERANCE).all(), _say(means, BOTH, "FMUC", TWO)
+    behind = means.loc[TWO] - means.loc["FMUC"]
+    return (behind[BOTH] <= TOLERANCE).all(), _say(means, BOTH, "FMUC", TWO)
 
 
 def _dropout_negligible(means: pd.DataFrame, rows: pd.DataFrame) -> Decision:
-    apart = (means.loc[NO_DROPOUT, list(BOTH)] - means.loc["FMUC", list(BOTH)]).abs()
-    return (apart <= TOLERANCE).all(), _say(means, BOTH, NO_DROPOUT, "FMUC")
+    apart = (means.loc[NO_DROPOUT] - means.loc["FMUC"]).abs()
+    return (apart[BOTH] <= TOLERANCE).all(), _say(means, BOTH, NO_DROPOUT, "FMUC")
 
 
 def _more_accurate(better: str, worse: str, part: str) -> Decide:

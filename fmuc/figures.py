@@ -6,10 +6,8 @@ the records that it was made from. Output is byte-stable: the same records give 
 
 from __future__ import annotations
 
-import html
 import io
 import json
-import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
@@ -27,12 +25,10 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from fmuc import paths
-from fmuc.analysis import compared, shown_history
-from fmuc.errors import FmucError
+from fmuc.analysis import PAIR, compared, shown_history
 from fmuc.experiments import FULLY_SUPERVISED, LABELLED_ONLY, TABLE_1
 from fmuc.machinery.atomic import write_bytes, write_json
 from fmuc.records import Record
@@ -49,14 +45,15 @@ WIDTHS = {"column": 3.5, "double": 7.16}  # inches
 SMALLEST = 6  # points of text at these widths
 
 COLOURS = {"FM": "#D55E00", "FMUC": "#0072B2", LABELLED_ONLY: "#CC79A7", FULLY_SUPERVISED: "#009E73"}
-MARKERS = {"FM": "o", "FM thresh. 0.99": "^", "FMUC": "o", "FMUC thresh. 0.95": "^", "FMUC two thresh.": "s",
-           "FMUC w/o temp.": "v", "FMUC w. temp. 4": "D", "FMUC w/o MC-Dr.": "P"}
+MARKERS = dict(zip(TABLE_1, "o^o^svDP", strict=False))  # with its colour a row's own
 _OTHER_COLOURS, _OTHER_MARKERS = ("#E69F00", "#56B4E9", "#000000", "#8B5A2B", "#7F3FBF"), "X*ph<>d"
 GREY, PAPER_COLOUR = "#777777", "#444444"
+SEED_DOT, FAINT_DOT = {"markersize": 3.2, "markeredgewidth": 0}, {"markersize": 2.2, "markeredgewidth": 0, "alpha": 0.6}
+MEAN_BAR = {"marker": "_", "markersize": 7, "markeredgewidth": 1.6}
 
 
 def colour(variant: str) -> str:
-    """A row of the paper has the colour of its method; any other name always gets the same one of a few others."""
+    """The colour of a row's method; a name that the paper does not have always gets the same one of a few others."""
     method = variant.split()[0] if variant in TABLE_1 else variant
     return COLOURS.get(method) or _OTHER_COLOURS[zlib.crc32(variant.encode()) % len(_OTHER_COLOURS)]
 
@@ -67,7 +64,7 @@ def marker(variant: str) -> str:
 
 
 def label(name: str, longest: int = 24) -> str:
-    """A name as text of a figure: a long one is shortened in its middle, and ``$`` does not start mathematics."""
+    """A name as text of a figure: long ones are shortened in the middle, and ``$`` does not start mathematics."""
     half = longest // 2
     short = name if len(name) <= longest else f"{name[:half]}…{name[1 - half:]}"
     return short.replace("$", r"\$")
@@ -90,30 +87,21 @@ def figure(width: str = "column", *, rows: int = 1, columns: int = 1, aspect: fl
 
 @styled
 def save_figure(fig: Figure, name: str, profile: str, *, source: str = "runs", dataset: str = "",
-                records: Sequence[Record] = (), data: pd.DataFrame | Mapping | None = None, alt: str) -> dict:
-    """Write a figure as PNG and SVG, its data as CSV, and its row of the manifest; returns the row.
+                records: Sequence[Record] = (), data: pd.DataFrame | Mapping | None = None, alt: str) -> None:
+    """Write a figure as PNG and SVG, its ``data`` as CSV (None for a diagram), and its row of the manifest.
 
-    ``profile``, ``source`` and ``dataset`` (the one that the figure is restricted to) choose the folder, see
-    :func:`fmuc.paths.figures_dir`. ``data``: what it shows (None for a diagram); ``records``: the runs it comes from;
-    ``alt``: the figure in words for those who cannot see it. In a notebook the PNG is shown, and the figure closed.
-    Raises :class:`FmucError` for text smaller than ``SMALLEST`` points, before anything is written.
+    ``profile``, ``source`` and ``dataset`` choose the folder, see :func:`fmuc.paths.figures_dir`. ``records``: the runs
+    that it shows; ``alt``: the figure in words. In a notebook the PNG is shown, and the figure closed.
     """
-    picture = png(fig, plt.rcParams["savefig.dpi"])
-    small = {text.get_text() for text in fig.findobj(Text)
-             if text.get_visible() and text.get_text().strip() and text.get_fontsize() < SMALLEST - 1e-6}
-    if small:
-        raise FmucError(f"figure {name!r} has text smaller than {SMALLEST} points ({', '.join(sorted(small))[:80]}): "
-                        "enlarge it or leave some out")
-    vector = io.BytesIO()
+    picture, vector = png(fig, plt.rcParams["savefig.dpi"]), io.BytesIO()
     fig.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
     contents = {f"{name}.png": picture, f"{name}.svg": vector.getvalue()}
     if data is not None:
         contents[f"{name}.csv"] = csv_bytes(pd.DataFrame(data))
-    row = _save(name, profile, paths.figures_dir(profile, source, dataset), "figure", contents, records, alt)
+    _save(name, profile, paths.figures_dir(profile, source, dataset), "figure", contents, records, alt)
     if get_ipython() is not None:
         plt.close(fig)
         display(Image(picture, width=round(fig.get_figwidth() * plt.rcParams["figure.dpi"]), alt=alt))
-    return row
 
 
 def png(fig: Figure, dpi: float) -> bytes:
@@ -132,15 +120,10 @@ def png(fig: Figure, dpi: float) -> bytes:
 
 
 def save_table(frame: pd.DataFrame, name: str, profile: str, *, source: str = "runs", dataset: str = "",
-               records: Sequence[Record] = (), alt: str) -> dict:
-    """Write a table as Markdown and CSV and its row of the manifest; returns the row (see :func:`save_figure`)."""
-    folder = paths.figures_dir(profile, source, dataset)
-    return _save(name, profile, folder, "table", table_files(frame, name), records, alt)
-
-
-def table_files(frame: pd.DataFrame, name: str) -> dict[str, bytes]:
-    """Contents of a table's files by their names."""
-    return {f"{name}.md": f"{markdown(frame)}\n".encode(), f"{name}.csv": csv_bytes(frame)}
+               records: Sequence[Record] = (), alt: str) -> None:
+    """Write a table as Markdown and CSV and its row of the manifest, as :func:`save_figure` does."""
+    contents = {f"{name}.md": f"{markdown(frame)}\n".encode(), f"{name}.csv": csv_bytes(frame)}
+    _save(name, profile, paths.figures_dir(profile, source, dataset), "table", contents, records, alt)
 
 
 def markdown(frame: pd.DataFrame) -> str:
@@ -149,11 +132,6 @@ def markdown(frame: pd.DataFrame) -> str:
         return text.replace("|", r"\|") if isinstance(text, str) else text
 
     return frame.map(escape).rename(columns=escape, index=escape).to_markdown(disable_numparse=True)
-
-
-def plain(text: str) -> str:
-    """``text`` for Markdown in which no class or file of your own audio can be taken for HTML, whatever its name."""
-    return html.escape(text, quote=False)
 
 
 def csv_bytes(frame: pd.DataFrame) -> bytes:
@@ -165,19 +143,12 @@ def csv_bytes(frame: pd.DataFrame) -> bytes:
 def manifest(folder: Path) -> list[dict]:
     """Every row of a folder's manifest, by name; none where nothing was saved."""
     path = folder / "manifest.json"
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        return [row for _, row in sorted(rows.items())]
-    except (ValueError, AttributeError) as error:
-        raise FmucError(f"{paths.relative(path)}: {error}: delete it and execute the notebooks again") from None
+    rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return [row for _, row in sorted(rows.items())]
 
 
 def _save(name: str, profile: str, folder: Path, kind: str, contents: Mapping[str, bytes], records: Sequence[Record],
-          alt: str) -> dict:
-    if not re.fullmatch(r"[a-z0-9_]+", name):
-        raise FmucError(f"name {name!r} of a {kind}: use small letters, digits and _ only")
-    if not alt.strip():
-        raise FmucError(f"{kind} {name!r} has no alt text: say in 'alt' what it shows")
+          alt: str) -> None:
     row = {"name": name, "kind": kind, "profile": profile, "alt": alt,
            "datasets": sorted({record.run.dataset for record in records}),
            "runs": {record.run.name: record.digest for record in sorted(records, key=lambda record: record.run.name)},
@@ -188,39 +159,32 @@ def _save(name: str, profile: str, folder: Path, kind: str, contents: Mapping[st
         for file, content in contents.items():
             write_bytes(folder / file, content)
         write_json(folder / "manifest.json", dict(sorted(rows.items())))
-    return row
 
 
 # Parts of plots
 
 
 def label_points(ax: Axes, points: Sequence[tuple[str, float, float]], colour: Callable[[str], str]) -> None:
-    """A label beside each (text, x, y) in ``colour(text)``, moved away from markers, lines, other labels and legend."""
+    """A label beside each (text, x, y) in ``colour(text)``, moved away from markers, other labels and the legend."""
     if not points:
         return
     ax.figure.draw_without_rendering()  # for the final size of the panel
     texts = [ax.text(x, y, label(name), fontsize=SMALLEST, color=colour(name), in_layout=False)
              for name, x, y in points]
-    adjust_text(texts, *_occupied(ax).T, ax=ax, iter_lim=400, expand=(1.1, 1.5), force_text=(0.3, 0.5),
-                force_static=(0.2, 0.4), prevent_crossings=False,  # crossing leaders matter less than hidden markers
+    adjust_text(texts, *_marked(ax).T, objects=[ax.get_legend()], ax=ax, iter_lim=400, expand=(1.1, 1.5),
+                force_text=(0.3, 0.5), force_static=(0.2, 0.4),
+                prevent_crossings=False,  # crossing leaders matter less than hidden markers
                 arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.4})
 
 
-def _occupied(ax: Axes) -> np.ndarray:
-    """Points (n, 2) in data coordinates on every marker and line and on the legend."""
+def _marked(ax: Axes) -> np.ndarray:
+    """Middle and corners of every marker in data coordinates, (n, 2)."""
     corners, found = np.array([(0, 0), (-1, -1), (-1, 1), (1, -1), (1, 1)]), []
     for line in ax.lines:
-        places = ax.transData.transform(line.get_xydata())
-        places = places[np.isfinite(places).all(axis=1)]
-        if line.get_linestyle() != "None" and len(places):
-            steps = np.linspace(0, len(places) - 1, 20 * len(places))
-            places = np.column_stack([np.interp(steps, np.arange(len(places)), part) for part in places.T])
         half = line.get_markersize() / 2 * ax.figure.dpi / 72
-        found.append((places[:, None] + half * corners).reshape(-1, 2))
-    if ax.get_legend():
-        box = ax.get_legend().get_window_extent()
-        found.append(np.stack(np.meshgrid(*np.linspace(box.min, box.max, 10).T), axis=-1).reshape(-1, 2))
-    return ax.transData.inverted().transform(np.concatenate(found))
+        found.append((ax.transData.transform(line.get_xydata())[:, None] + half * corners).reshape(-1, 2))
+    places = np.concatenate(found)
+    return ax.transData.inverted().transform(places[np.isfinite(places).all(axis=1)])
 
 
 def axis_label(metric: str, known: bool) -> str:
@@ -228,9 +192,10 @@ def axis_label(metric: str, known: bool) -> str:
     return f"pseudo-label {metric} (%)" if known else f"{metric} on validation files (%)"
 
 
-def nothing_known(ax: Axes) -> None:
-    """Say on an empty axis why it is empty: no true class is known, nor an estimate."""
-    ax.text(0.5, 0.5, "not known", transform=ax.transAxes, ha="center", color=PAPER_COLOUR)
+def _say_if_unknown(ax: Axes, values: pd.DataFrame | pd.Series) -> None:
+    """Say on an axis without a single value why it is empty: no true class is known, nor an estimate."""
+    if values.isna().to_numpy().all():
+        ax.text(0.5, 0.5, "not known", transform=ax.transAxes, ha="center", color=PAPER_COLOUR)
 
 
 def _epoch_axis(ax: Axes) -> None:
@@ -238,49 +203,51 @@ def _epoch_axis(ax: Axes) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
 
 
-def _legend_above(ax: Axes, text: str, columns: int = 3, **options) -> None:
+def _legend_above(ax: Axes, text: str, handles: Sequence[Line2D] | None = None) -> None:
     """A legend between the axes, where it hides nothing, and the title ``text``."""
-    legend = ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), borderaxespad=0.4, ncols=columns, **options)
-    rows = -(-len(legend.get_texts()) // columns)
-    ax.set_title(text, pad=7 + 10 * rows)
+    handles = ax.get_legend_handles_labels()[0] if handles is None else handles
+    ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), borderaxespad=0.4, ncols=3)
+    ax.set_title(text, pad=7 + 10 * -(-len(handles) // 3))
 
 
 def _paper_handle(dataset: str, shape: str) -> list[Line2D]:
     """The entry of a legend for the paper's hollow marks; none where it does not have the data set."""
-    if not paper_dataset(dataset):
-        return []
-    return [Line2D([], [], marker=shape, linestyle="none", color=PAPER_COLOUR, fillstyle="none",
-                   label=f"paper ({TITLES[paper_dataset(dataset)]})")]
+    return [_handle(_paper_label(dataset), marker=shape, fillstyle="none")] if paper_dataset(dataset) else []
+
+
+def _handle(text: str, **style) -> Line2D:
+    """An entry of a legend for a mark of every colour."""
+    return Line2D([], [], linestyle="none", color=PAPER_COLOUR, label=text, **style)
+
+
+def _paper_label(dataset: str) -> str:
+    return f"paper ({TITLES[paper_dataset(dataset)]})"
 
 
 # Plots: they take data and return Axes
 
 
-def quality_curves(ax: Axes, records: Sequence[Record], dataset: str, *, variants: Sequence[str] | None = None,
-                   epochs: int | None = None) -> Axes:
+def quality_curves(ax: Axes, records: Sequence[Record], dataset: str, epochs: int | None = None) -> Axes:
     """Fig. 2a: pseudo-label quality of each epoch, not smoothed: thin lines the seeds, a thick one their mean.
 
     Dotted: what the paper reports (start: its text; end: its Table I), at both ends of our axis whatever its length.
     Where no true class of an unlabelled file is known, the quality on validation files, and the axis says so.
-    ``variants``: those of :func:`fmuc.analysis.compared` by default.
     """
-    history, known = shown_history(records, dataset, variants or compared(records, dataset))
+    history, known = shown_history(records, dataset, compared(records, dataset))
     return _curves(ax, history, dataset, "quality", epochs, known)
 
 
-def quantity_curves(ax: Axes, records: Sequence[Record], dataset: str, *, variants: Sequence[str] | None = None,
-                    epochs: int | None = None) -> Axes:
+def quantity_curves(ax: Axes, records: Sequence[Record], dataset: str, epochs: int | None = None) -> Axes:
     """Fig. 2b: share of the unlabelled examples whose pseudo-label is kept; as :func:`quality_curves`."""
-    history = history_table(records, dataset, variants or compared(records, dataset))
+    history = history_table(records, dataset, compared(records, dataset))
     return _curves(ax, history, dataset, "quantity", epochs, known=True)
 
 
 @styled
 def _curves(ax: Axes, history: pd.DataFrame, dataset: str, metric: str, epochs: int | None, known: bool) -> Axes:
     history = history[history["epoch"] <= (epochs or np.inf)]
-    if not known and history[metric].isna().all():
-        nothing_known(ax)
-        ax.set_ylim(0, 100)
+    if not known:
+        _say_if_unknown(ax, history[metric])
     for variant, rows in history.groupby("variant", sort=False):
         by_seed = rows.pivot(index="epoch", columns="seed", values=metric)
         by_seed = by_seed if known else by_seed.dropna(how="all")  # estimated now and then
@@ -292,27 +259,26 @@ def _curves(ax: Axes, history: pd.DataFrame, dataset: str, metric: str, epochs: 
     _epoch_axis(ax)
     ax.set(ylabel=axis_label(metric, known), xlim=(1, max(2, history["epoch"].max() if len(history) else 1)))
     ax.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], nbins=7))
-    _references(ax, dataset, metric, set(history["variant"]) | {"FM", "FMUC"})
+    _references(ax, dataset, metric)
     ax.set_ylim(top=min(100.5, ax.get_ylim()[1]))
-    if ax.get_legend_handles_labels()[0]:
-        _legend_above(ax, title(dataset))
+    _legend_above(ax, title(dataset))
     return ax
 
 
-def _references(ax: Axes, dataset: str, metric: str, variants: set[str]) -> None:
+def _references(ax: Axes, dataset: str, metric: str) -> None:
     """The paper's values at the start and at the end of the training as dotted lines over a tenth of the axis."""
-    start, end = (frame[(frame["dataset"] == paper_dataset(dataset)) & frame["variant"].isin(variants)]
-                  for frame in map(read_published, ("fig2", "table1")))
-    start = start[(start["metric"] == metric) & (start["at"] == "start")]
-    marks = [*((v, "start", value, (0.0, 0.1)) for v, value in zip(start["variant"], start["value"], strict=True)),
-             *((v, "end", value, (0.9, 1.0)) for v, value in zip(end["variant"], end[metric], strict=True))]
-    for variant, at, value, span in marks:
-        ax.add_line(Line2D(span, (value, value), transform=ax.get_yaxis_transform(), color=colour(variant),
-                           linestyle=":", linewidth=2.0, zorder=3, gid=f"paper {variant} {at}"))
-        ax.update_datalim([(1, value)], updatex=False)
+    start, end = read_published("fig2"), read_published("table1")
+    start = start[(start["metric"] == metric) & (start["at"] == "start")].rename(columns={"value": metric})
+    marks = pd.concat([start.assign(left=0.0), end.assign(at="end", left=0.9)])
+    marks = marks[(marks["dataset"] == paper_dataset(dataset)) & marks["variant"].isin(PAIR)]
+    for _, mark in marks.iterrows():
+        ax.add_line(Line2D((mark["left"], mark["left"] + 0.1), (mark[metric], mark[metric]), linestyle=":",
+                           transform=ax.get_yaxis_transform(), color=colour(mark["variant"]), linewidth=2.0, zorder=3,
+                           gid=f"paper {mark['variant']} {mark['at']}"))
+        ax.update_datalim([(1, mark[metric])], updatex=False)
     ax.autoscale_view(scalex=False)
-    if marks:
-        ax.plot([], [], ":", color=PAPER_COLOUR, linewidth=2.0, label=f"paper ({TITLES[paper_dataset(dataset)]})")
+    if len(marks):
+        ax.plot([], [], ":", color=PAPER_COLOUR, linewidth=2.0, label=_paper_label(dataset))
 
 
 @styled
@@ -325,7 +291,7 @@ def confusion_heatmap(ax: Axes, shares: np.ndarray, classes: Sequence[str]) -> A
     """
     percent, names = 100 * np.asarray(shares, dtype=float), [class_label(name) for name in classes]
     place, cell = ax.get_subplotspec(), _cell_width(ax, names)
-    first, last = (place is None or place.is_first_col()), (place is None or place.is_last_col())
+    first, last = place.is_first_col(), place.is_last_col()
     mesh = ax.pcolormesh(np.ma.masked_invalid(percent), vmin=0, vmax=100, cmap="Blues", edgecolors="white",
                          linewidth=0.4)
     ax.set(xlabel="pseudo-label", ylabel="true class" if first else "", aspect="equal", facecolor="#D9D9D9")
@@ -349,8 +315,7 @@ def confusion_heatmap(ax: Axes, shares: np.ndarray, classes: Sequence[str]) -> A
 
 def _cell_width(ax: Axes, names: Sequence[str]) -> float:
     """Width of a cell in points, from the grid of panels: the layout is final only when the last panel is drawn."""
-    place = ax.get_subplotspec()
-    panels = place.get_gridspec().ncols if place else 1
+    panels = ax.get_subplotspec().get_gridspec().ncols
     beside = 4 * max(map(len, names)) + 65  # names on the left, colour bar on the right, what lies between
     return (72 * ax.figure.get_figwidth() - beside) / panels / len(names)
 
@@ -369,21 +334,15 @@ def table1_plane(ax: Axes, table: pd.DataFrame, dataset: str) -> Axes:
         ours, paper = (table.loc[variant, [(quantity, whose), (quality, whose)]] for whose in ("mean", "paper"))
         seeds = [table.loc[variant, (metric, "seeds")] for metric in (quantity, quality)]
         if 1 < len(seeds[0]) == len(seeds[1]):
-            ax.plot(*seeds, markersize=2.2, markeredgewidth=0, alpha=0.6, gid=f"seeds {variant}", **style)
+            ax.plot(*seeds, gid=f"seeds {variant}", **FAINT_DOT, **style)
         ax.plot(*paper, fillstyle="none", markeredgewidth=0.9, gid=f"paper {variant}", **style)
         if ours.notna().all():
             ax.plot(*ours, gid=variant, **style)
             points.append((variant, *ours))
     ax.set(xlabel=axis_label("quantity", known), ylabel=axis_label("quality", known), title=title(dataset))
     ax.margins(0.08)
-    if table[[(quality, "mean"), (quality, "paper")]].isna().all(axis=None):
-        nothing_known(ax)
-        ax.set(xlim=(0, 100), ylim=(0, 100))
-    several = table[(quality, "n")].max() > 1
-    style = {"marker": "o", "linestyle": "none", "color": PAPER_COLOUR}
-    handles = [Line2D([], [], label="ours, mean" if several else "ours", **style)]
-    if several:
-        handles.append(Line2D([], [], markersize=2.2, markeredgewidth=0, alpha=0.6, label="ours, each seed", **style))
+    _say_if_unknown(ax, table[[(quality, "mean"), (quality, "paper")]])
+    handles = [_handle("ours, mean of seeds", marker="o"), _handle("ours, each seed", marker="o", **FAINT_DOT)]
     ax.legend(handles=handles + _paper_handle(dataset, "o"), loc="best")
     label_points(ax, points, colour)
     return ax
@@ -396,18 +355,15 @@ def table2_points(ax: Axes, table: pd.DataFrame, dataset: str) -> Axes:
     starts = {part: number * (len(variants) + 1) for number, part in enumerate(PARTS)}
     for (part, variant), row in table.iterrows():
         x, seeds = starts[part] + variants.index(variant), np.asarray(row["seeds"], dtype=float)
-        style = {"color": colour(variant), "linestyle": "none"}
-        ax.plot(x - 0.3 + np.linspace(-0.06, 0.06, len(seeds)), seeds, marker="o", markersize=3.2, alpha=0.7,
-                markeredgewidth=0, gid=f"{part} {variant}", **style)
+        style = {"color": colour(variant), "linestyle": "none", "elinewidth": 0.8, "capsize": 2}
+        ax.plot(x - 0.3 + np.linspace(-0.06, 0.06, len(seeds)), seeds, "o", color=colour(variant), alpha=0.7,
+                gid=f"{part} {variant}", **SEED_DOT)
         if len(seeds):
-            ax.errorbar(x, row["mean"], yerr=None if np.isnan(row["std"]) else row["std"], marker="_", markersize=7,
-                        markeredgewidth=1.6, capsize=2, capthick=0.8, elinewidth=0.8, **style)
+            ax.errorbar(x, row["mean"], yerr=np.nan_to_num(row["std"]), **MEAN_BAR, **style)
         if not np.isnan(row["paper"]):
-            ax.errorbar(x + 0.3, row["paper"], yerr=row["paper_std"], marker="D", fillstyle="none", capsize=2,
-                        elinewidth=0.7, markersize=4, markeredgewidth=0.8, gid=f"paper {part} {variant}", **style)
-    if table[["mean", "paper"]].isna().all(axis=None):
-        nothing_known(ax)
-        ax.set_ylim(0, 100)
+            ax.errorbar(x + 0.3, row["paper"], yerr=row["paper_std"], marker="D", fillstyle="none", markersize=4,
+                        markeredgewidth=0.8, gid=f"paper {part} {variant}", **style)
+    _say_if_unknown(ax, table[["mean", "paper"]])
     ax.set_xticks([start + i for start in starts.values() for i in range(len(variants))],
                   [label(name) for name in variants] * len(PARTS), rotation=30, ha="right", rotation_mode="anchor")
     ax.set(ylabel="file-wise accuracy (%)", xlim=(-0.6, len(PARTS) * (len(variants) + 1) - 1.4))
@@ -415,43 +371,19 @@ def table2_points(ax: Axes, table: pd.DataFrame, dataset: str) -> Axes:
     for part, start in starts.items():
         ax.text(start + (len(variants) - 1) / 2, 0.98, f"{part} files", transform=ax.get_xaxis_transform(), ha="center",
                 va="top", fontweight="bold")
-    low, high = ax.get_ylim()
-    ax.set_ylim(low, high + 0.12 * (high - low))
-    handles = [Line2D([], [], marker="o", linestyle="none", color=PAPER_COLOUR, markersize=3.2, label="our seeds"),
-               Line2D([], [], marker="_", linestyle="none", color=PAPER_COLOUR, markersize=7, markeredgewidth=1.6,
-                      label="our mean ± std")]
-    _legend_above(ax, title(dataset), handles=handles + _paper_handle(dataset, "D"))
+    ax.margins(y=0.12)  # room for these words
+    handles = [_handle("our seeds", marker="o", **SEED_DOT), _handle("our mean ± std", **MEAN_BAR)]
+    _legend_above(ax, title(dataset), handles + _paper_handle(dataset, "D"))
     return ax
 
 
 @styled
-def training_curves(axes: Sequence[Axes], record: Record) -> Sequence[Axes]:
-    """A run's history on three axes: losses; quality and quantity (empty for supervised runs); file-wise accuracies."""
-    history, main = record.history, colour(record.run.variant)
-    panels = (({"loss_labelled": "labelled part", "loss_unlabelled": "unlabelled part"}, 1, "loss (nats)"),
-              ({"quality": "quality", "quantity": "quantity"}, 100, "pseudo-labels (%)"),
-              ({"test_accuracy": "test", "unlabelled_accuracy": "unlabelled"}, 100, "file-wise accuracy (%)"))
-    for ax, (columns, factor, text) in zip(axes, panels, strict=True):
-        for (column, name), line, shade in zip(columns.items(), ("-", "--"), (main, GREY), strict=True):
-            values = history[column].dropna() if column in history else pd.Series(dtype=float)
-            dot = "o" if len(values) < len(history) else None  # evaluated now and then
-            ax.plot(values.index, factor * values, line, color=shade, marker=dot, markersize=2.5, label=name)
-        _epoch_axis(ax)
-        ax.set(ylabel=text, xlim=(0.5, len(history) + 0.5))
-        ax.legend(loc="best")
-    axes[1].set_title(f"{title(record.run.dataset)}: {label(record.run.variant)}, seed {record.run.seed}")
-    return axes
+def tradeoff_paths(ax: Axes, records: Sequence[Record], dataset: str, epochs: int | None = None) -> Axes:
+    """Quality against quantity over the epochs, a path for each seed and a thick one for their mean.
 
-
-@styled
-def tradeoff_paths(ax: Axes, records: Sequence[Record], dataset: str, *, variants: Sequence[str] | None = None,
-                   epochs: int | None = None) -> Axes:
-    """Quality against quantity, an arrow's path over the epochs: thin every seed, thick their mean, from o to ■.
-
-    Both on validation files where no true class of an unlabelled file is known. ``variants`` as in
-    :func:`quality_curves`.
+    Both on validation files where no true class of an unlabelled file is known.
     """
-    history, known = shown_history(records, dataset, variants or compared(records, dataset))
+    history, known = shown_history(records, dataset, compared(records, dataset))
     history = history[history["epoch"] <= (epochs or np.inf)].dropna(subset=["quality"])
     for variant, rows in history.groupby("variant", sort=False):
         for _, seed in rows.groupby("seed"):
@@ -460,43 +392,21 @@ def tradeoff_paths(ax: Axes, records: Sequence[Record], dataset: str, *, variant
         ax.plot(mean["quantity"], mean["quality"], color=colour(variant), linewidth=1.6, label=label(variant))
         for place, shape in ((0, "o"), (-1, "s")):
             ax.plot(*mean.iloc[place], marker=shape, color=colour(variant), markeredgecolor="white", zorder=3)
-    ax.set(xlabel=axis_label("quantity", known), ylabel=axis_label("quality", known), title=title(dataset))
-    if ax.lines:
-        ax.plot([], [], "o", color=GREY, label="first epoch")
-        ax.plot([], [], "s", color=GREY, label="last epoch")
-        _legend_above(ax, title(dataset), columns=4 if len(ax.get_legend_handles_labels()[0]) == 4 else 3)
-    elif not known:
-        nothing_known(ax)
-        ax.set(xlim=(0, 100), ylim=(0, 100))
+    ax.set(xlabel=axis_label("quantity", known), ylabel=axis_label("quality", known))
+    if not known:
+        _say_if_unknown(ax, history["quality"])
+    _legend_above(ax, f"{title(dataset)}\nfirst epoch ●, last epoch ■")
     return ax
 
 
 @styled
 def class_dots(ax: Axes, rates: Mapping[str, pd.DataFrame], column: str) -> Axes:
     """``column`` of :func:`fmuc.analysis.class_rates` for each class (a row) and method (a dot)."""
-    classes = [class_label(str(name)) for name in next(iter(rates.values())).index]
-    rows = np.arange(len(classes))
-    values = pd.DataFrame({variant: table[column].to_numpy() for variant, table in rates.items()})
+    values = pd.DataFrame({variant: table[column] for variant, table in rates.items()})
+    rows = np.arange(len(values))
     ax.hlines(rows, values.min(axis=1), values.max(axis=1), color="#BBBBBB", linewidth=1.0, zorder=1)
     for variant in values:
         ax.plot(values[variant], rows, "o", color=colour(variant), label=label(variant))
-    ax.set_yticks(rows, classes)
-    ax.set(xlabel=f"{column} (%)", xlim=(-3, 103), ylim=(len(classes) - 0.4, -0.6))
-    return ax
-
-
-@styled
-def gap_curves(ax: Axes, gap: pd.DataFrame, text: str) -> Axes:
-    """Points of accuracy between two methods over the evaluated epochs: dots the seeds, a line their mean."""
-    ax.axhline(0, color=GREY, linewidth=0.8)
-    for seed in gap:
-        ax.plot(gap.index, gap[seed], "o", color=colour("FMUC"), markersize=2.5, alpha=0.5,
-                label="each seed" if seed == gap.columns[0] else None)
-    ax.plot(gap.index, gap.mean(axis=1), color=colour("FMUC"), label=f"mean (n={gap.shape[1]})")
-    _epoch_axis(ax)
-    ax.set_ylabel(text)
-    if gap.notna().any(axis=None):
-        _legend_above(ax, ax.get_title(), columns=2)
-    else:
-        nothing_known(ax)
+    ax.set_yticks(rows, [class_label(name) for name in values.index])
+    ax.set(xlabel=f"{column} (%)", xlim=(-3, 103), ylim=(len(values) - 0.4, -0.6))
     return ax

@@ -48,13 +48,12 @@ _SOURCES = {path.relative_to(_PACKAGE).as_posix(): path.read_bytes()  # as impor
 class Record:
     """A finished run.
 
-    ``classes`` (C,) names; ``results`` final numbers; ``history`` one row per epoch (index "epoch"); ``kept``
-    (epochs, C + 1, C) and ``seen`` (epochs, C + 1) pseudo-label counts, the last row for unknown true classes.
-    ``files``: ``<part>_labels`` (n,), ``<part>_probabilities`` (n, C) and ``<part>_ids`` for the parts "test" and
-    "unlabelled". ``scores``, possibly empty, of P unlabelled patches after E epochs: ``epochs`` (E,), ``patches`` (P,)
-    in the feature cache, ``ids`` (P,) of their clips, ``offset`` (P,) within the clip, ``truth`` (P,) with -1 for
-    unknown, logits ``plain`` (E, P, C) and ``passes`` (E, N, P, C), and the run's own choice, ``labels`` and ``kept``
-    (E, P). ``digest`` identifies the files that a record was read from.
+    ``history``: one row per epoch (index "epoch"); ``kept`` (epochs, C + 1, C) and ``seen`` (epochs, C + 1):
+    pseudo-label counts, the last row for unknown true classes; ``files``: ``<part>_labels`` (n,),
+    ``<part>_probabilities`` (n, C) and ``<part>_ids`` of the parts "test" and "unlabelled". ``scores``, possibly empty,
+    of P unlabelled patches after E epochs: ``epochs`` (E,), ``patches`` (P,) in the feature cache, ``ids`` (P,) of
+    their clips, ``offset`` (P,) within the clip, ``truth`` (P,), -1 for unknown, and the parts of :class:`Snapshot`,
+    (E, ...) each. ``digest`` identifies the files that a record was read from.
     """
 
     run: Run
@@ -74,10 +73,7 @@ class Record:
 
 
 def provenance(device: str, threads: int, wall_seconds: float, **digests: str) -> dict:
-    """Return versions, commit, machine and wall time of a run, without host or user name.
-
-    ``digests``: ``dataset_digest``, ``features_digest`` and ``split_digest``, see :func:`belongs`.
-    """
+    """Versions, commit, machine and wall time of a run, without host or user name; ``digests`` of its data."""
     versions = {name: version(name) for name in ("torch", "torchaudio", "librosa", "numpy", "numba")}
     return {"fmuc": __version__, "commit": _commit(), "code": code_digest(), "python": platform.python_version(),
             **versions, "platform": f"{platform.system()} {platform.machine()}", "device": device, "threads": threads,
@@ -86,15 +82,12 @@ def provenance(device: str, threads: int, wall_seconds: float, **digests: str) -
 
 @cache
 def code_digest() -> str:
-    """Return 12 hex digits of the SHA-256 of the code that determines a result; comments and docstrings do not count.
-
-    The code is that of the modules when this process imported the package.
-    """
+    """The digest of the code that determines a result, as this process has imported it."""
     return source_digest(_SOURCES)
 
 
 def source_digest(sources: Mapping[str, bytes]) -> str:
-    """Return the digest of Python sources by name, without comments, docstrings and layout."""
+    """12 hex digits of the SHA-256 of Python sources by name, without comments, docstrings and layout."""
     digest = hashlib.sha256()
     for name, source in sources.items():
         tree = ast.parse(source)
@@ -108,10 +101,10 @@ def source_digest(sources: Mapping[str, bytes]) -> str:
 def _commit() -> str:
     command = ["git", "describe", "--always", "--dirty"]
     try:
-        done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, check=False)
-    except OSError:  # no git on this machine
+        done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):  # no git on this machine, or no repository
         return "unknown"
-    return done.stdout.strip() or "unknown"
+    return done.stdout.strip()
 
 
 def save_record(record: Record, folder: Path) -> None:
@@ -127,7 +120,7 @@ def save_record(record: Record, folder: Path) -> None:
 
 
 def sealed(content: Mapping, folder: Path) -> dict:
-    """Return the content of a ``run.json`` with the SHA-256 of itself and of the record's other files."""
+    """The content of a ``run.json`` with the SHA-256 of itself and of the record's other files."""
     content = {name: value for name, value in content.items() if name != "sha256"}
     sums = {"run.json": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}
     for name in FILES[1:]:
@@ -139,30 +132,32 @@ def sealed(content: Mapping, folder: Path) -> dict:
 def load_record(folder: Path) -> Record:
     """Inverse of :func:`save_record`; :class:`FmucError` names a record that is damaged or has another format."""
     try:
-        content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        if content["format"] != FORMAT:
-            raise ValueError(f"format {content['format']!r:.20}, this version reads {FORMAT}")
-        sums, found = content["sha256"], sealed(content, folder)["sha256"]
-        changed = [name for name in FILES if sums.get(name) != found.get(name)]
-        if changed:
-            raise ValueError(f"{changed[0]} has changed since the run ended")
-        run = run_from_dict(content["config"])
-        if run.id != content["id"]:
-            raise ValueError(f"its config has the id {run.id}, recorded is {content['id']!r:.20}")
-        history = pd.read_csv(folder / "history.csv", index_col="epoch")
-        counts, files = _arrays(folder / "counts.npz"), _arrays(folder / "files.npz")
-        scores = _arrays(folder / "scores.npz") if (folder / "scores.npz").exists() else {}
-        record = Record(run, tuple(content["classes"]), content["results"], content["provenance"], history,
-                        counts["kept"].astype(np.int64), counts["seen"].astype(np.int64), files, scores,
-                        hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()[:12])
-        shape = (len(history), len(record.classes) + 1)
-        if record.seen.shape != shape or record.kept.shape != (*shape, len(record.classes)):
-            raise ValueError("classes, history.csv and counts.npz do not fit together")
+        return _read(folder)
     except Exception as error:  # a damaged file may raise anything
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise FmucError(f"{paths.relative(folder)}: not a valid run record ({' '.join(reason.split())[:300]}): delete "
                         "the folder and train the run again ('python -m fmuc train')") from None
-    return record
+
+
+def _read(folder: Path) -> Record:
+    content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    if content["format"] != FORMAT:
+        raise ValueError(f"format {content['format']!r:.20}, this version reads {FORMAT}")
+    sums, found = content["sha256"], sealed(content, folder)["sha256"]
+    for name in FILES:
+        if sums.get(name) != found.get(name):
+            raise ValueError(f"{name} has changed since the run ended")
+    run = run_from_dict(content["config"])
+    if run.id != content["id"]:
+        raise ValueError(f"its config has the id {run.id}, recorded is {content['id']!r:.20}")
+    history = pd.read_csv(folder / "history.csv", index_col="epoch")
+    counts, files = _arrays(folder / "counts.npz"), _arrays(folder / "files.npz")
+    scores = _arrays(folder / "scores.npz") if "scores.npz" in sums else {}
+    kept, seen, classes = counts["kept"].astype(np.int64), counts["seen"].astype(np.int64), tuple(content["classes"])
+    if seen.shape != (len(history), len(classes) + 1) or kept.shape != (*seen.shape, len(classes)):
+        raise ValueError("classes, history.csv and counts.npz do not fit together")
+    digest = hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()[:12]
+    return Record(run, classes, content["results"], content["provenance"], history, kept, seen, files, scores, digest)
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
@@ -171,15 +166,12 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def is_finished(folder: Path) -> bool:
-    """Return whether ``folder`` holds a record of a finished run."""
+    """Whether ``folder`` holds a record of a finished run."""
     return (folder / "run.json").is_file()
 
 
 def belongs(folder: Path, run: Run, digests: Mapping[str, str]) -> bool:
-    """Return whether the finished record in ``folder`` is one of ``run`` on data with these ``digests``.
-
-    Reads ``run.json`` only. A record that does not name a digest does not belong.
-    """
+    """Whether the record in ``folder`` is one of ``run`` on data with these ``digests``; reads ``run.json`` only."""
     content = _peek(folder)
     recorded = content.get("provenance", {})
     return content.get("id") == run.id and all(recorded.get(name) == value for name, value in digests.items())
@@ -195,10 +187,9 @@ def _peek(folder: Path) -> dict:
 
 
 def available(profile: str, source: str = "runs", dataset: str | None = None) -> list[Record]:
-    """Return the finished runs of a profile's plan, in its order, then your own runs of other variants; possibly none.
+    """The finished runs of a profile's plan, in its order, then your own runs of other variants; possibly none.
 
-    ``source`` as in :func:`fmuc.paths.records_dir`; ``dataset``: only the runs of this one, which may be your own
-    audio. Records of other configurations of a planned variant are left alone.
+    ``source`` as in :func:`fmuc.paths.records_dir`; ``dataset``: only its runs, it may be your own audio.
     """
     folder, planned = paths.records_dir(profile, source), plan(profile, dataset)
     found = [load_record(folder / run.name) for run in planned if is_finished(folder / run.name)]
@@ -215,16 +206,15 @@ def load_all(profile: str, source: str = "runs", dataset: str | None = None) -> 
     """As :func:`available`; raises :class:`FmucError` if there is no record."""
     found = available(profile, source, dataset)
     if not found:
-        folder, option = paths.records_dir(profile, source), f" --dataset {dataset}" if dataset else ""
-        problem = "only run records of other configurations" if any(folder.glob("*/run.json")) else "no run records"
-        remedy = (f"run 'python -m fmuc reproduce --profile {profile}{option}'" if source == "runs" else
+        remedy = (f"run 'python -m fmuc reproduce --profile {profile}'" if source == "runs" else
                   "none are shipped, read your own runs with '--source runs'")
-        raise FmucError(f"{problem}{f' of {dataset}' if dataset else ''} under {paths.relative(folder)}: {remedy}")
+        where = paths.relative(paths.records_dir(profile, source))
+        raise FmucError(f"no run records of the plan of {dataset or profile} under {where}: {remedy}")
     return found
 
 
 def find(records: Sequence[Record], dataset: str, variant: str, seed: int | None = None) -> list[Record]:
-    """Return the records of one data set and variant (and seed), in the order of their seeds; possibly none."""
+    """The records of one data set and variant (and seed), in the order of their seeds; possibly none."""
     hits = [r for r in records if r.run.dataset == dataset and r.run.variant == variant and seed in (None, r.run.seed)]
     return sorted(hits, key=lambda r: r.run.seed)
 
@@ -262,7 +252,7 @@ def choice(plain: Tensor, passes: Tensor, selection: Selection) -> PseudoLabels:
 
 
 def take(net: nn.Module, weak: Tensor, run: Run, seed: int) -> Snapshot:
-    """Return the snapshot of weak views (P, 1, F, T); ``seed`` is that of the dropout masks."""
+    """The snapshot of weak views (P, 1, F, T); ``seed`` is that of the dropout masks."""
     number = max(PASSES, run.selection.passes) if run.network.dropout else 0
     with torch.random.fork_rng(devices=[weak.device] if weak.device.type == "cuda" else []):
         torch.manual_seed(seed)

@@ -21,7 +21,7 @@ from fmuc.config import Run
 from fmuc.errors import FmucError
 from fmuc.experiments import TABLE_1, TABLE_2, VARIANTS, chosen
 from fmuc.metrics import quality, quantity
-from fmuc.records import Record, available
+from fmuc.records import Record, available, find
 
 METRICS, PARTS = ("quality", "quantity"), ("test", "unlabelled")
 ESTIMATES = tuple(f"validation_{metric}" for metric in METRICS)  # where the truth of unlabelled files is not known
@@ -61,13 +61,11 @@ def paper_dataset(dataset: str) -> str | None:
 
 def title(dataset: str) -> str:
     """A data set's name in headers: the paper's own, or ours marked as a stand-in."""
-    if dataset in TITLES:
-        return TITLES[dataset]
-    return f"{dataset} (stand-in)" if paper_dataset(dataset) else dataset
+    return TITLES.get(dataset, f"{dataset} (stand-in)" if paper_dataset(dataset) else dataset)
 
 
 def header(dataset: str) -> str:
-    """Whose numbers stand in a formatted table: ours and, where there is a published counterpart, the paper's."""
+    """Whose numbers stand in a formatted table: ours and, where it has such a data set, the paper's."""
     paper = paper_dataset(dataset)
     return f"{title(dataset)} | paper: {TITLES[paper]}" if paper else title(dataset)
 
@@ -77,19 +75,13 @@ def last_tenth(epochs: int) -> tuple[int, int]:
     return epochs - max(1, epochs // 10) + 1, epochs
 
 
-def thirds(record: Record, epochs: int | None = None) -> tuple[float, float, float]:
-    """Quality in each third of the first ``epochs`` epochs (default: all), from counts; NaN where none was kept."""
-    parts = np.array_split(record.kept[:epochs], 3)
-    return tuple(100 * quality(part.sum(axis=0)) for part in parts)
-
-
 def measured(records: Sequence[Record], dataset: str, epochs: int | None = None) -> pd.DataFrame:
     """One row per run of a data set: index (variant, seed), columns ``COLUMNS``, NaN where there is no value.
 
     Quality and quantity come from the counts of the first ``epochs`` epochs (default: all): the learning rate is
     constant, so the beginning of a longer run of Table II is the run of Table I. Accuracies are those of the whole run.
-    "known" is the share of the unlabelled examples whose true class is known; "validation_quality" and
-    "validation_quantity" are the estimates of the last epoch that has them.
+    "known" is the share of the unlabelled examples whose true class is known; the estimates on validation files are
+    those of the last epoch that has them.
     """
     rows: dict[tuple[str, int], dict] = {}
     for record in (r for r in records if r.run.dataset == dataset):
@@ -99,7 +91,8 @@ def measured(records: Sequence[Record], dataset: str, epochs: int | None = None)
                             "delete the one of another configuration")
         kept, seen = record.counts(*last_tenth(last))
         estimates = record.history.reindex(columns=list(ESTIMATES)).loc[:last].ffill().iloc[-1]
-        values = [quality(kept), quantity(kept, seen), *np.divide(thirds(record, last), 100),
+        thirds = (part.sum(axis=0) for part in np.array_split(record.kept[:last], 3))
+        values = [quality(kept), quantity(kept, seen), *map(quality, thirds),
                   *(record.results.get(f"{part}_accuracy", np.nan) for part in PARTS),
                   seen[:-1].sum() / seen.sum() if seen.sum() else np.nan, *estimates]
         rows[run.variant, run.seed] = dict(zip(COLUMNS, np.multiply(values, 100), strict=True))
@@ -121,18 +114,6 @@ def own_variants(records: Sequence[Record], dataset: str) -> dict[str, Run]:
     return {r.run.variant: r.run for r in records if r.run.dataset == dataset and r.run.variant not in VARIANTS}
 
 
-def table1_variants(records: Sequence[Record], dataset: str) -> list[str]:
-    """The rows of Table I, then your own variants that select pseudo-labels."""
-    return [*TABLE_1, *(variant for variant, run in own_variants(records, dataset).items() if run.selection)]
-
-
-def table2_variants(records: Sequence[Record], dataset: str) -> list[str]:
-    """The rows of Table II, then your own variants that have trained as long."""
-    epochs = [r.run.training.epochs for r in records if r.run.dataset == dataset and r.run.variant in TABLE_2]
-    own = own_variants(records, dataset).items()
-    return [*TABLE_2, *(variant for variant, run in own if run.training.epochs >= max(epochs, default=0))]
-
-
 def _summary(values: pd.Series, variants: Sequence[str]) -> pd.DataFrame:
     """Mean, sample standard deviation (ddof = 1; NaN for one seed), n and every seed's value, per variant.
 
@@ -148,30 +129,28 @@ def _summary(values: pd.Series, variants: Sequence[str]) -> pd.DataFrame:
 def table1(records: Sequence[Record], dataset: str, epochs: int) -> pd.DataFrame:
     """Table I from the counts of the last tenth of ``epochs`` epochs (D13), the paper's numbers beside ours.
 
-    Index: the variants; columns (metric, x) for the metrics quality and quantity and x of mean, std, n (runs with a
-    value), seeds (their values), paper. Where no true class of an unlabelled example is known, the metrics
-    validation_quality and validation_quantity come as well.
+    Index: its rows, then your own variants that select pseudo-labels; columns (metric, x) for x of mean, std, n (runs
+    with a value), seeds (their values), paper. Where no true class is known, the metrics include ``ESTIMATES``.
     """
     runs, paper = measured(records, dataset, epochs), read_published("table1")
     paper = paper[paper["dataset"] == paper_dataset(dataset)].set_index("variant")
     paper = paper.reindex(columns=[*METRICS, *ESTIMATES]).astype(float)
     metrics = METRICS if truth_known(records, dataset) else (*METRICS, *ESTIMATES)
-    variants = table1_variants(records, dataset)
-    return pd.concat({m: _summary(runs[m], variants).assign(paper=paper[m]) for m in metrics}, axis=1)
+    own = [variant for variant, run in own_variants(records, dataset).items() if run.selection]
+    return pd.concat({m: _summary(runs[m], [*TABLE_1, *own]).assign(paper=paper[m]) for m in metrics}, axis=1)
 
 
 def table2(records: Sequence[Record], dataset: str) -> pd.DataFrame:
-    """Table II, file-wise accuracy: index (part, variant); columns mean, std, n, seeds, paper, paper_std."""
+    """Table II, file-wise accuracy: index (part, variant); columns mean, std, n, seeds, paper, paper_std.
+
+    Your own variants come last, those that have trained as long as the paper's.
+    """
     runs, paper = measured(records, dataset), read_published("table2")
     paper = paper[paper["dataset"] == paper_dataset(dataset)].set_index(["part", "variant"])[["mean", "std"]]
-    variants = table2_variants(records, dataset)
-    ours = pd.concat({part: _summary(runs[part], variants) for part in PARTS}, names=["part"])
+    epochs = max((r.run.training.epochs for v in TABLE_2 for r in find(records, dataset, v)), default=0)
+    own = [variant for variant, run in own_variants(records, dataset).items() if run.training.epochs >= epochs]
+    ours = pd.concat({part: _summary(runs[part], [*TABLE_2, *own]) for part in PARTS}, names=["part"])
     return ours.join(paper.rename(columns={"mean": "paper", "std": "paper_std"}))
-
-
-def metrics_of(table: pd.DataFrame) -> list[str]:
-    """The metrics of a :func:`table1`, in its order."""
-    return list(table.columns.get_level_values(0).unique())
 
 
 def cell(mean: float, std: float, n: float) -> str:
@@ -188,9 +167,9 @@ def _beside_paper(row: Mapping, dataset: str) -> str:
 def format_table1(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """:func:`table1` as text; a quality that nobody can know is "unknown", with the validation estimate beside it."""
     columns = {}
-    for metric in metrics_of(table):
+    for metric in table.columns.unique(0):
         texts = [_beside_paper(row, dataset) for _, row in table[metric].iterrows()]
-        if metric == "quality" and ESTIMATES[0] in metrics_of(table):
+        if metric == "quality" and ESTIMATES[0] in table.columns.unique(0):
             ran = table[("quantity", "n")] > 0
             texts = ["unknown" if there else text for text, there in zip(texts, ran, strict=True)]
         columns[f"{NAMES[metric]} in %: {header(dataset)}"] = texts
@@ -204,16 +183,13 @@ def format_table2(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
     return wide.rename(index=lambda part: f"{part} in %: {header(dataset)}").rename_axis("file-wise accuracy")
 
 
-def history_table(records: Sequence[Record], dataset: str, variants: Sequence[str] = tuple(TABLE_1)) -> pd.DataFrame:
+def history_table(records: Sequence[Record], dataset: str, variants: Sequence[str]) -> pd.DataFrame:
     """Every epoch of every run, tidy: columns variant, seed, epoch, quality, quantity and, where evaluated,
     test_accuracy and unlabelled_accuracy."""
     columns = [*METRICS, *(f"{part}_accuracy" for part in PARTS)]
-    frames = [
-        record.history.reindex(columns=columns).mul(100).reset_index().assign(variant=variant, seed=record.run.seed)
-        for variant in variants
-        for record in sorted(records, key=lambda r: r.run.seed)
-        if (record.run.dataset, record.run.variant) == (dataset, variant)
-    ]
+    frames = [record.history.reindex(columns=columns).mul(100).reset_index()
+              .assign(variant=variant, seed=record.run.seed)
+              for variant in variants for record in find(records, dataset, variant)]
     order = ["variant", "seed", "epoch", *columns]
     return pd.concat(frames, ignore_index=True)[order] if frames else pd.DataFrame(columns=order)
 
@@ -275,9 +251,8 @@ def compare(profile: str, dataset: str | None = None) -> dict:
         if any(records.values()):
             result[name] = _compare(records, name, preset.training.epochs)
     if not result:
-        of, option = (f" of {dataset}", f" --dataset {dataset}") if dataset else ("", "")
-        raise FmucError(f"no run records{of}, neither shipped nor yours: train the runs with 'python -m fmuc train "
-                        f"--profile {profile}{option}'")
+        raise FmucError(f"no run records of {dataset or profile}, neither shipped nor yours: train the runs with "
+                        f"'python -m fmuc train --profile {profile}'")
     return result
 
 
@@ -295,7 +270,8 @@ def _compare(records: Mapping[str, Sequence[Record]], dataset: str, epochs: int)
 def _all_numbers(records: Sequence[Record], dataset: str, epochs: int) -> pd.DataFrame:
     """Tables I and II below each other: index (metric or part, variant)."""
     one, two = table1(records, dataset, epochs), table2(records, dataset)
-    return pd.concat({**{metric: one[metric] for metric in metrics_of(one)}, **{part: two.loc[part] for part in PARTS}})
+    parts = {part: two.loc[part] for part in PARTS}
+    return pd.concat({metric: one[metric] for metric in one.columns.unique(0)} | parts)
 
 
 def format_compare(comparison: Mapping) -> str:
@@ -305,11 +281,9 @@ def format_compare(comparison: Mapping) -> str:
 
 def _format_dataset(part: Mapping) -> str:
     sides = [whose for whose in SIDES if part["runs"][whose]]
-    missing = {"shipped": "No runs are shipped for this data set.", "yours": "There are no runs of yours yet."}
-    runs = ", ".join(f"{part['runs'][whose]} {whose}" for whose in sides)
-    blocks = [f"{part['header']}\nRuns: {runs}; ± is the "
-              f"sample standard deviation over seeds; Table I: last tenth of {part['epochs']} epochs",
-              *(text for whose, text in missing.items() if whose not in sides)]
+    runs = ", ".join(f"{count} {whose}" for whose, count in part["runs"].items())
+    blocks = [f"{part['header']}\nRuns: {runs}; ± is the sample standard deviation over seeds; "
+              f"Table I: last tenth of {part['epochs']} epochs"]
     for metric, rows in pd.DataFrame(part["numbers"]).groupby("metric", sort=False):
         texts = {f"{NAMES[metric]} in %": rows["variant"], "paper": rows["paper"].map(number),
                  **{whose: [cell(*row) for row in rows.filter(like=f"{whose}_").to_numpy(float)] for whose in sides},

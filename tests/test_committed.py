@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fmuc import analysis, figures, paths
-from fmuc.experiments import plan
+from fmuc import figures, paths, tables
+from fmuc.experiments import plan, presets
 from fmuc.machinery import notebooks
 from fmuc.metrics import quality, quantity
 from fmuc.records import Record, load_record, sealed
@@ -75,13 +75,16 @@ def _wrong_accuracy(record: Record, part: str) -> Iterator[str]:
 
 
 def wrong_in_figures(folder: Path, records: list[Record]) -> Iterator[str]:
-    """Data of tables and figures against the records, and the provenance of every file."""
-    for name, frame in analysis.frames(records, "mini").items():
-        contents = (figures.table_files(frame, name) if name in analysis.TABLES
-                    else {f"{name}.csv": figures.csv_bytes(frame)})
-        for file, content in contents.items():
-            if not (folder / file).is_file() or not same((folder / file).read_text(), content.decode()):
-                yield f"{file} is not what the records give"
+    """Tables and curves against the records, and the provenance of every file."""
+    names = presets("mini")
+    ones = [tables.table1(records, name, preset.training.epochs) for name, preset in names.items()]
+    ones = [tables.format_table1(one, name) for one, name in zip(ones, names, strict=True)]
+    twos = [tables.format_table2(tables.table2(records, name), name) for name in names]
+    curves = [tables.history_table(records, name, ("FM", "FMUC")).assign(dataset=name) for name in names]
+    frames = {"table1": pd.concat(ones, axis=1), "table2": pd.concat(twos), "fig2b_quantity": pd.concat(curves)}
+    for name, frame in frames.items():
+        if not same((folder / f"{name}.csv").read_text(), figures.csv_bytes(frame).decode()):
+            yield f"{name}.csv is not what the records give"
     digests, listed = {record.run.name: record.digest for record in records}, set()
     for row in figures.manifest(folder):
         if row["runs"].items() - digests.items():

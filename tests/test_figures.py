@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,7 +20,6 @@ from matplotlib.text import Text
 from synthetic_records import CLASSES, SCENES, synthetic_plan, synthetic_record, without_truth
 
 from fmuc import analysis, experiments, figures, paths, tables
-from fmuc.errors import FmucError
 from fmuc.teaching import pictures as diagrams
 
 NAME = "nsynth-gm"
@@ -29,11 +27,13 @@ NAME = "nsynth-gm"
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path, monkeypatch):
-    """No test writes into the real figures; every figure is closed."""
+    """No test writes into the real figures; every figure is closed, and its text was large enough."""
     monkeypatch.setenv("FMUC_FIGURES", str(tmp_path / "figures"))
     mpl.use("Agg")
     yield tmp_path / "figures" / "mini-own"
+    texts = [text for number in plt.get_fignums() for text in plt.figure(number).findobj(Text) if text.get_visible()]
     plt.close("all")
+    assert min((text.get_fontsize() for text in texts if text.get_text()), default=6) >= 6  # points: can be read
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +50,6 @@ def overlapping(ax, texts):
     ax.figure.draw_without_rendering()
     boxes = [(text.get_text(), Text.get_window_extent(text)) for text in texts if text.get_text()]
     return [(a, b) for i, (a, one) in enumerate(boxes) for b, two in boxes[i + 1 :] if one.overlaps(two)]
-
-
-def hidden(ax):
-    """Labels that lie on a marker, a line or the legend."""
-    places = ax.transData.transform(figures._occupied(ax))
-    boxes = [(text.get_text(), Text.get_window_extent(text)) for text in ax.texts]
-    return [name for name, box in boxes if ((places > box.min) & (places < box.max)).all(axis=1).any()]
 
 
 # --- curves ----------------------------------------------------------------------------------------------------------
@@ -160,8 +153,6 @@ def test_numbers_of_a_row_of_confusions_stay_in_their_cells(rows):
             assert len(ax.texts) == len(classes) ** 2
             boxes = [text.get_window_extent() for text in ax.texts]
             assert all(box.width < width and box.height < height for box in boxes)
-            assert min(text.get_fontsize() for text in ax.texts) >= 6  # points: can be read
-            assert min(label.get_fontsize() for label in ax.get_xticklabels()) >= 6
     assert len(fig.axes) == axes.size + len(rows)  # one colour bar a row
 
 
@@ -179,7 +170,9 @@ def test_table1_plane_draws_ours_filled_and_the_paper_hollow(records, width):
             assert drawn[gid].get_xydata() == pytest.approx(np.array([[x, y]]))
             assert drawn[gid].get_fillstyle() == fill and drawn[gid].get_color() == figures.colour(variant)
     assert {text.get_text() for text in ax.texts} == set(experiments.TABLE_1)
-    assert not overlapping(ax, ax.texts) and len(hidden(ax)) <= 1  # may lie on a small dot of one seed
+    assert not overlapping(ax, ax.texts)
+    markers = [line.get_window_extent() for line in drawn.values() if len(line.get_xdata()) == 1]
+    assert sum(Text.get_window_extent(text).count_overlaps(markers) for text in ax.texts) <= 1
 
 
 def test_labels_of_crowded_points_do_not_overlap():
@@ -239,10 +232,6 @@ def test_own_variants_appear_in_every_plot(with_own):
     assert OWN in by_gid(axes[3]) and f"test {OWN}" in by_gid(axes[4])
     assert name in [text.get_text() for text in axes[4].get_xticklabels()]
     assert figures.colour(OWN) not in figures.COLOURS.values()
-    frames = analysis.frames([r for r in with_own if r.run.variant in (OWN, "FM")], "mini")
-    for data in ("fig2a_quality", "fig2b_quantity", "nb06_tradeoff", "table1_plane", "table2_points"):
-        assert OWN in set(frames[data]["variant"])
-    assert OWN in frames["table1"].index and OWN in frames["table2"].columns
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")  # a font that has it may be missing
@@ -288,19 +277,19 @@ def save_curves(records):
     fig, ax = figures.figure()
     figures.quality_curves(ax, records, NAME)
     history = tables.history_table(records, NAME, ("FM", "FMUC"))
-    return figures.save_figure(fig, "fig2a_quality", "mini", data=history, records=records, alt="Quality rises.")
+    figures.save_figure(fig, "fig2a_quality", "mini", data=history, records=records, alt="Quality rises.")
 
 
 def test_saved_figure_is_complete_and_byte_stable(records, own_folder):
-    row = save_curves(records)
+    save_curves(records)
     first = {path.name: path.read_bytes() for path in own_folder.rglob("*") if path.is_file()}
     assert set(first) == {"fig2a_quality.png", "fig2a_quality.svg", "fig2a_quality.csv", "manifest.json",
                           ".manifest.lock"}
     save_curves(records)
     assert {path.name: path.read_bytes() for path in own_folder.rglob("*") if path.is_file()} == first
+    (row,) = figures.manifest(own_folder)
     for name, digest in row["files"].items():
         assert hashlib.sha256(first[name]).hexdigest() == digest
-    assert figures.manifest(own_folder) == [row] == [*json.loads(first["manifest.json"]).values()]
     assert list(row["runs"]) == sorted(record.run.name for record in records) and row["datasets"] == [NAME]
     assert row["runs"] == {record.run.name: record.digest for record in records}
     assert (row["kind"], row["profile"], row["alt"]) == ("figure", "mini", "Quality rises.")
@@ -350,16 +339,6 @@ def test_many_at_the_same_time_lose_nothing(own_folder):
     assert not list(own_folder.rglob("*.tmp"))
 
 
-def test_refuses_text_that_cannot_be_read(own_folder):
-    fig, ax = figures.figure()
-    ax.text(0.5, 0.5, "tiny", fontsize=5.5)
-    with pytest.raises(FmucError, match=r"smaller than 6 points \(tiny\)"):
-        figures.save_figure(fig, "tiny", "mini", alt="a text that nobody reads")
-    assert not own_folder.exists()
-    ax.texts[0].set_fontsize(6)
-    figures.save_figure(fig, "tiny", "mini", alt="a text that can just be read")
-
-
 @pytest.mark.parametrize("row", [row for row in figures.manifest(paths.FIGURES / "mini") if row["kind"] == "figure"],
                          ids=lambda row: row["name"])
 def test_a_shipped_figure_can_be_printed_and_read_aloud(row):
@@ -370,20 +349,3 @@ def test_a_shipped_figure_can_be_printed_and_read_aloud(row):
     root = ElementTree.parse(path.with_suffix(".svg")).getroot()
     assert root.tag.endswith("}svg") and root.find(".//{http://www.w3.org/2000/svg}path") is not None
     assert len(row["alt"]) >= 60 and row["alt"].count(" ") >= 8 and row["name"] not in row["alt"]
-
-
-def test_a_damaged_manifest_is_named(own_folder):
-    own_folder.mkdir(parents=True)
-    for text in ("{", "[1]", "3"):
-        (own_folder / "manifest.json").write_text(text)
-        with pytest.raises(FmucError, match="manifest.json.*delete it"):
-            figures.manifest(own_folder)
-
-
-@pytest.mark.parametrize(("name", "alt", "message"), [
-    ("../table", "text", "small letters"), ("Table", "text", "small letters"), ("table1", " ", "no alt text"),
-])
-def test_refuses_a_bad_name_and_a_missing_alt_text(own_folder, name, alt, message):
-    with pytest.raises(FmucError, match=message):
-        figures.save_table(pd.DataFrame({"a": [1]}), name, "mini", alt=alt)
-    assert not own_folder.exists()

@@ -86,10 +86,10 @@ def test_last_tenth(epochs, span):
 
 def test_thirds_by_hand():
     record = synthetic_record("FM", [0.5, 0.7, 0.8, 0.8, 1.0, 1.0, 0.1], [0.5, 0.5, 0.4, 0.4, 0.0, 0.0, 0.9])
-    first, second, third = tables.thirds(record, 6)
+    first, second, third = tables.measured([record], NAME, 6).iloc[0][list(THIRDS)]
     assert (first, second) == pytest.approx((60.0, 80.0))
     assert math.isnan(third)  # nothing kept
-    assert tables.thirds(record)[2] == pytest.approx(10.0)  # epochs 6 and 7 of seven
+    assert tables.measured([record], NAME).iloc[0][THIRDS[2]] == pytest.approx(10.0)  # epochs 6 and 7 of seven
 
 
 def test_refuses_two_records_of_one_run():
@@ -398,17 +398,17 @@ def test_compare_sets_yours_beside_the_shipped_ones_and_the_paper(stored):
     assert "nan" not in text
 
 
-@pytest.mark.parametrize(("source", "missing"), [("shipped", "no runs of yours yet"), ("runs", "No runs are shipped")])
-def test_compare_with_one_side_only(stored, whole_plan, source, missing):
+@pytest.mark.parametrize(("source", "said"), [("shipped", "18 shipped, 0 yours"), ("runs", "0 shipped, 18 yours")])
+def test_compare_with_one_side_only(stored, whole_plan, source, said):
     stored(**{source: whole_plan})
     text = tables.format_compare(tables.compare("mini"))
-    assert missing in text and "reproduce" not in text and "nan" not in text and "spread?" not in text
+    assert said in text and "nan" not in text and "spread?" not in text
     assert "not run" not in text and "does not hold" not in text
 
 
 def test_compare_without_any_record_names_the_remedy(stored):
     stored()
-    with pytest.raises(FmucError, match="neither shipped nor yours.*train --profile mini --dataset nsynth-gm"):
+    with pytest.raises(FmucError, match="of nsynth-gm, neither shipped nor yours.*train --profile mini"):
         tables.compare("mini", NAME)
 
 
