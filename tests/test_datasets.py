@@ -66,64 +66,41 @@ def test_unknown_data_set_lists_the_known_ones(data_root):
         load("nsnyth")
 
 
-def test_invalid_json_names_file_and_line(nsynth_root):
-    (nsynth_root / "nsynth-valid" / "examples.json").write_text('{\n "a": {},\n "b": \n')
-    with pytest.raises(FmucError, match=r"nsynth-valid/examples\.json: cannot be read .*line 4"):
-        load("nsynth")
+NOTE = "bass_acoustic_train-061-100"
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", "3"])
-def test_index_that_is_no_object_of_notes_is_refused(nsynth_root, text):
-    (nsynth_root / "nsynth-valid" / "examples.json").write_text(text)
-    with pytest.raises(FmucError, match=r"nsynth-valid/examples\.json: cannot be read \(must be"):
-        load("nsynth")
+def rewritten(text: str):
+    return lambda folder: (folder / "examples.json").write_text(text)
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../a", "a/b"])
-def test_a_note_that_is_no_name_of_a_file_is_refused(nsynth_root, name):
-    path = nsynth_root / "nsynth-train" / "examples.json"
-    notes = json.loads(path.read_text())
-    path.write_text(json.dumps({name: next(iter(notes.values())), **notes}))
-    with pytest.raises(FmucError, match=f"nsynth-train/examples.json: note '{name}' is not the name of a file"):
-        load("nsynth")
+def field(**changes):
+    return lambda folder: edit_index(folder, lambda notes: notes[NOTE].update(changes))
 
 
-def test_missing_index_names_it(nsynth_root):
-    (nsynth_root / "nsynth-train" / "examples.json").unlink()
-    with pytest.raises(FmucError, match=r"nsynth-train/examples\.json"):
-        load("nsynth")
+def called(name: str):
+    return lambda folder: edit_index(folder, lambda notes: notes.update({name: notes.pop(NOTE)}))
 
 
-@pytest.mark.parametrize(("field", "value", "expected"), [
-    ("instrument_str", 3, "instrument_str must be text, not 3"),
-    ("instrument_str", None, "instrument_str must be text, not None"),
-    ("instrument_family_str", ["bass"], "instrument_family_str must be text"),
+@pytest.mark.parametrize(("damage", "message"), [
+    (rewritten('{\n "a": {},\n "b": \n'), r"cannot be read .*line 4"),
+    (rewritten("[]"), r"cannot be read \(must be"), (rewritten("{}"), r"cannot be read \(must be"),
+    (lambda folder: (folder / "examples.json").unlink(), "cannot be read"),
+    (called("/etc/passwd"), "note '/etc/passwd' is not the name of a file"),
+    (called("../a"), r"note '\.\./a' is not the name of a file"),
+    (field(instrument_str=3), f"note {NOTE}: instrument_str must be text, not 3"),
+    (field(instrument_family_str=["bass"]), f"note {NOTE}: instrument_family_str must be text"),
+    (lambda folder: (folder / "audio" / f"{NOTE}.wav").unlink(), rf"missing sound file .*{NOTE}\.wav \(1 of 12 are"),
+    (lambda folder: (folder / "audio").rename(folder / "gone"), r"missing sound file .*\(12 of 12"),
 ])
-def test_bad_field_names_note_and_field(nsynth_root, field, value, expected):
-    note = "bass_acoustic_train-061-100"
-    edit_index(nsynth_root / "nsynth-train", lambda notes: notes[note].update({field: value}))
-    with pytest.raises(FmucError, match=f"nsynth-train/examples.json: note {note}: {expected}"):
+def test_a_broken_split_is_refused_and_its_list_named(nsynth_root, damage, message):
+    damage(nsynth_root / "nsynth-train")
+    with pytest.raises(FmucError, match=rf"nsynth-train/examples\.json: {message}"):
         load("nsynth")
 
 
 def test_unknown_family_is_refused(nsynth_root):
-    note = "bass_acoustic_train-061-100"
-    edit_index(nsynth_root / "nsynth-train", lambda notes: notes[note].update(instrument_family_str="kazoo"))
-    with pytest.raises(FmucError, match=f"clip {note} has the unknown label 'kazoo'; known are bass"):
-        load("nsynth")
-
-
-def test_missing_sound_file_is_named_and_counted(nsynth_root):
-    audio = nsynth_root / "nsynth-train" / "audio"
-    (audio / "bass_acoustic_train-062-100.wav").unlink()
-    (audio / "vocal_acoustic_train-062-100.wav").unlink()
-    with pytest.raises(FmucError, match=r"audio/bass_acoustic_train-062-100\.wav \(2 of 12 are"):
-        load("nsynth")
-
-
-def test_missing_audio_folder_is_one_clear_error(nsynth_root):
-    (nsynth_root / "nsynth-test" / "audio").rename(nsynth_root / "gone")
-    with pytest.raises(FmucError, match=r"nsynth-test/examples.json: missing sound file .*\(6 of 6"):
+    field(instrument_family_str="kazoo")(nsynth_root / "nsynth-train")
+    with pytest.raises(FmucError, match=f"clip {NOTE} has the unknown label 'kazoo'; known are bass"):
         load("nsynth")
 
 

@@ -20,7 +20,6 @@ from fmuc.config import Features
 from fmuc.errors import FmucError
 from fmuc.features import cut_patches, extract, log_mel, open_cache
 from fmuc.machinery.atomic import folder_lock
-from fmuc.splits import draw_split
 
 NSYNTH = Features(16000, 1024, 512, 128, 126)
 TUT2017 = Features(22050, 1024, 342, 80, 140)
@@ -74,10 +73,6 @@ def test_log_mel_does_not_depend_on_level_nor_change_its_input():
     before = waveform.copy()
     torch.testing.assert_close(log_mel(waveform, NSYNTH), log_mel(waveform * 0.25, NSYNTH))
     assert np.array_equal(waveform, before)
-
-
-def test_silence_is_zero():
-    assert torch.equal(log_mel(np.zeros(64000, "f4"), NSYNTH), torch.zeros(128, 126))
 
 
 @pytest.mark.parametrize(("preset", "seconds", "frames", "patches"), [
@@ -183,18 +178,6 @@ def test_silent_data_normalise_to_finite_values(data_root):
         soundfile.write(path, np.zeros(8000), 16000)
     cache = extract(datasets.load("nsynth"), SMALL, workers=1, progress=False)
     assert np.array_equal(cache.normalised(np.arange(len(cache.patches))), np.zeros(cache.patches.shape))
-
-
-def test_every_patch_belongs_to_exactly_one_part_of_a_split(nsynth_root):
-    add_longer_clips(nsynth_root)
-    dataset = datasets.load("nsynth")
-    cache = extract(dataset, SMALL, workers=1, progress=False)
-    split = draw_split(dataset, 0.3, 0)
-    parts = [split.labelled, split.unlabelled, split.test, dataset.indices("valid")]
-    patches = [cache.patches_of(part) for part in parts]
-    assert sorted(np.concatenate(patches)) == list(range(len(cache.patches)))
-    for part, rows in zip(parts, patches, strict=True):
-        assert set(cache.clip_of_patch[rows]) == set(part)
 
 
 def test_workers_do_not_change_the_result(nsynth_root, small_chunks):

@@ -77,12 +77,6 @@ def test_seed_decides_the_draw():
     assert first.labelled.tolist() == again.labelled.tolist() != other.labelled.tolist()
 
 
-def test_every_file_is_drawn_at_some_seed():
-    dataset = make_dataset([6, 6])
-    drawn = {int(i) for seed in range(60) for i in draw_split(dataset, 0.2, seed).labelled}
-    assert drawn == set(dataset.indices("train").tolist())
-
-
 def test_all_labels_leaves_nothing_unlabelled():
     dataset = make_dataset([4, 6], unknown=2)
     split = draw_split(dataset, 0.5, 0, labels="all")
