@@ -117,7 +117,6 @@ def _add_published(name: str, description: str) -> None:
     def published(
         part: Annotated[list[str] | None, Option(help="only this part (repeatable)")] = None,
         archives_from: Annotated[Path | None, Option("--from", help="take the archives from this folder")] = None,
-        keep_archives: Annotated[bool, Option("--keep-archives", help="keep what was downloaded")] = False,
         accept_licence: Annotated[bool, Option("--accept-licence", help="you have read it and agree")] = False,
         as_json: Json = False,
     ) -> None:
@@ -129,9 +128,9 @@ def _add_published(name: str, description: str) -> None:
         if source.confirm and not accept_licence and not (
                 sys.stdin.isatty() and typer.confirm("Do you accept the licence?", err=True)):
             raise FmucError(f"the licence must be accepted: read it ({source.licence_url}) and add --accept-licence")
-        report = fetch.obtain(source, out, parts=part, archives_from=archives_from, keep_archives=keep_archives)
-        _show({"dataset": name, "folder": paths.relative(out), "obtained": ", ".join(report.obtained) or "nothing new",
-               "there before": ", ".join(report.present) or "nothing", "bytes": report.downloaded}, as_json)
+        obtained = fetch.obtain(source, out, parts=part, archives_from=archives_from)
+        _show({"dataset": name, "folder": paths.relative(out), "obtained": ", ".join(obtained) or "nothing new"},
+              as_json)
 
 
 for _name, _description in STAND_INS.items():
@@ -202,23 +201,13 @@ def features(profile: Profile = "mini", dataset: Dataset = None, workers: Worker
 
 @app.command(epilog=examples("plan", "plan --profile paper --json"))
 def plan(profile: Profile = "mini", dataset: Dataset = None, as_json: Json = False) -> None:
-    """List the plan's runs: done, missing, or stale because the data changed or are gone."""
+    """List the plan's runs: missing, done, stale (the data changed) or unchecked (done, but the data are gone)."""
+    from fmuc.machinery.parallel import state
+
     rows = [{"run": run.name, "variant": run.variant, "seed": run.seed, "epochs": run.training.epochs,
-             "state": _state(run, paths.runs_dir(profile) / run.name)} for run in experiments.plan(profile, dataset)]
-    lines = ("{state:<8} {epochs:>4} epochs  {run}".format(**row) for row in rows)
+             "state": state(run, profile)} for run in experiments.plan(profile, dataset)]
+    lines = ("{state:<9} {epochs:>4} epochs  {run}".format(**row) for row in rows)
     print(json.dumps(rows, indent=1) if as_json else "\n".join(lines))
-
-
-def _state(run: Run, folder: Path) -> str:
-    from fmuc.records import is_finished
-    from fmuc.train import is_current
-
-    if not is_finished(folder):
-        return "missing"
-    try:
-        return "done" if is_current(run, folder) else "stale"
-    except FmucError:  # no such sound or features any more
-        return "stale"
 
 
 @app.command(epilog=examples("train", "train --variant FMUC --seed 1",
@@ -237,27 +226,33 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train the plan, one row, or a row with settings of your own."""
+    from fmuc.records import load_record
+
     options = {"profile": profile, "dataset": dataset, "row": variant, "name": name, "seed": seed}
     profile, runs = experiments.choose_runs(options, config, settings or ())
     _require_writable(paths.data_root())
-    if len(runs) > 1 or scheduler:
-        return _train_all(runs, profile, device, workers, scheduler, force, as_json)
-    from fmuc.train import train
-
-    (run,) = runs
-    record = train(run, device=device, folder=paths.runs_dir(profile) / run.name, progress=not as_json, force=force)
-    _show({"run": run.name, **record.results, "wall_seconds": record.provenance["wall_seconds"]}, as_json)
+    trained, folder = _train_all(runs, profile, device, workers, scheduler, force), paths.runs_dir(profile)
+    if len(runs) > 1:
+        return _show({"runs": len(runs), "trained": trained, "folder": paths.relative(folder)}, as_json)
+    record = load_record(folder / runs[0].name)
+    _show({"run": runs[0].name, **record.results, "wall_seconds": record.provenance["wall_seconds"]}, as_json)
 
 
 def _train_all(runs: list[Run], profile: str, device: str = "auto", workers: int | None = None,
-               scheduler: str | None = None, force: bool = False, as_json: bool = False) -> None:
+               scheduler: str | None = None, force: bool = False) -> int:
+    """Train what is missing; return the number of runs trained."""
     from fmuc.machinery import parallel
+    from fmuc.records import code_digest, load_record
 
-    todo = len(runs if force else parallel.missing(runs, profile))
-    failures = parallel.train_plan(runs, profile, device=device, workers=workers, scheduler=scheduler, force=force)
+    todo = runs if force else parallel.missing(runs, profile)
+    failures = parallel.train_plan(todo, profile, device=device, workers=workers, scheduler=scheduler, force=force)
     if failures:
         raise FmucError("; ".join(f"{failure.run} failed: {failure.message}" for failure in failures))
-    _show({"runs": len(runs), "trained": todo, "folder": paths.relative(paths.runs_dir(profile))}, as_json)
+    records = [load_record(paths.runs_dir(profile) / run.name) for run in runs]
+    if old := sum(record.provenance["code"] != code_digest() for record in records):
+        print(f"fmuc: {old} runs were trained by another version of the code and are used as they are; --force trains "
+              "them again", file=sys.stderr)
+    return len(todo)
 
 
 @app.command(epilog=examples("predict birds_fmuc_s0 new/a.wav new/b.wav", "predict birds_fmuc_s0 new/a.wav --json"))

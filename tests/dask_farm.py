@@ -78,8 +78,9 @@ def wait_for(condition, seconds: float = 180.0):
 
 TRAIN = """
 import json, sys
-from fmuc import __main__ as cli, config, experiments, parallel
-parallel.REPLY = 5
+from fmuc import __main__ as cli, config, experiments
+from fmuc.machinery import cluster
+cluster.REPLY = 5
 runs = [config.run_from_dict(run) for run in json.loads(sys.argv[1])]
 experiments.plan = lambda *_: runs
 if __name__ == "__main__":

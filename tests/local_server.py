@@ -19,7 +19,6 @@ class Served:
     headers: dict[str, str] = field(default_factory=dict)  # of any answer
     length: int | None = None  # a wrong Content-Length
     no_length: bool = False
-    hides_total: bool = False  # of ranges
     shift: int = 0  # starts ranges too late by this
     stalls: bool = False  # goes silent where it breaks, instead of hanging up
 
@@ -75,8 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._head(416, {"Content-Range": f"bytes */{total}"})
         body = served.content[start:]
         headers = {} if served.no_length else {"Content-Length": str(served.length or len(body))}
-        known = "*" if served.hides_total else total
-        partial = {"Content-Range": f"bytes {start}-{total - 1}/{known}"} if wanted and served.ranges else {}
+        partial = {"Content-Range": f"bytes {start}-{total - 1}/{total}"} if wanted and served.ranges else {}
         self._head(206 if partial else 200, headers | partial | served.headers)
         broken = served.breaks.pop(0) if served.breaks else None
         self.wfile.write(body[:broken])

@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +19,8 @@ from fmuc import __main__ as cli
 from fmuc import paths
 from fmuc.experiments import VARIANTS, choose_runs, make_run, plan
 from fmuc.machinery import fetch, parallel
+from fmuc.machinery.atomic import write_json
+from fmuc.records import sealed
 from fmuc.standins.render import STAND_INS
 
 SMOKE = ("--profile", "smoke")
@@ -153,11 +154,6 @@ def test_no_data(capsys, data_root, arguments):
     assert "nsynth-gm-smoke" in line and "python -m fmuc data" in line
 
 
-def test_no_features(capsys, trainable):
-    (trainable / "features").unlink()
-    assert "python -m fmuc features" in failing(capsys, "train", *SMOKE, "--variant", "FM", "--device", "cpu")
-
-
 def test_a_failed_run_of_a_plan(capsys, trainable, monkeypatch):
     monkeypatch.setattr(parallel, "train_plan", lambda *_, **__: [parallel.Failure("run-a", "no space left")])
     assert "run-a failed: no space left" in failing(capsys, "train", *SMOKE)
@@ -249,24 +245,6 @@ def test_interrupt(capsys, monkeypatch):
     assert "goes on from here" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_ctrl_c_in_the_shell_ends_with_130(trainable):
-    command = [sys.executable, "-m", "fmuc", "train", *SMOKE, "--variant", "FM", "--device", "cpu",
-               "--set", "training.epochs=1000000"]
-    process = subprocess.Popen(command, cwd=paths.ROOT, text=True, stderr=subprocess.PIPE,
-                               env={**os.environ, "FMUC_DATA": str(trainable)})
-    try:
-        for line in process.stderr:
-            if "quality" in line:  # the bar of an epoch: it trains
-                break
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130
-    assert errors.splitlines()[-1] == "fmuc: interrupted; the same command goes on from here" and "Trace" not in errors
-
-
 def test_no_traceback_in_a_process_of_its_own(tmp_path):
     done = shell("features", *SMOKE, data=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
@@ -292,29 +270,42 @@ def test_features_as_json(capsys, trainable):
 def test_plan_train_plan(capsys, trainable):
     command = ["train", *SMOKE, "--variant", "Labelled part only", "--device", "cpu", "--json"]
     assert run(*command) == 0
-    result = json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
     assert 0 <= result["test_accuracy"] <= 1 and result["test_files"] == 9
+    assert "Labelled part only, seed 0: loss" in printed.err and "test " in printed.err  # the bar
     assert run("plan", *SMOKE, "--json") == 0
     rows = json.loads(capsys.readouterr().out)
     assert len(rows) == 28 and [row["run"] for row in rows if row["state"] == "done"] == [result["run"]]
-    assert run("plan", *SMOKE, *NOTES) == 0
-    text = capsys.readouterr().out
-    assert text.count("missing") == 13 and len(re.findall(r"^done .* 4 epochs ", text, re.M)) == 1
+    change_code(paths.runs_dir("smoke") / result["run"])
+    assert run(*command) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == result and "1 runs were trained by another version of the code" in printed.err
+    assert run(*command, "--force") == 0
+    assert re.search("asked to train it again; the old files are kept in .*replaced", capsys.readouterr().err)
     (trainable / "features").unlink()
     assert run("plan", *SMOKE, *NOTES) == 0
-    assert capsys.readouterr().out.count("stale") == 1
+    text = capsys.readouterr().out
+    assert text.count("missing") == 13 and len(re.findall(r"^unchecked .* 4 epochs ", text, re.M)) == 1
+    assert run(*command) == 0
+    assert "used as they are" in capsys.readouterr().err
 
 
-def test_a_row_with_settings_of_ones_own(capsys, trainable):
+def change_code(folder: Path) -> None:
+    """Let a record name another version of the code."""
+    content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    content["provenance"]["code"] = "older"
+    write_json(folder / "run.json", sealed(content, folder))
+
+
+def test_a_row_with_settings_of_ones_own(trainable):
     """The options win over the file."""
     file = trainable / "my.toml"
     file.write_text('profile = "smoke"\nrow = "FM"\nname = "mine"\nseed = 3\n[selection]\nthreshold = 0.8\n'
-                    "[training]\nepochs = 2\nwarm_start = 1\n[augmentation.strong]\nnoise = 0.1\n", encoding="utf-8")
-    assert run("train", "--config", str(file), "--set", "training.epochs=1", "--device", "cpu", "--json") == 0
-    trained = paths.runs_dir("smoke") / json.loads(capsys.readouterr().out)["run"]
-    config = json.loads((trained / "run.json").read_text(encoding="utf-8"))["config"]
-    assert (config["variant"], config["seed"], config["selection"]["threshold"]) == ("mine", 3, 0.8)
-    assert (config["training"]["epochs"], config["augmentation"]["strong"]["noise"]) == (1, 0.1)
+                    "[training]\nepochs = 2\n[augmentation.strong]\nnoise = 0.1\n", encoding="utf-8")
+    _, (changed,) = choose_runs({"seed": 4}, file, ["training.epochs=1"])
+    assert (changed.variant, changed.seed, changed.selection.threshold) == ("mine", 4, 0.8)
+    assert (changed.training.epochs, changed.augmentation.strong.noise) == (1, 0.1)
 
 
 def test_the_name_of_a_changed_row_says_what_changed():

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import operator
 import os
+import re
 import signal
-import subprocess
 import threading
-from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
@@ -18,17 +17,18 @@ import pandas as pd
 import psutil
 import pytest
 import torch
-from dask_farm import Farm, start_training, wait_for
-from filelock import FileLock, Timeout
+from dask_farm import start_training, wait_for
+from filelock import FileLock
 
 from fmuc import paths, train
 from fmuc.config import Run
 from fmuc.errors import FmucError
-from fmuc.experiments import TABLE_1, make_run, plan
-from fmuc.machinery import parallel
-from fmuc.machinery.parallel import missing, train_plan, worker_variables
+from fmuc.experiments import make_run
+from fmuc.machinery import cluster, parallel
+from fmuc.machinery.cluster import Cluster
+from fmuc.machinery.parallel import missing, state, train_plan, worker_variables
 from fmuc.machinery.workers import run_parallel, start_workers
-from fmuc.records import Record, is_finished, load_record
+from fmuc.records import Record, load_record
 
 
 def small_run(variant: str = "Labelled part only", seed: int = 0, epochs: int = 2) -> Run:
@@ -42,14 +42,6 @@ def folder_of(run: Run) -> Path:
 
 def has_begun(run: Run) -> bool:
     return any(folder_of(run).glob("checkpoint-*.safetensors"))
-
-
-def is_free(run: Run) -> bool:
-    try:
-        with FileLock(folder_of(run) / ".lock", blocking=False):
-            return True
-    except Timeout:
-        return False
 
 
 def same(one: Record, two: Record) -> bool:
@@ -110,41 +102,27 @@ def test_every_gpu_gets_runs_and_those_that_are_hidden_none(monkeypatch, device,
 # Plans on this machine
 
 
-def test_the_longest_runs_come_first(data_root):
-    """By forward passes: five dropout passes before one, both before none."""
-    order = [run.variant for run in missing(plan("smoke", "nsynth-gm-smoke"), "smoke")]
-    passes = [TABLE_1[variant].passes if variant in TABLE_1 else -1 for variant in order]
-    assert passes == sorted(passes, reverse=True) and len(set(passes)) == 3
-
-
-def test_no_workers_are_refused(data_root):
+def test_no_workers_and_no_such_device_are_refused(data_root):
     with pytest.raises(FmucError, match="--workers must be at least 1, not 0"):
         train_plan([], "smoke", workers=0)
+    with pytest.raises(FmucError, match="abacus"):
+        train_plan([small_run()], "smoke", device="abacus")
 
 
-def test_runs_train_as_in_one_process_and_a_failing_one_does_not_stop_the_others(trainable, one_thread, tmp_path):
-    """The failing one asks for features that nobody extracted; its configuration is no profile's."""
-    runs = [small_run("FM"), small_run("FMUC")]
-    broken = replace(small_run(), features=replace(small_run().features, mel_bands=16))
-    (failure,) = train_plan([broken, *runs], "smoke", device="cpu", workers=2, progress=False)
-    assert failure.run == broken.name and "python -m fmuc features" in failure.message
-    assert not is_finished(folder_of(broken)) and missing([broken, *runs], "smoke") == [broken]
-    for run in runs:
-        record = load_record(folder_of(run))
-        assert record.provenance["threads"] == 1
-        assert same(record, train.train(run, device="cpu", folder=tmp_path / "alone" / run.name, progress=False))
-
-
-def test_force_trains_a_finished_run_again(trainable):
-    run = small_run()
-    for force, count in ((False, 0), (False, 0), (True, 1)):
-        assert train_plan([run], "smoke", device="cpu", workers=1, progress=False, force=force) == []
-        assert len([*paths.runs_dir("smoke").glob("replaced/*")]) == count
-    assert is_finished(folder_of(run))
+def test_runs_whose_data_are_gone_count_as_done(trainable, capsys):
+    run, other = small_run(), small_run(seed=1)
+    train.train(run, device="cpu", folder=folder_of(run), progress=False)
+    assert [state(each, "smoke") for each in (run, other)] == ["done", "missing"]
+    (trainable / "features").unlink()
+    capsys.readouterr()
+    assert missing([run, other], "smoke") == [other] and state(run, "smoke") == "unchecked"
+    assert re.fullmatch("fmuc: 1 finished runs are used as they are: .* gone .*\n", capsys.readouterr().err)
 
 
 def test_a_run_whose_worker_is_killed_goes_on_in_another(trainable, one_thread, tmp_path):
-    run, other = small_run("FM", epochs=12), small_run("FM", seed=1)
+    """One that fails stops no other: it asks for features that nobody extracted."""
+    run = small_run("FM", epochs=12)
+    broken = replace(small_run(), features=replace(small_run().features, mel_bands=16))
 
     def kill() -> None:
         wait_for(lambda: has_begun(run))
@@ -155,97 +133,58 @@ def test_a_run_whose_worker_is_killed_goes_on_in_another(trainable, one_thread, 
 
     killer = threading.Thread(target=kill)
     killer.start()
-    assert train_plan([run, other], "smoke", device="cpu", workers=2, progress=False) == []
+    (failure,) = train_plan([run, broken], "smoke", device="cpu", workers=1, progress=False)
     killer.join()
-    alone = train.train(run, device="cpu", folder=tmp_path / "alone" / run.name, progress=False)
-    assert same(load_record(folder_of(run)), alone) and is_finished(folder_of(other))
+    assert failure.run == broken.name and "python -m fmuc features" in failure.message
+    assert missing([run, broken], "smoke") == [broken]
+    record = load_record(folder_of(run))
+    assert record.provenance["threads"] == 1
+    assert same(record, train.train(run, device="cpu", folder=tmp_path / "alone" / run.name, progress=False))
 
 
-def test_a_run_that_always_loses_its_worker_is_reported_in_the_end(trainable, monkeypatch):
-    monkeypatch.setattr(parallel, "_train", die)
-    monkeypatch.setattr(parallel, "LOSSES", 2)
+def test_a_run_that_always_loses_its_worker_is_reported_in_the_end(data_root, monkeypatch):
+    monkeypatch.setattr(parallel, "_train", lambda _: os.kill(os.getpid(), signal.SIGKILL))
     (failure,) = train_plan([small_run()], "smoke", device="cpu", workers=1, progress=False)
     assert "killed again and again" in failure.message
 
 
-def die(payload: dict) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def test_long_runs_come_first_and_those_that_another_command_trains_last(data_root, monkeypatch, capsys):
+    runs = [small_run(), small_run("FM"), small_run("FMUC")]
+    monkeypatch.setattr(parallel, "_train", lambda payload: payload["folder"])  # instead of training
+    folder_of(runs[2]).mkdir(parents=True)
+    lock = FileLock(folder_of(runs[2]) / ".lock", thread_local=False)
+    lock.acquire()
+    threading.Timer(3, lock.release).start()
+    assert train_plan(runs, "smoke", device="cpu", workers=1, progress=False) == []
+    said = capsys.readouterr().err.splitlines()  # what workers say is passed on
+    assert [Path(folder).name for folder in said] == [run.name for run in (runs[1], runs[0], runs[2])]
 
 
-def test_runs_that_another_command_trains_come_last(trainable):
-    first, second = small_run("FM"), small_run()
-    folder_of(first).mkdir(parents=True)
-    with FileLock(folder_of(first) / ".lock", thread_local=False):
-        waiting = threading.Thread(target=train_plan, args=([first, second], "smoke"),
-                                   kwargs={"device": "cpu", "workers": 1, "progress": False})
-        waiting.start()
-        wait_for(lambda: is_finished(folder_of(second)))
-        assert not is_finished(folder_of(first)) and waiting.is_alive()
-    waiting.join(180)
-    assert is_finished(folder_of(first))
-
-
-def test_ctrl_c_ends_with_130_and_one_line_and_the_next_call_goes_on(trainable):
-    run, other = small_run(epochs=20), small_run("FM", epochs=20)
-    command = start_training([run, other], "--workers", "2")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_command_leaves_no_worker_and_the_next_one_goes_on(trainable, number):
+    run = small_run(epochs=1_000)
+    command = start_training([run], "--workers", "1")
     wait_for(lambda: has_begun(run))
     processes = psutil.Process(command.pid).children(recursive=True)
-    command.send_signal(signal.SIGINT)
+    command.send_signal(number)
     errors = command.communicate()[1]
-    lines = [line for line in errors.splitlines() if "fmuc" in line]
-    assert command.returncode == 130 and len(lines) == 1 and "interrupted" in lines[0], errors
-    assert not is_finished(folder_of(run)) and is_free(run) and is_free(other)
+    if number == signal.SIGINT:
+        lines = [line for line in errors.splitlines() if "fmuc" in line]
+        assert command.returncode == 130 and "Traceback" not in errors
+        assert lines == ["fmuc: interrupted; the same command goes on from here"]
     assert not psutil.wait_procs(processes, timeout=60)[1]
-    assert train_plan([run], "smoke", device="cpu", workers=1, progress=False) == []
-    assert list(load_record(folder_of(run)).history.index) == list(range(1, 21))
+    epochs: list[int] = []
+
+    def stop(row: dict) -> None:
+        epochs.append(row["epoch"])
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train.train(run, device="cpu", folder=folder_of(run), progress=False, on_epoch=stop)
+    assert epochs[0] > 1
 
 
-# Plans on a Dask cluster
-
-
-@pytest.fixture
-def farm(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
-    """A scheduler without workers; the data folder is that of ``trainable``."""
-    with Farm(tmp_path_factory.mktemp("farm")) as farm:
-        yield farm
-
-
-def test_a_worker_that_would_train_otherwise_is_refused_with_the_remedy(farm, tmp_path_factory, monkeypatch):
-    monkeypatch.setattr(parallel, "PATIENCE", 1)
-
-    def refused(remedy: str) -> None:
-        with pytest.raises(FmucError, match=remedy):
-            train_plan([small_run()], "smoke", scheduler=farm.address, progress=False)
-
-    refused("no worker of the cluster could train for 1 s.*dask worker --nthreads 1")
-    monkeypatch.setattr(parallel, "PATIENCE", 30)
-    wrong = farm.add(threads=2)
-    refused("2 runs in one process.*--nthreads 1 --nworkers N")
-    farm.kill(wrong)
-    farm.add(data=tmp_path_factory.mktemp("another"))
-    refused("has data .*another0 instead of shared.*FMUC_DATA")
-    assert not [*paths.data_root().glob(".plan-*")]
-
-
-def test_ctrl_c_stops_the_runs_of_the_cluster_and_a_dead_scheduler_is_one_clear_error(farm):
-    run = small_run(epochs=3_000)
-    worker = farm.add()
-
-    def stopped(stop: Callable[[subprocess.Popen], None]) -> tuple[int, str]:
-        """Exit status and message of a command that was stopped while its run trained."""
-        command = start_training([run], "--scheduler", str(farm.file))
-        wait_for(lambda: has_begun(run) and not is_free(run))
-        stop(command)
-        errors = command.communicate()[1]
-        (line,) = [line for line in errors.splitlines() if "fmuc: " in line]
-        assert "Traceback" not in errors
-        wait_for(lambda: is_free(run))
-        return command.returncode, line
-
-    status, line = stopped(lambda command: command.send_signal(signal.SIGINT))
-    assert status == 130 and "interrupted" in line and worker.poll() is None
-    status, line = stopped(lambda _: farm.scheduler.kill())
-    assert status == 1 and "Dask scheduler is gone" in line and "continues from the last" in line
+# Plans on a Dask cluster; that of test_lost_workers is a real one
 
 
 @pytest.mark.parametrize(("address", "named"), [
@@ -255,7 +194,7 @@ def test_ctrl_c_stops_the_runs_of_the_cluster_and_a_dead_scheduler_is_one_clear_
     ("{empty}/scheduler.json", "scheduler.json is no scheduler file"),
     ("encrypted", "no Dask scheduler answers at tcp://127.0.0.1:1 .*certificates")])
 def test_no_scheduler_is_one_clear_error(data_root, monkeypatch, address, named):
-    monkeypatch.setattr(parallel, "REPLY", 1)
+    monkeypatch.setattr(cluster, "REPLY", 1)
     (data_root / "scheduler.json").write_text("{}")
     encrypted = address == "encrypted"
     address = "tcp://127.0.0.1:1" if encrypted else address.format(empty=data_root)
@@ -264,21 +203,28 @@ def test_no_scheduler_is_one_clear_error(data_root, monkeypatch, address, named)
 
 
 class Client:
-    """A cluster with these workers, each a dict; what was submitted."""
+    """A cluster with these workers, each a dict."""
 
     def __init__(self, *workers: dict) -> None:
-        self.known = {str(number): {"status": "running", "nthreads": 1, "resources": {}, **worker}
-                      for number, worker in enumerate(workers)}
+        self.known: dict[str, dict] = {}
         self.asked: list[list[str]] = []
+        for worker in workers:
+            self.add(**worker)
+
+    def add(self, **worker: object) -> None:
+        self.known[str(len(self.known))] = {"status": "running", "nthreads": 1, "resources": {}, **worker}
 
     def scheduler_info(self, n_workers: int) -> dict:
         return {"workers": self.known}
 
-    def run(self, function, *arguments, workers: list[str], on_error: str) -> dict:
-        self.asked.append(sorted(workers))
-        return {worker: self.known[worker].get("facts") or parallel._facts(*arguments) for worker in workers}
+    def run(self, function, token: str, *, workers: list[str], on_error: str) -> dict:
+        self.asked.append(workers)
+        return {worker: self.answer(self.known[worker].get("facts", {}), token) for worker in workers}
 
-    def submit(self, function, plan, payload, *, resources, **_) -> tuple:
+    def answer(self, facts: dict | Exception, token: str) -> dict | Exception:
+        return facts if isinstance(facts, Exception) else {**cluster._facts(token), **facts}
+
+    def submit(self, call, function, payload: dict, token: str, *, resources, **_) -> tuple:
         return payload["device"], resources
 
     def close(self) -> None:
@@ -287,10 +233,9 @@ class Client:
 
 @pytest.fixture
 def cluster_of(data_root, monkeypatch):
-    def cluster_of(*workers: dict, device: str = "auto", most: int | None = None) -> parallel._Cluster:
-        client = Client(*workers)
-        monkeypatch.setattr(parallel, "_connect", lambda _: client)
-        return parallel._Cluster("address", device, most)
+    def cluster_of(*workers: dict, device: str = "auto", most: int | None = None) -> Cluster:
+        monkeypatch.setattr(cluster, "_connect", lambda _: Client(*workers))
+        return Cluster("address", device, most)
     return cluster_of
 
 
@@ -302,29 +247,36 @@ GPU, PAUSED = {"resources": {"GPU": 1}}, {"status": "paused"}
     ([{}, GPU], "auto", None, 1, ("cuda", {"GPU": 1})), ([{}, GPU], "cpu", None, 2, ("cpu", None)),
     ([{}, GPU, GPU], "cuda:0", None, 2, ("cuda:0", {"GPU": 1})), ([{}], "cuda", None, 0, ("cuda", {"GPU": 1}))])
 def test_workers_with_a_gpu_are_preferred(cluster_of, workers, device, most, count, submitted):
-    cluster = cluster_of(*workers, device=device, most=most)
-    run = small_run()
-    assert cluster.workers() == count
-    assert cluster.submit(parallel._Job(run, folder_of(run), False)) == submitted
+    pool = cluster_of(*workers, device=device, most=most)
+    assert pool.workers() == count
+    assert pool.submit(print, {"folder": "run"}) == submitted
 
 
-def test_workers_that_join_are_checked_once(cluster_of):
-    cluster = cluster_of({}, {})
-    assert cluster.workers() == cluster.workers() == 2
-    cluster.client.known["2"] = {**cluster.client.known["0"], "facts": ImportError("no module named fmuc")}
-    with pytest.raises(FmucError, match="worker at 2 cannot import fmuc"):
-        cluster.workers()
-    cluster.client.known["2"]["facts"] = {**parallel._facts(Path(cluster.token.lock_file).name), "torch": "1.0"}
-    with pytest.raises(FmucError, match=r"worker at 2 has torch 1\.0 instead of .*requirements\.lock"):
-        cluster.workers()
-    assert cluster.client.asked == [["0", "1"], ["2"], ["2"]]
+def test_a_cluster_without_a_usable_worker_is_one_clear_error(cluster_of, monkeypatch):
+    monkeypatch.setattr(cluster, "PATIENCE", 0)
+    with pytest.raises(FmucError, match="no worker .* could train for 0 s .1 known.*dask worker --nthreads 1"):
+        cluster_of(PAUSED).workers()
+
+
+@pytest.mark.parametrize(("worker", "remedy"), [
+    ({"nthreads": 2}, "worker at 1 would train 2 runs in one process: .*--nthreads 1 --nworkers N"),
+    ({"facts": ImportError("no module named fmuc")}, "worker at 1 cannot import fmuc"),
+    ({"facts": {"torch": "1.0"}}, r"worker at 1 has torch 1\.0 instead of .*requirements\.lock"),
+    ({"facts": {"data": "/elsewhere"}}, "worker at 1 has data /elsewhere instead of shared.*FMUC_DATA")])
+def test_a_worker_that_would_train_otherwise_is_refused_when_it_joins(cluster_of, worker, remedy):
+    pool = cluster_of({})
+    assert pool.workers() == pool.workers() == 1
+    pool.client.add(**worker)
+    with pytest.raises(FmucError, match=remedy):
+        pool.workers()
+    assert pool.client.asked == [["0"], ["1"]]
 
 
 def test_a_data_folder_whose_locks_are_not_seen_is_not_shared(data_root):
     (data_root / "token").touch()
-    assert parallel._facts("token")["data"] == str(data_root)
+    assert cluster._facts("token")["data"] == str(data_root)
     with FileLock(data_root / "token"):
-        assert parallel._facts("token")["data"] == "shared with its locks"
+        assert cluster._facts("token")["data"] == "shared with its locks"
 
 
 def test_cancelled_futures_are_lost_and_not_failed(cluster_of):

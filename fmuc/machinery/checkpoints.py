@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from fmuc.errors import FmucError
+from fmuc.machinery.atomic import write_bytes
 from fmuc.paths import relative
 
 KEPT = 2  # checkpoints of an unfinished run
@@ -68,16 +68,7 @@ def read(path: Path, **expected: str) -> tuple[dict[str, Tensor], dict]:
 def write(path: Path, tensors: dict[str, Tensor], content: dict) -> None:
     """Write tensors (contiguous, on the CPU) and JSON content, whole or not at all."""
     sealed = content | {"sha256": _digest(tensors, content)}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(save(tensors, {_ENTRY: json.dumps(sealed)}))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):  # the error that led here says more
-            temporary.unlink(missing_ok=True)
+    write_bytes(path, save(tensors, {_ENTRY: json.dumps(sealed)}))
 
 
 def add(folder: Path, epoch: int, tensors: dict[str, Tensor], content: dict) -> None:

@@ -6,20 +6,17 @@ import errno
 import hashlib
 import os
 import shutil
-import tarfile
+import sys
 import time
 import tomllib
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import requests
 from pydantic import TypeAdapter
-from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 from urllib3.exceptions import HTTPError
-from urllib3.util import Retry
 
 from fmuc import paths
 from fmuc.errors import FmucError
@@ -75,32 +72,31 @@ def licence_notice(source: Source) -> str:
 # Download
 
 TIMEOUT = 30  # seconds that a silent server is waited for
-ATTEMPTS = 6  # in a row that bring nothing new
+ATTEMPTS = 7  # in a row that bring nothing new
 PAUSE = 1.0  # seconds before the second attempt; it doubles
 _CHUNK = 1 << 20  # bytes
+_BUSY = (408, 425, 429, 500, 502, 503, 504)  # answers of a server that may be asked again
 
 
 class _Refused(Exception):
     """This address will not give the file."""
 
 
-def download(archive: Archive, path: Path, *, progress: bool = True) -> int:
-    """Download ``archive`` to ``path``, unless it is there; return the number of bytes that were missing.
+def download(archive: Archive, path: Path, *, progress: bool = True) -> None:
+    """Download ``archive`` to ``path``, unless it is there.
 
     What arrives is collected in ``part_of(path)``; an interrupted download resumes there, from whichever address, in
     the same or a later call. Only a file of the right size and MD5 gets the name ``path``.
     """
     if path.is_file() and mismatch(path, archive) is None:
-        return 0
+        return
     part, reasons = part_of(path), []
-    before = _size(part)
     remedy = f"run the same command again, or download {archive.urls[0]} yourself and add --from FOLDER"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with (_session() as session, tqdm(total=archive.size, initial=before, desc=path.name, unit="B",
-                                      unit_scale=True, disable=not progress) as bar):
+    with tqdm(total=archive.size, desc=path.name, unit="B", unit_scale=True, disable=not progress) as bar:
         for url in archive.urls:
             try:
-                _transfer(session, url, part, archive.size, bar)
+                _transfer(url, part, archive.size, bar)
                 break
             except _Refused as refused:
                 reasons.append(f"{url}: {refused}")
@@ -111,7 +107,6 @@ def download(archive: Archive, path: Path, *, progress: bool = True) -> int:
         part.unlink()
         raise FmucError(f"{paths.relative(path)}: {problem}; it is removed: {remedy}")
     os.replace(part, path)
-    return archive.size - before
 
 
 def part_of(path: Path) -> Path:
@@ -132,45 +127,36 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _session() -> requests.Session:
-    """A session that repeats requests without an answer and those that the server asks to repeat."""
-    retry = Retry(ATTEMPTS - 1, backoff_factor=PAUSE, backoff_max=60, raise_on_status=False, redirect=False,
-                  status_forcelist=(408, 425, 429, 500, 502, 503, 504))
-    session = requests.Session()
-    session.mount("https://", HTTPAdapter(max_retries=retry))
-    session.mount("http://", HTTPAdapter(max_retries=retry))
-    return session
-
-
-def _transfer(session: requests.Session, url: str, part: Path, size: int, bar: tqdm) -> None:
+def _transfer(url: str, part: Path, size: int, bar: tqdm) -> None:
     """Let ``part`` grow to ``size`` bytes. Raise :class:`_Refused` when it grows no more."""
     failures, longest = 0, _size(part)
     while _size(part) != size:
         reason = "the connection broke off"
         try:
-            _receive(session, url, part, size, bar)
+            _receive(url, part, size, bar)
         except (requests.RequestException, HTTPError) as error:
-            reason = type(error).__name__
+            reason = str(error) if isinstance(error, requests.HTTPError) else type(error).__name__
         failures, longest = (0, _size(part)) if _size(part) > longest else (failures + 1, longest)
         if failures == ATTEMPTS:
             raise _Refused(f"{reason}, {ATTEMPTS} times")
         if failures:
-            time.sleep(min(PAUSE * 2 ** (failures - 1), 60))
+            time.sleep(PAUSE * 2 ** (failures - 1))
 
 
-def _receive(session: requests.Session, url: str, part: Path, size: int, bar: tqdm) -> None:
+def _receive(url: str, part: Path, size: int, bar: tqdm) -> None:
     """Make one request for what is missing, and write what arrives."""
     offset = _size(part)
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
-    with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-        if response.status_code == 416 or offset > size:
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        status, place = response.status_code, response.headers.get("Content-Range", "")
+        if status in _BUSY:
+            raise requests.HTTPError(f"HTTP {status}")
+        if status == 416 or offset > size or (status == 206 and not place.startswith(f"bytes {offset}-")):
             return part.unlink()  # start again
-        if response.status_code not in (200, 206):
-            raise _Refused(f"HTTP {response.status_code}")
-        if response.status_code == 200:
+        if status not in (200, 206):
+            raise _Refused(f"HTTP {status}")
+        if status == 200:
             offset = 0  # the server starts again
-        elif not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
-            return part.unlink()  # start again
         length = response.headers.get("Content-Length", "")
         if length.isdecimal() and offset + int(length) != size:
             raise _Refused(f"announces {offset + int(length):,} bytes instead of {size:,}")
@@ -187,99 +173,89 @@ def _receive(session: requests.Session, url: str, part: Path, size: int, bar: tq
 # Unpacking
 
 
-@dataclass(frozen=True)
-class Report:
-    """What :func:`obtain` did: parts ``obtained`` now and ``present`` before, bytes ``downloaded``."""
-
-    obtained: tuple[str, ...]
-    present: tuple[str, ...]
-    downloaded: int
-
-
 def obtain(source: Source, root: Path, *, parts: Sequence[str] | None = None, archives_from: Path | None = None,
-           keep_archives: bool = False, progress: bool = True) -> Report:
-    """Get the ``parts`` (default: all) of a data set into ``root``; those that are there already cost nothing.
+           progress: bool = True) -> tuple[str, ...]:
+    """Get the ``parts`` (default: all) of a data set into ``root``; return those that were not there yet.
 
-    Archives are downloaded into ``root/.archives`` and removed once their part is in place, unless ``keep_archives``;
-    or they are read from the folder ``archives_from`` and left there. A part's folder appears whole or not at all, once
-    all its archives had the right MD5. The caller asks for consent to the licence. Raises :class:`FmucError` for an
-    unknown part, too little free disk, and archives that cannot be had or are not the published ones.
+    Archives are downloaded into ``root/.archives`` and removed once all parts are in place; or they are read from the
+    folder ``archives_from`` and left there. A part's folder appears whole or not at all, once all its archives had the
+    right MD5. The caller asks for consent to the licence. Raises :class:`FmucError` for an unknown part, too little
+    free disk, and archives that cannot be had or are not the published ones.
     """
     names = [part.name for part in source.parts]
     if unknown := set(parts or ()) - set(names):
         raise FmucError(f"{source.name}: unknown part {', '.join(sorted(unknown))}: known are {', '.join(names)}")
     wanted = [part for part in source.parts if not parts or part.name in parts]
+    folder = root / ".archives" if archives_from is None else archives_from.expanduser()
     try:
         with folder_lock(root):
-            absent = [part for part in wanted if not _is_present(root / part.folder, part)]
-            folder = Path(archives_from).expanduser() if archives_from else root / ".archives"
-            _require_space(root, folder, absent, archives_from is None)
-            received = sum(_obtain(part, root, folder, archives_from is None, progress) for part in absent)
-            if not keep_archives and not archives_from:
-                shutil.rmtree(folder, ignore_errors=True)
+            absent = [part for part in wanted if not _is_present(root, part)]
+            if archives_from is None:
+                _require_space(root, folder, absent)
+            else:
+                _require_archives(folder, absent)
+            for part in absent:
+                for archive in part.archives:
+                    if archives_from is None:
+                        download(archive, folder / archive.name, progress=progress)
+                    elif problem := mismatch(folder / archive.name, archive):
+                        raise FmucError(f"{folder / archive.name}: {problem}: download it again from "
+                                        f"{archive.urls[0]}, or leave out --from")
+                _unpack(part, folder, root, progress)
+            shutil.rmtree(root / ".archives", ignore_errors=True)
     except OSError as error:
         raise FmucError(f"{paths.relative(Path(error.filename or root))}: cannot be read or written "
                         f"({error.strerror or error}): make room, see to its access rights, or let FMUC_DATA name "
                         "another folder; then run the same command again") from None
-    obtained = tuple(part.name for part in absent)
-    return Report(obtained, tuple(part.name for part in wanted if part not in absent), received)
+    return tuple(part.name for part in absent)
 
 
-def _is_present(folder: Path, part: Part) -> bool:
+def _is_present(root: Path, part: Part) -> bool:
+    folder = root / part.folder
     if folder.exists() and not (folder / part.index).is_file():
         raise FmucError(f"{paths.relative(folder)}: has no {part.index}: move it away, then run the command again")
     return folder.exists()
 
 
-def _require_space(root: Path, folder: Path, parts: Sequence[Part], downloads: bool) -> None:
-    archives = [archive for part in parts for archive in part.archives]
+def _require_archives(folder: Path, parts: Sequence[Part]) -> None:
+    if not folder.is_dir():
+        raise FmucError(f"{folder}: there is no such folder: name another one, or leave out --from to download")
+    names = [archive.name for part in parts for archive in part.archives]
+    if lacking := [name for name in names if not (folder / name).is_file()]:
+        raise FmucError(f"{folder}: has no {', '.join(lacking)}: put them there, or leave out --from to download")
+
+
+def _require_space(root: Path, folder: Path, parts: Sequence[Part]) -> None:
     needed = sum(part.unpacked_bytes for part in parts)
-    if downloads:
-        needed += sum(archive.size - max(_size(folder / archive.name), _size(part_of(folder / archive.name)))
-                      for archive in archives)
-    elif lacking := [archive.name for archive in archives if not (folder / archive.name).is_file()]:
-        raise FmucError(f"{folder}: has no {', '.join(lacking)}: put them there, or leave out --from to download them")
+    for archive in (archive for part in parts for archive in part.archives):
+        path = folder / archive.name
+        needed += archive.size - max(_size(path), _size(part_of(path)))
     root.mkdir(parents=True, exist_ok=True)
     if (free := shutil.disk_usage(root).free) < needed:
         raise FmucError(f"{paths.relative(root)}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free: "
                         "free some, let FMUC_DATA name another folder, or take fewer parts")
 
 
-def _obtain(part: Part, root: Path, folder: Path, downloads: bool, progress: bool) -> int:
-    """Verify a part's archives, then unpack them; return the number of bytes downloaded."""
-    received = 0
-    for archive in part.archives:
-        file = folder / archive.name
-        if downloads:
-            received += download(archive, file, progress=progress)
-        elif problem := mismatch(file, archive):
-            raise FmucError(f"{file}: {problem}: download it again from {archive.urls[0]}, or leave out --from")
+def _unpack(part: Part, folder: Path, root: Path, progress: bool) -> None:
+    """Unpack all archives of a part beside its place, then move it there; nothing is written elsewhere."""
     staging = root / ".unpacking"
     shutil.rmtree(staging, ignore_errors=True)  # of a killed process
     try:
         for archive in part.archives:
-            _unpack(folder / archive.name, staging, progress)
+            if progress:
+                print(f"unpacking {archive.name}", file=sys.stderr)
+            _unpack_archive(folder / archive.name, staging)
         if not (staging / part.folder / part.index).is_file():
             raise FmucError(f"{archive.name}: brought no {part.folder}/{part.index}: it is not the published archive")
         os.replace(staging / part.folder, root / part.folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return received
 
 
-def _unpack(archive: Path, folder: Path, progress: bool) -> None:
-    """Unpack plain files and folders; none may lie outside of ``folder``."""
-    options = {"desc": f"unpack {archive.name}", "unit": " files", "disable": not progress}
+def _unpack_archive(archive: Path, folder: Path) -> None:
+    safely = {} if archive.suffix == ".zip" else {"filter": "data"}  # zips are always unpacked so
     try:
-        if archive.suffix == ".zip":
-            with zipfile.ZipFile(archive) as packed:
-                for name in tqdm([name for name in packed.namelist() if "__MACOSX" not in name], **options):
-                    if not (folder / name).resolve().is_relative_to(folder.resolve()):
-                        raise zipfile.BadZipFile(f"{name} lies outside of its folder")
-                    packed.extract(name, folder)
-        else:
-            with tarfile.open(archive) as packed:
-                packed.extractall(folder, tqdm(packed, **options), filter="data")
+        shutil.unpack_archive(archive, folder, **safely)
     except Exception as error:  # damaged archives raise errors of many kinds
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise  # of the disk
