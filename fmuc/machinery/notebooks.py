@@ -36,7 +36,7 @@ COMMON = {  # parameters of every notebook; profile and data set are parts of a 
     "source": Literal["runs", "shipped"],
     "dataset": Annotated[str, StringConstraints(pattern="^[a-z0-9-]{0,40}$")],
 }
-UNRELATED = ("__main__.py", "notebooks.py", "fetch.py", "parallel.py", "cluster.py", "workers.py")  # change no output of a notebook
+UNRELATED = ("__main__.py", "notebooks.py", "fetch.py", "parallel.py", "cluster.py", "workers.py")  # change no output
 SMALL = 1_000_000  # bytes; larger files beside a record (checkpoints) count by name and size only
 
 
