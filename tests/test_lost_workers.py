@@ -114,13 +114,18 @@ cli.main(["plan"])
 """
 
 
+def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
+    children = psutil.process_iter(["ppid", "cmdline"])  # None for the command line of one that has just ended
+    return [child for child in children if child.info["ppid"] == process.pid
+            and "popen_loky" in " ".join(child.info["cmdline"] or ())]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_command_leaves_no_process_and_no_half_filled_folder(tmp_path, number):
     process = subprocess.Popen([sys.executable, "-c", COMMAND, str(tmp_path / "made")], env=variables(),
                                stderr=subprocess.DEVNULL)
-    family = psutil.Process(process.pid)
-    wait_for(lambda: len([child for child in family.children() if "popen_loky" in " ".join(child.cmdline())]) == 2)
-    left = family.children(recursive=True)
+    wait_for(lambda: len(workers_of(process)) == 2)
+    left = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(number)
     process.communicate(timeout=180)
     assert process.returncode in (130, -number)
