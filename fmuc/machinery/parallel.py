@@ -114,7 +114,8 @@ def _train_all(jobs: list[_Job], pool: _Machine | Cluster, bar: tqdm) -> list[Fa
         while len(running) < workers and (job := next(filter(_Job.is_free, waiting), None)):
             waiting.remove(job)
             running[pool.submit(_train, job.payload())] = job
-        bar.set_description_str(f"{len(running)} of {len(jobs)} runs", refresh=False)
+        what = f"{len(running)} of {len(jobs)} runs" if running else "waiting for a worker or another command"
+        bar.set_description_str(what, refresh=False)
         time.sleep(pool.tick)
         for future in [future for future in running if future.done()]:
             job = running.pop(future)
