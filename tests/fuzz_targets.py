@@ -6,11 +6,9 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, replace
-from hashlib import md5
+from dataclasses import asdict
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import soundfile
 import test_tut2017
@@ -18,11 +16,9 @@ import torch
 from conftest import TINY, note_names, write_nsynth_split
 from fuzz import Target
 from mutations import damaged, edit_json
-from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from fmuc import datasets, experiments, features, paths, records
 from fmuc.config import Run, run_from_dict
-from fmuc.machinery import fetch, notebooks
 from fmuc.own import importing, listing
 
 
@@ -30,7 +26,7 @@ def build(root: Path) -> list[Target]:
     """Every target, with its files below ``root``, to which ``FMUC_DATA`` points from now on."""
     os.environ["FMUC_DATA"] = str(root / "data")
     torch.set_num_threads(1)
-    makers = (_records, _features, _nsynth, _tut2017, _own_audio, _sound_list, _config, _archives, _sounds, _notebooks)
+    makers = (_records, _features, _nsynth, _tut2017, _own_audio, _sound_list, _config, _sounds)
     return [target for make in makers for target in make(root)]
 
 
@@ -48,22 +44,14 @@ def _json_only(content: bytes, rng: np.random.Generator, name: str) -> bytes:
 
 
 def _records(root: Path) -> Iterator[Target]:
+    """Records whose checksums are right, as somebody makes them who wants to be believed."""
     shipped = next((paths.SHIPPED_RECORDS / "mini").glob("nsynth-gm_fmuc_s0_*"))
-    folder, resealed = root / shipped.name, root / "resealed" / shipped.name
-    for copy in (folder, resealed):
-        shutil.copytree(shipped, copy)
-    original = records.load_record(folder)
-
-    def same(record: records.Record) -> bool:
-        arrays = all(np.array_equal(getattr(record, name), getattr(original, name)) for name in ("kept", "seen"))
-        files = all(np.array_equal(record.files[name], values) for name, values in original.files.items())
-        return arrays and files and record.run == original.run and record.results == original.results
+    folder = shutil.copytree(shipped, root / shipped.name)
 
     def reseal() -> None:
-        """Make the checksums right, as somebody would who wants the record to be believed."""
         try:
-            content = json.loads((resealed / "run.json").read_text())
-            (resealed / "run.json").write_text(json.dumps(records.sealed(content, resealed)))
+            content = json.loads((folder / "run.json").read_text())
+            (folder / "run.json").write_text(json.dumps(records.sealed(content, folder)))
         except (ValueError, AttributeError, RecursionError):
             pass  # nothing that could be sealed
 
@@ -71,9 +59,7 @@ def _records(root: Path) -> Iterator[Target]:
         epochs, classes = len(record.history), len(record.classes)
         return record.kept.shape == (epochs, classes + 1, classes) and record.seen.shape == record.kept.shape[:2]
 
-    yield Target("run record", folder, records.FILES, lambda: records.load_record(folder), same)
-    yield Target("run record, resealed", resealed, records.FILES, lambda: records.load_record(resealed), fits,
-                 after=reseal)
+    yield Target("run record", folder, records.FILES, lambda: records.load_record(folder), fits, after=reseal)
 
 
 # --- data ---
@@ -181,7 +167,7 @@ def _is_sound(samples: np.ndarray) -> bool:
         np.isfinite(samples).all())
 
 
-# --- what is given or packed ---
+# --- configurations ---
 
 
 def _config(root: Path) -> Iterator[Target]:
@@ -198,41 +184,3 @@ def _config(root: Path) -> Iterator[Target]:
                  mutate=_json_only, names_file=False)
     yield Target("settings of one's own", root, (own.name,), lambda: experiments.choose_runs({}, own)[1],
                  lambda runs: all(map(right, runs)), names_file=False)
-
-
-def _archives(root: Path) -> Iterator[Target]:
-    members = {"set/index.txt": b"one\ttwo\n", "set/audio/1.wav": bytes(range(256)) * 4, "set/audio/2.wav": b""}
-    folder, out = root / "archives", root / "unpacked"
-    for name, content in members.items():
-        (root / "packed" / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / "packed" / name).write_bytes(content)
-    for kind in ("zip", "gztar"):
-        shutil.make_archive(str(folder / "a"), kind, root / "packed")
-
-    def obtain(path: Path) -> set[bytes]:
-        """Unpack an archive as if its MD5 were the published one."""
-        shutil.rmtree(out, ignore_errors=True)
-        content = path.read_bytes()
-        archive = fetch.Archive(path.name, ("https://example.org",), len(content), (md5(content).hexdigest(),))
-        part = fetch.Part("all", "set", "index.txt", (archive,), 10_000)
-        source = replace(next(iter(fetch.SOURCES.values())), parts=(part,))
-        fetch.obtain(source, out, archives_from=folder, progress=False)
-        return {file.read_bytes() for file in out.rglob("*") if file.is_file()}
-
-    yield Target("archive: a.zip", folder, ("a.zip",), lambda: obtain(folder / "a.zip"),
-                 lambda found: found <= {*members.values()})  # ZIP has a checksum of each file
-    yield Target("archive: a.tar.gz", folder, ("a.tar.gz",), lambda: obtain(folder / "a.tar.gz"), bool)
-
-
-def _notebooks(root: Path) -> Iterator[Target]:
-    folder = root / "notebooks"
-    folder.mkdir()
-    parameters = 'profile = "mini"\nsource = "shipped"\ndataset = ""\nepochs = 3\nseeds = [0, 1]\nfast = True'
-    cells = [new_code_cell(parameters, metadata={"tags": ["parameters"]}), new_code_cell("1 + 1", outputs=[
-        new_output("execute_result", {"text/plain": "2"}, execution_count=1)])]
-    path = folder / "00_first.ipynb"
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(new_notebook(cells=cells, metadata=kernel), path)
-
-    yield Target("notebook", folder, (path.name,), lambda: notebooks.bind(path, {}),
-                 lambda found: all(name.isidentifier() for name in found))

@@ -127,4 +127,3 @@ def test_strengths_are_uniform_from_zero_to_the_largest_and_independent():
         assert_close(histogram, torch.full((10,), 0.1), rtol=0, atol=5 * (0.09 / number) ** 0.5)
     assert abs(torch.corrcoef(torch.stack([d.noise, d.amount]))[0, 1]) < 5 / number**0.5
     assert not d.frames.any() and not d.bands.any()
-

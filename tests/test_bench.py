@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import precision
 from benchmarks.__main__ import picture, readable
-from benchmarks.jobs import Row, median_ratio
+from benchmarks.jobs import Row
 from fmuc.paths import ROOT
 
 
@@ -41,10 +41,6 @@ def test_a_target_is_a_least_or_a_largest_ratio():
     (ax,) = picture(frame).axes
     margins = [bar.get_width() for bar in ax.patches]
     np.testing.assert_allclose(margins, [1, 0.4, 1.05 / 1.01, 90 / 91])
-
-
-def test_a_slow_round_does_not_change_the_ratio():
-    assert median_ratio(np.array([6, 18, 5]), np.array([2, 6, 1])) == 3
 
 
 def table(shift: float) -> pd.DataFrame:

@@ -18,7 +18,6 @@ from torch.testing import assert_close
 from fmuc import fast
 from fmuc.config import Network
 from fmuc.fast.activations import FusedActivation
-from fmuc.fast.kernels import activate, draw_seed, fill, quantised
 from fmuc.fixmatch import build
 from fmuc.model import CNN420, Activation, Block
 from fmuc.train import train
@@ -105,16 +104,6 @@ def test_sums_over_many_tiles_are_exact_to_float32():
     assert_close(module.norm.running_var.double(), x.double().var(dim=(0, 2, 3)), rtol=1e-3, atol=0)
 
 
-@torch.no_grad()
-def test_rounding_to_bfloat16_is_pytorchs():
-    """Over all exponents, infinity included; the scale makes float32 products that must be rounded."""
-    values = torch.cat([torch.randn(4096) * 10.0 ** torch.randint(-30, 30, (4096,)), torch.tensor([0.0, torch.inf])])
-    x, module = values.abs().bfloat16().view(-1, 2, 1, 1), FusedActivation(2, 0.0).eval()
-    module.norm.eps = 0.0
-    module.norm.weight.copy_(torch.tensor([1.1, 0.7]))
-    assert torch.equal(module(x), (x.float() * module.norm.weight.view(1, 2, 1, 1)).bfloat16())
-
-
 @in_both_types
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_what_is_not_finite_is_not_hidden(value, dtype):
@@ -186,11 +175,6 @@ def test_masks_drop_their_quantised_share_everywhere(training):
         assert abs(correlation) < 5 / kept.numel() ** 0.5
 
 
-@pytest.mark.parametrize(("probability", "expected"), [(0, 0), (0.1, 6554), (0.5, 32768), (0.99, 64881), (1.0, 65535)])
-def test_a_probability_is_quantised_to_16_bits(probability, expected):
-    assert quantised(probability) == expected
-
-
 @in_both_modes
 def test_two_calls_differ_and_a_seed_repeats_them(training):
     one, again, other = (mask_of((4, 3, 8, 8), seed, training) for seed in (1, 1, 2))
@@ -208,48 +192,6 @@ def test_without_dropout_no_random_number_is_drawn():
         module.dropout.train(module.dropout.p == 0)
         module(torch.ones(4, 3, 8, 8))
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_bits_are_those_of_the_element_at_its_place():
-    """Element i gets half of the random number i // 2: the backward pass can make the mask again."""
-    count, seed = 5000, np.array([5, 7], np.uint32)
-    numbers, ones, y = np.empty(count // 2, np.uint32), np.ones(count, np.float32), np.empty(count, np.float32)
-    fill(numbers, 0, seed)
-    for channels in (1, 2, 5, 100):
-        coefficient = np.ones(channels, np.float32)
-        activate(ones, y, coefficient, coefficient, 20_000, seed)
-        assert np.array_equal(y == 0, numbers.view(np.uint16) < 20_000)
-
-
-# Random numbers
-
-
-def slow_hash(position: int, seed: tuple[int, int]) -> int:
-    """In Python's integers, cut to 32 bits after each operation."""
-    x = (position + seed[0]) % 2**32
-    x = (x ^ x >> 17) * 0xED5AD4BB % 2**32
-    x = (x + seed[1]) % 2**32
-    x = (x ^ x >> 11) * 0xAC4C1B51 % 2**32
-    x = (x ^ x >> 15) * 0x31848BAB % 2**32
-    return x ^ x >> 14
-
-
-@pytest.mark.parametrize("seed", [(0, 0), (2**32 - 1, 2**32 - 1), (123456789, 987654321)])
-@pytest.mark.parametrize("start", [0, 1023, 2**31 - 50, 2**32 - 50])  # the last one begins anew at 2^32
-def test_the_numbers_are_the_hash_of_their_position(seed, start):
-    numbers = np.empty(200, np.uint32)
-    fill(numbers, start, np.array(seed, np.uint32))
-    assert numbers.tolist() == [slow_hash(start + k, seed) for k in range(200)]
-
-
-def test_seeds_come_from_the_global_generator_and_use_all_32_bits_of_both_halves():
-    torch.manual_seed(3)
-    seeds = np.stack([draw_seed() for _ in range(2000)])
-    torch.manual_seed(3)
-    assert seeds.dtype == np.uint32 and np.array_equal(draw_seed(), seeds[0])
-    for place in range(32):
-        ones = (seeds >> np.uint32(place) & np.uint32(1)).mean(axis=0)
-        np.testing.assert_allclose(ones, 0.5, rtol=0, atol=5 * 0.5 / 2000**0.5)
 
 
 # Installing

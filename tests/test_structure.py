@@ -94,4 +94,3 @@ def test_every_public_function_and_class_has_a_docstring(name):
     defined = [node for node in tree.body if isinstance(node, kinds) and not node.name.startswith("_")]
     assert name == "__init__" or ast.get_docstring(tree)
     assert not [node.name for node in defined if not ast.get_docstring(node)]
-

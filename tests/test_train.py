@@ -28,7 +28,6 @@ from fmuc.errors import FmucError
 from fmuc.features import extract
 from fmuc.fixmatch import Batch, as_images, build, step
 from fmuc.machinery import checkpoints
-from fmuc.model import Activation
 from fmuc.records import Record, is_finished, load_record
 from fmuc.selection import PseudoLabelCounts
 from fmuc.train import Trainer, is_current, predict, train
@@ -169,22 +168,6 @@ def test_a_supervised_step_is_the_cross_entropy_of_the_weak_view():
     x = augment(batch.labelled, PART.augmentation.weak, torch.Generator().manual_seed(1))
     log = torch.log_softmax(reference(as_images(x)), dim=1)
     assert losses.tolist() == pytest.approx([-log[range(6), batch.labels].mean().item(), 0], rel=1e-6)
-
-
-@pytest.mark.parametrize("selection", [LOW_FMUC, replace(LOW_FMUC, batch_norm="batch")], ids=["FMUC", "of the batch"])
-def test_running_statistics_are_updated_once_by_the_training_pass_alone(selection):
-    run = replace(RUN, selection=selection)
-    net, optimiser = build(run, 3, CPU)
-    activation = next(m for m in net.modules() if isinstance(m, Activation))
-    norm, seen = activation.norm, []
-    activation.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().clamp(min=0)))
-    before = norm.running_mean.clone(), norm.running_var.clone()
-    step(net, optimiser, random_batch(), run, torch.Generator().manual_seed(1))
-    trained = [x for x in seen if len(x) == 6 + 14]
-    assert len(trained) == 1 and norm.num_batches_tracked.item() == 1
-    values = trained[0].transpose(0, 1).flatten(1)
-    assert_close(norm.running_mean, 0.9 * before[0] + 0.1 * values.mean(dim=1))
-    assert_close(norm.running_var, 0.9 * before[1] + 0.1 * values.var(dim=1))
 
 
 def test_every_weight_learns_in_bfloat16_too():
@@ -540,15 +523,6 @@ def test_a_run_without_known_truth_or_test_files_ends_in_a_record_without_nan(tr
     assert "NaN" not in (tmp_path / "run" / "run.json").read_text()
     assert set(record.files["unlabelled_labels"]) == {-1}
     assert {id.decode() for id in record.files["unlabelled_ids"]} < {clip.id for clip in data.clips}
-
-
-def test_predictions_do_not_depend_on_the_batch_and_keep_the_mode(trainable, tmp_path):
-    t = trained(tmp_path)
-    patches = t.unlabelled[::-1].copy()
-    whole = predict(t.net, t.source, patches, RUN)
-    np.testing.assert_allclose(predict(t.net, t.source, patches, RUN, batch=5), whole, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(whole.sum(axis=1), 1, rtol=1e-5)
-    assert t.net.training
 
 
 @pytest.mark.parametrize(("run", "labelled", "unlabelled"), [(PART, 6, 18), (FULL, 24, 0)], ids=["part", "all"])
