@@ -200,14 +200,28 @@ def features(profile: Profile = "mini", dataset: Dataset = None, workers: Worker
 
 
 @app.command(epilog=examples("plan", "plan --profile paper --json"))
-def plan(profile: Profile = "mini", dataset: Dataset = None, as_json: Json = False) -> None:
-    """List the plan's runs: missing, done, stale (the data changed) or unchecked (done, but the data are gone)."""
+def plan(profile: Profile = "mini", dataset: Dataset = None, device: Device = "auto", workers: Workers = None,
+         timing: Annotated[bool, Option("--timing/--no-timing", help="time a few steps for the cost")] = True,
+         as_json: Json = False) -> None:
+    """List the plan's runs and what the missing ones cost here.
+
+    A run is missing, done, stale (the data changed) or unchecked (done, but the data are gone).
+    """
+    from fmuc.machinery.costs import estimate
     from fmuc.machinery.parallel import state
 
+    runs = experiments.plan(profile, dataset)
     rows = [{"run": run.name, "variant": run.variant, "seed": run.seed, "epochs": run.training.epochs,
-             "state": state(run, profile)} for run in experiments.plan(profile, dataset)]
-    lines = ("{state:<9} {epochs:>4} epochs  {run}".format(**row) for row in rows)
-    print(json.dumps(rows, indent=1) if as_json else "\n".join(lines))
+             "state": state(run, profile)} for run in runs]
+    if not as_json:
+        print("\n".join("{state:<9} {epochs:>4} epochs  {run}".format(**row) for row in rows), flush=True)
+    todo = [run for run, row in zip(runs, rows, strict=True) if row["state"] in ("missing", "stale")]
+    cost = estimate(todo, device, workers) if todo and timing else None
+    if as_json:
+        print(json.dumps({"runs": rows, "cost": cost and cost._asdict()}, indent=1))
+    elif cost:
+        print(f"{len(todo)} runs to train: {cost.steps:,} steps, about {cost.hours:.2g} hours with {cost.workers} at a "
+              f"time, {cost.memory_gb:.1f} GB of memory, {cost.disk_gb:.1f} GB of disk for features and runs")
 
 
 @app.command(epilog=examples("train", "train --variant FMUC --seed 1",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from benchmarks import precision
+from benchmarks import gpu, precision
 from benchmarks.__main__ import picture, readable
 from benchmarks.jobs import Row
+from fmuc import experiments
 from fmuc.paths import ROOT
 
 
@@ -63,3 +66,26 @@ def test_float32_is_compared_with_bfloat16_metric_by_metric(shift, within):
 
 def test_the_share_expected_outside_is_simulated():
     assert 0.15 < precision.expected_outside(3) < 0.35
+
+
+def test_the_gpu_script_checks_and_times_the_cpu_where_there_is_no_gpu(capsys):
+    arguments = ["--device", "cpu", "--profile", "smoke", "--dataset", "nsynth-gm-smoke", "--steps", "1"]
+    assert gpu.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "float32 against the CPU: weights differ by 0.0e+00" in printed
+    assert len(re.findall(r"^FM(UC)? .*(float32|bfloat16) +off", printed, re.M)) == 4
+    assert float(re.search(r"hours of the plan smoke, one run at a time: (\S+)", printed)[1]) >= 0
+
+
+def test_a_device_that_computes_otherwise_is_found(monkeypatch):
+    run = experiments.make_run("smoke", "nsynth-gm-smoke", "FM")
+    built = gpu.build
+
+    def different(*arguments):
+        net, optimiser = built(*arguments)
+        optimiser.param_groups[0]["lr"] *= 1 + next(calls)
+        return net, optimiser
+
+    calls = iter((0, 0.1))
+    monkeypatch.setattr(gpu, "build", different)
+    assert gpu.largest_difference(run, torch.device("cpu")) > 0.01

@@ -252,7 +252,7 @@ def test_no_traceback_in_a_process_of_its_own(tmp_path):
 
 
 def test_nobody_reads_the_output(tmp_path):
-    command = f"{shlex.quote(sys.executable)} -u -m fmuc plan --json | true"
+    command = f"{shlex.quote(sys.executable)} -u -m fmuc plan --json --no-timing | true"
     done = subprocess.run(["sh", "-c", command], cwd=paths.ROOT, text=True, capture_output=True, check=False,
                           env={**os.environ, "FMUC_DATA": str(tmp_path)})
     assert done.stderr == ""
@@ -274,8 +274,8 @@ def test_plan_train_plan(capsys, trainable):
     result = json.loads(printed.out)
     assert 0 <= result["test_accuracy"] <= 1 and result["test_files"] == 9
     assert "Labelled part only, seed 0: loss" in printed.err and "test " in printed.err  # the bar
-    assert run("plan", *SMOKE, "--json") == 0
-    rows = json.loads(capsys.readouterr().out)
+    assert run("plan", *SMOKE, "--json", "--no-timing") == 0
+    rows = json.loads(capsys.readouterr().out)["runs"]
     assert len(rows) == 28 and [row["run"] for row in rows if row["state"] == "done"] == [result["run"]]
     change_code(paths.runs_dir("smoke") / result["run"])
     assert run(*command) == 0
@@ -284,8 +284,10 @@ def test_plan_train_plan(capsys, trainable):
     assert run(*command, "--force") == 0
     assert re.search("asked to train it again; the old files are kept in .*replaced", capsys.readouterr().err)
     (trainable / "features").unlink()
-    assert run("plan", *SMOKE, *NOTES) == 0
+    assert run("plan", *SMOKE, *NOTES, "--workers", "1") == 0
     text = capsys.readouterr().out
+    cost = re.search(r"13 runs to train: ([\d,]+) steps, about (\S+) hours with 1 at a time, (\S+) GB", text)
+    assert cost[1] == "356" and 0 < float(cost[2]) < 1 and float(cost[3]) > 0.1  # 13 runs of 12, two warm starts of 100
     assert text.count("missing") == 13 and len(re.findall(r"^unchecked .* 4 epochs ", text, re.M)) == 1
     assert run(*command) == 0
     assert "used as they are" in capsys.readouterr().err
