@@ -251,8 +251,9 @@ def compare(profile: str, dataset: str | None = None) -> dict:
         if any(records.values()):
             result[name] = _compare(records, name, preset.training.epochs)
     if not result:
+        option = f" --dataset {dataset}" if dataset else ""
         raise FmucError(f"no run records of {dataset or profile}, neither shipped nor yours: train the runs with "
-                        f"'python -m fmuc train --profile {profile}'")
+                        f"'python -m fmuc train --profile {profile}{option}'")
     return result
 
 

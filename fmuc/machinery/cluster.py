@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
@@ -106,11 +107,21 @@ def _connect(place: str):  # -> distributed.Client
     except (OSError, ValueError, KeyError, TypeError):
         raise FmucError(f"{place} is no scheduler file: start 'dask scheduler --scheduler-file {place}'") from None
     try:
+        asyncio.run(_shake_hands(address))
         return Client(address, timeout=REPLY, set_as_default=False)
     except Exception as error:  # of the network, the certificates, the address
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise FmucError(f"no Dask scheduler answers at {address} ({reason}): start one, see to its certificates if it "
                         "has any (docs/cluster.md), or leave out --scheduler") from None
+
+
+async def _shake_hands(address: str) -> None:
+    """Connect once without a client, which would take 20 s to close if the connection were refused."""
+    from distributed.comm import connect
+    from distributed.security import Security
+
+    comm = await connect(address, timeout=REPLY, **Security().get_connection_args("client"))
+    await comm.close()
 
 
 def _facts(token: str) -> dict[str, str]:
