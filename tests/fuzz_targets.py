@@ -143,7 +143,12 @@ def _sound_list(root: Path) -> Iterator[Target]:
         return all(file.split in ("", *datasets.SPLITS) and file.label == file.label.strip() and file.group
                    for file in files)
 
-    yield Target("list of own sounds", source.parent, ("list.csv",), lambda: listing.from_csv(source), right)
+    def read() -> list[listing.SoundFile]:
+        files = listing.from_csv(source)
+        listing.check_names(source.parent, files)  # as an import does
+        return files
+
+    yield Target("list of own sounds", source.parent, ("list.csv",), read, right)
 
 
 def _sounds(root: Path) -> Iterator[Target]:
