@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import dask
+import distributed  # noqa: F401 (its defaults must be there before a test changes one)
 import numpy as np
 import pandas as pd
 import psutil
