@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 import tempfile
 from hashlib import sha256
@@ -15,6 +14,7 @@ from nbformat import NotebookNode
 
 from fmuc import paths
 from fmuc.errors import FmucError
+from fmuc.machinery.atomic import write_bytes
 from fmuc.machinery.notebooks import read
 
 LARGEST = 1_000_000  # bytes of a committed notebook
@@ -70,9 +70,7 @@ def write_file(path: Path, text: str) -> None:
     if size > LARGEST:
         raise FmucError(f"{paths.relative(path)}: {size / 1e6:.2f} MB with its outputs, {LARGEST / 1e6:g} MB are "
                         "allowed: show smaller pictures or fewer sounds")
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    write_bytes(path, text.encode())
 
 
 def _words(output: NotebookNode) -> str:

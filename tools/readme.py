@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 
 import pandas as pd
@@ -10,6 +9,7 @@ import pandas as pd
 from fmuc import paths, tables
 from fmuc.experiments import presets
 from fmuc.figures import markdown
+from fmuc.machinery.atomic import write_bytes
 from fmuc.records import load_all
 
 README = paths.ROOT / "README.md"
@@ -42,6 +42,4 @@ def filled(text: str, content: dict[str, str]) -> str:
 
 def update(profile: str = "mini") -> None:
     """Rewrite the README's blocks from the shipped records, whole or not at all."""
-    temporary = README.with_name(".README.md")
-    temporary.write_text(filled(README.read_text(encoding="utf-8"), blocks(profile)), encoding="utf-8")
-    os.replace(temporary, README)
+    write_bytes(README, filled(README.read_text(encoding="utf-8"), blocks(profile)).encode())

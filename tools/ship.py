@@ -7,38 +7,21 @@ the README's tables in their places.
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 from fmuc import paths
 from fmuc.errors import FmucError
 from fmuc.experiments import plan
 from fmuc.machinery import notebooks
+from fmuc.machinery.atomic import whole_folder
 from fmuc.records import FILES, load_record
 from tools import outputs, readme
 
 
-@contextmanager
-def replaced(folder: Path) -> Iterator[Path]:
-    """An empty folder that takes the place of ``folder`` in the end, or not at all."""
-    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
 def ship_records(profile: str) -> None:
     """Copy the records of a profile's plan from the runs trained here."""
-    with replaced(paths.SHIPPED_RECORDS / profile) as target:
+    with whole_folder(paths.SHIPPED_RECORDS / profile) as target:
         for run in plan(profile):
             source = paths.runs_dir(profile) / run.name
             load_record(source)  # raises for a missing or a damaged one
@@ -57,7 +40,7 @@ def ship_notebooks(profile: str) -> None:
     made, records = paths.figures_dir(profile, "shipped"), paths.records_dir(profile, "shipped")
     for notebook in notebooks.find():
         outputs.store(notebook, made / "notebooks" / notebook.name, notebooks.records_digest(records))
-    with replaced(paths.FIGURES / profile) as target:
+    with whole_folder(paths.FIGURES / profile) as target:
         shutil.copytree(made, target, ignore=shutil.ignore_patterns("notebooks", ".*"), dirs_exist_ok=True)
 
 
