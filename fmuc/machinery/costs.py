@@ -45,10 +45,11 @@ def estimate(runs: Sequence[Run], device: str = "auto", workers: int | None = No
     tasks = [(asdict(run), device) for run in kinds.values()]
     timed = dict(zip(kinds, run_parallel(_measure, tasks, workers), strict=True))
     seconds = sum(steps * timed[_kind(run)].seconds for run, steps in phases)
-    caches = {run.dataset: _patch_count(run) * run.features.mel_bands * run.features.patch_frames for run in runs}
-    resident = max(min(4 * values, RESIDENT_BYTES) for values in caches.values())
+    values = [_patch_count(run) * run.features.mel_bands * run.features.patch_frames
+              for run in {run.dataset: run for run in runs}.values()]  # of each data set's patches
+    resident = max(min(4 * count, RESIDENT_BYTES) for count in values)
     memory = workers * (max(part.memory for part in timed.values()) + resident)
-    disk = sum(2 * values for values in caches.values()) + sum(12 * timed[_kind(run)].parameters for run in runs)
+    disk = 2 * sum(values) + sum(12 * timed[_kind(run)].parameters for run in runs)
     return Cost(sum(steps for _, steps in phases), workers, seconds / workers / 3600, memory / 1e9, disk / 1e9)
 
 
