@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +33,9 @@ LABELS = (
     "beach", "bus", "cafe/restaurant", "car", "city_center", "forest_path", "grocery_store", "home", "library",
     "metro_station", "office", "park", "residential_area", "train", "tram",
 )
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+SPEAKERS = {"george": "train", "jackson": "train", "nicolas": "train", "yweweler": "valid",
+            "lucas": "test", "theo": "test"}  # of FSDD, by split: the test is about unseen speakers
 _REMEDY = "unpack the archive again or see data/README.md"
 _OWN_REMEDY = "import it again (python -m fmuc data folder PATH --name NAME --force)"
 
@@ -261,6 +264,32 @@ def _file_name(listed: str, where: str) -> str:
     return name
 
 
+def load_fsdd(root: Path, name: str) -> Dataset:
+    """FSDD, the Free Spoken Digit Dataset: ``recordings/<digit>_<speaker>_<number>.wav``, split by speaker.
+
+    A clip's group is its speaker; clips are sorted by id. Raises :class:`FmucError` for a missing folder and for a
+    sound file that is not named so.
+    """
+    files = sorted((root / "recordings").glob("*.wav"))
+    if not files:
+        raise FmucError(f"no sound files in {paths.relative(root / 'recordings')}: run 'python -m fmuc data fsdd' or "
+                        "see data/README.md")
+    clips = []
+    for file in files:
+        parts = re.fullmatch(r"(\d)_([a-z]+)_\d+", file.stem)
+        if parts is None or parts[2] not in SPEAKERS:
+            raise FmucError(f"{paths.relative(file)}: FSDD has no such file: it must be called "
+                            f"<digit>_<speaker>_<number>.wav, the speaker one of {', '.join(SPEAKERS)}; take it out")
+        clips.append(Clip(file.stem, file, DIGITS[int(parts[1])], parts[2], SPEAKERS[parts[2]]))
+    return Dataset(name, DIGITS, tuple(clips))
+
+
+def load_fsdd_smoke(root: Path, name: str) -> Dataset:
+    """The first four recordings of each digit by each speaker in FSDD's folder."""
+    whole = load_fsdd(root, name)
+    return replace(whole, clips=tuple(clip for clip in whole.clips if int(clip.id.rsplit("_", 1)[1]) < 4))
+
+
 class OwnSettings(NamedTuple):
     """How to use an import of own audio: the share of its training labels that training may use, in (0, 1], and the
     features that suit it, None for those of the profile."""
@@ -312,6 +341,8 @@ def load_own(folder: Path, name: str) -> Dataset:
 
 
 LOADERS: dict[str, Callable[[Path, str], Dataset]] = {
+    "fsdd": load_fsdd,
+    "fsdd-smoke": load_fsdd_smoke,
     "nsynth": load_nsynth,
     "nsynth-gm": load_nsynth,
     "nsynth-gm-smoke": load_nsynth,

@@ -28,8 +28,8 @@ def data_root() -> Path:
 
 
 def dataset_dir(name: str) -> Path:
-    """Folder of a data set's sound files and lists."""
-    return data_root() / name
+    """Folder of a data set's sound files and lists; ``fsdd-smoke`` is a few files of ``fsdd``."""
+    return data_root() / {"fsdd-smoke": "fsdd"}.get(name, name)
 
 
 def features_dir(name: str, features_id: str) -> Path:

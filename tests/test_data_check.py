@@ -216,7 +216,8 @@ def test_classes_and_splits_that_are_absent_are_named(clips):
 
 
 def test_published_values_are_those_of_the_data_sets_pages():
-    nsynth, tut2017 = PUBLISHED["nsynth"], PUBLISHED["tut2017"]
+    fsdd, nsynth, tut2017 = PUBLISHED["fsdd"], PUBLISHED["nsynth"], PUBLISHED["tut2017"]
+    assert sum(fsdd.values()) == 3_000
     assert [count for what, count in nsynth.items() if "clips" in what] == [289_205, 12_678, 4_096]
     groups = [count for what, count in nsynth.items() if "groups" in what]
     assert sum(groups) - 53 == 1_006  # valid and test share their instruments

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -122,6 +123,28 @@ def test_fingerprint_covers_the_sound_and_not_the_place(nsynth_root, tmp_path):
     path.unlink()
     with pytest.raises(FmucError, match=f"{path.name}: cannot be read"):
         _ = replace(moved).fingerprint
+
+
+def test_fsdd_is_split_by_speaker_and_its_smoke_set_is_a_part_of_it(data_root):
+    folder = data_root / "fsdd" / "recordings"
+    folder.mkdir(parents=True)
+    for speaker in datasets.SPEAKERS:
+        for number in (0, 3, 4, 10):
+            (folder / f"7_{speaker}_{number}.wav").touch()
+    whole, part = load("fsdd"), load("fsdd-smoke")
+    assert whole.classes[:3] == ("zero", "one", "two") and {clip.label for clip in whole.clips} == {"seven"}
+    assert [clip.id for clip in whole.clips] == sorted(path.stem for path in folder.iterdir())
+    groups = {split: {whole.clips[i].group for i in whole.indices(split)} for split in datasets.SPLITS}
+    assert groups == {"train": {"george", "jackson", "nicolas"}, "valid": {"yweweler"}, "test": {"lucas", "theo"}}
+    assert part.clips == tuple(clip for clip in whole.clips if clip.id.endswith(("_0", "_3"))) and len(part.clips) == 12
+    for name in ("7_george.wav", "17_george_0.wav", "7_george_0 (1).wav", "7_george_x.wav", "7_alexa_0.wav"):
+        (folder / name).touch()
+        with pytest.raises(FmucError, match=rf"{re.escape(name)}: FSDD has no such file.*lucas.*take it out"):
+            load("fsdd")
+        (folder / name).unlink()
+    folder.rename(data_root / "elsewhere")
+    with pytest.raises(FmucError, match=r"no sound files in .*fsdd/recordings: run 'python -m fmuc data fsdd'"):
+        load("fsdd-smoke")
 
 
 def own(data_root: Path, **changes) -> Path:

@@ -156,6 +156,6 @@ def test_an_interrupted_rendering_leaves_what_was_there(cheap, monkeypatch, erro
 
 def test_it_is_a_stand_in_that_is_rendered_where_it_is_missing(cheap, monkeypatch):
     monkeypatch.setattr("fmuc.standins.render.cores", lambda: 1)
-    assert {*scenes_sim.SIZES, *nsynth_gm.SIZES} == set(STAND_INS) == LOADERS.keys() - {"nsynth", "tut2017"}
+    assert {*scenes_sim.SIZES, *nsynth_gm.SIZES} == set(STAND_INS) == LOADERS.keys() - {"fsdd", "fsdd-smoke", "nsynth", "tut2017"}
     dataset = ensure(NAME, progress=False)
     assert len(dataset.clips) == 45 and ensure(NAME, progress=False).digest == dataset.digest

@@ -21,7 +21,8 @@ from fmuc.machinery.workers import cores, run_parallel
 
 SILENT_DBFS = -80  # three steps of 16 bits: normalised to its peak, such a file is mostly rounding noise
 CLIPPED_SHARE = 1e-4  # of the samples: those that are the third or later at full scale in a row
-PUBLISHED = {  # Engel et al. 2017; Zenodo records 400515 and 1040168
+PUBLISHED = {  # release 1.0.10; Engel et al. 2017; Zenodo records 400515 and 1040168
+    "fsdd": {"clips in train": 1_500, "clips in valid": 500, "clips in test": 1_000},
     "nsynth": {"clips in train": 289_205, "clips in valid": 12_678, "clips in test": 4_096,
                "groups in train": 953, "groups in valid": 53, "groups in test": 53},
     "tut2017": {"clips in train": 4_680, "clips in test": 1_620, "entries in the list of recording errors": 84},
