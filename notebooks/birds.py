@@ -1,4 +1,4 @@
-"""Material of notebook 10: a folder of simulated bird calls as users have sound files, and what its maker knows of it.
+"""Material of notebook 12: a folder of simulated bird calls as users have sound files, and what its maker knows of it.
 
 No bird was recorded: calls are whistles and struck wood in wind, leaves or traffic, each species with a plain trait or
 two of a real one. The species of the files in ``unlabelled`` are withheld from the folder; so what training estimates

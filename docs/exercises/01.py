@@ -1,113 +1,118 @@
 # %% setup
-import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
 
 from fmuc.teaching.exercises import check
 
-# %% exercise: Instruments on both sides
-# NSynth names a note `<instrument>-<pitch>-<velocity>`, such as `bass_synthetic_033-022-050`. Which instruments occur
-# among the training *and* the test notes? In NSynth it must be none (§III).
+# %% exercise: What FixMatch keeps
+# From the logits of the weak views to pseudo-labels: the class of each example, and whether its softmax confidence
+# reaches the threshold (§I).
 #
-# hint: The name of an instrument holds underscores, but no hyphen.
-# hint: Sets know `&`.
-def shared_instruments(train: list[str], test: list[str]) -> set[str]:
-    """Names of the instruments that have notes in both lists."""
+# hint: Axis 0 counts the examples of the batch, the last axis the classes.
+# hint: The threshold is one of a probability; logits have no upper limit.
+def keep(logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """(B, C) logits -> classes (B,) and whether they are kept (B,), boolean."""
     ### BEGIN SOLUTION
-    known, unseen = ({note.split("-")[0] for note in notes} for notes in (train, test))
-    return known & unseen
+    confidence, labels = torch.softmax(logits, dim=1).max(dim=1)
+    return labels, confidence >= threshold
     ### END SOLUTION
 
 # %% cases
-train = ["bass_synthetic_033-022-050", "bass_synthetic_033-023-075", "guitar_acoustic_010-060-100"]
-test = ["bass_synthetic_033-030-100", "guitar_acoustic_011-060-100", "vocal_synthetic_001-060-025"]
-cases = [(train, test), (["organ_electronic_104-060-050"], ["organ_electronic_104-060-127"])]
+logits = 3 * torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+cases = [(logits, 0.8), (torch.tensor([[5.0, 0.0], [0.4, 0.5], [1.0, 1.5]]), 0.95)]
 
 # %% wrong
-# note.split("-")[0] => note
-#   Whole notes are compared. No note is in both lists, and yet its instrument may be: this is the leak that the
-#   split by instruments avoids.
-# note.split("-")[0] => note.split("_")[0]
-#   Families are compared (up to the first underscore). They should occur on both sides; instruments should not.
-# note.split("-")[0] => note.rsplit("-", 1)[0]
-#   The pitch is still in the name: the same instrument at another pitch goes unnoticed.
-# known & unseen => known | unseen
-#   This is every instrument of either list; asked for are those of both: & instead of |.
+# torch.softmax(logits, dim=1).max(dim=1) => torch.softmax(logits, dim=0).max(dim=1)
+#   The softmax runs over the examples (dim=0): then the batch competes for each class. Probabilities of one
+#   example, along dim=1, must add up to 1.
+# torch.softmax(logits, dim=1).max(dim=1) => torch.softmax(logits, dim=1).max(dim=0)
+#   The maximum is taken over the examples (dim=0): that gives the example that is surest of each class, (C,)
+#   values. The class of each example is the maximum along dim=1.
+# torch.softmax(logits, dim=1).max(dim=1) => logits.max(dim=1)
+#   The threshold is compared with logits. A logit of 1 says nothing by itself; take the softmax first.
+# confidence >= threshold => confidence < threshold
+#   The mask is the wrong way round: it keeps what the network is not sure of.
 
-# %% exercise: A stratified draw
-# Of each class the first files, in their order, are labelled: the share of the class's files, rounded, and one at
-# least. (A real draw shuffles first; without it your answer can be compared.)
+# %% exercise: The loss of the unlabelled part
+# Cross-entropy of the strong views against the pseudo-labels, summed over those that are kept, and divided by the
+# number of *all* unlabelled examples of the batch, as in FixMatch (deviation D4 in the README).
 #
-# hint: `np.flatnonzero(labels == label)` gives the places of a class.
-# hint: What does rounding make of a class with one file?
-def draw_labelled(labels: np.ndarray, share: float) -> np.ndarray:
-    """Classes (n,) -> places of the labelled files, ascending."""
+# hint: `functional.cross_entropy` takes logits; with `reduction="none"` it gives one loss for each example.
+# hint: What is the loss of a batch of which nothing is kept?
+def unlabelled_loss(strong_logits: Tensor, labels: Tensor, kept: Tensor) -> Tensor:
+    """(B, C) logits, (B,) classes, (B,) boolean -> the loss, a scalar."""
     ### BEGIN SOLUTION
-    chosen = []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        chosen.extend(members[: max(1, round(share * len(members)))])
-    return np.sort(chosen)
+    losses = functional.cross_entropy(strong_logits, labels, reduction="none")
+    return (losses * kept).mean()
     ### END SOLUTION
 
 # %% cases
-labels = np.array([0] * 10 + [1] * 6 + [2] + [0, 1] * 2)
-cases = [(labels, 0.3), (labels, 0.05)]
+rng, labels = torch.Generator().manual_seed(0), torch.tensor([0, 2, 1, 1])
+cases = [(torch.randn(4, 3, generator=rng), labels, torch.tensor([True, False, True, False])),
+         (torch.randn(4, 3, generator=rng), labels, torch.zeros(4, dtype=torch.bool))]
 
 # %% wrong
-# max(1, round(share * len(members))) => round(share * len(members))
-#   A small class gets no labelled file, so the network can never learn it: one at least of each class.
-# share * len(members) => share * len(labels)
-#   Each class gets the share of *all* files: too many, and as many of a small class as of a large one.
-# np.sort(chosen) => np.arange(round(share * len(labels)))
-#   The first files of the whole list are taken, whatever their classes: the draw is not stratified.
-# np.sort(chosen) => labels[np.sort(chosen)]
-#   These are classes; asked for are the places of the files in the list.
+# (losses * kept).mean() => losses[kept].mean()
+#   This is the mean over the kept examples only: a batch that keeps one pseudo-label pulls as hard as one that
+#   keeps all, and a batch that keeps none gives NaN. FixMatch divides by the number of all unlabelled examples.
+# (losses * kept).mean() => losses.mean()
+#   The mask has no effect: rejected pseudo-labels train the network, too.
+# (losses * kept).mean() => (losses * kept).sum()
+#   The sum is not divided by the number of unlabelled examples: the loss would grow with the batch.
+# functional.cross_entropy(strong_logits, labels => functional.cross_entropy(strong_logits.softmax(dim=1), labels
+#   A softmax is applied twice: cross_entropy takes logits and has its own. Fed with probabilities, the loss of an
+#   example cannot fall below 0.55 with three classes, however right and sure it is.
 
-# %% exercise: A label for every group?
-# A share s of all files is labelled, each file independently. With what chance does an instrument or a recording of k
-# files have a labelled file?
+# %% exercise: Translation in time
+# A patch is moved by whole frames, to the right for a positive number. What leaves one edge is lost; at the other edge
+# the first (or last) frame is repeated. The patch itself must stay as it is: the strong view starts from the same one.
 #
-# hint: Start with the chance that none of its files is labelled.
-def chance_of_a_label(files: int, share: float) -> float:
-    """The chance that at least one of ``files`` files is labelled."""
+# hint: Frame t of the result is frame t − frames of the patch: write down these indices for all t.
+# hint: `Tensor.clamp` keeps indices between the first and the last frame.
+def translate(patch: Tensor, frames: int) -> Tensor:
+    """(F, T) -> (F, T), ``frames`` later."""
     ### BEGIN SOLUTION
-    return 1 - (1 - share) ** files
+    source = torch.arange(patch.shape[1]) - frames
+    return patch[:, source.clamp(0, patch.shape[1] - 1)]
     ### END SOLUTION
 
 # %% cases
-cases = [(4, 0.25), (13, 0.05), (300, 0.01)]
+patch = torch.arange(12.0).view(3, 4) ** 2
+cases = [(patch, 1), (patch, -2)]
 
 # %% wrong
-# 1 - (1 - share) ** files => share * files
-#   k · s is the expected number of labelled files, not a chance: of 300 files at 1 % it would be 3.
-# 1 - (1 - share) ** files => (1 - share) ** files
-#   This is the chance that none of them is labelled; asked for is the opposite.
-# 1 - (1 - share) ** files => 1 - share**files
-#   This is the chance that not all files are labelled.
-# 1 - (1 - share) ** files => share**files
-#   This is the chance that all files are labelled; one is enough.
+# source.clamp(0, patch.shape[1] - 1) => source % patch.shape[1]
+#   What leaves one edge comes back at the other (as with torch.roll): the end of a note would sound before its
+#   beginning.
+# - frames => + frames
+#   The patch moves to the left: frame t of the result is frame t − frames, not t + frames.
+# return patch[:, source.clamp(0, patch.shape[1] - 1)] => return patch[(torch.arange(len(patch)) - frames).clamp(0, len(patch) - 1)]
+#   The Mel bands are moved, not the frames: time is the last axis.
+# return patch => inside = (source >= 0) & (source < patch.shape[1]); return inside * patch
+#   The free edge is filled with zeros. In a normalised patch zero is the mean of the band, not silence; repeat
+#   the frame at the edge.
+# return patch[:, source.clamp(0, patch.shape[1] - 1)] => patch[:] = patch[:, source.clamp(0, patch.shape[1] - 1)]; return patch
 
-# %% exercise: Every patch of every recording
-# The pool of unlabelled patches holds all patches of all unlabelled clips: footnote 1 of the paper tells what it cost to
-# forget most of them. Patch p belongs to clip `clip_of_patch[p]`.
+# %% exercise: Sharpening
+# An unsharp mask adds to a patch what its local mean leaves out, times an amount; an amount of 0 changes nothing. The
+# mean over 3 x 3 neighbours is given.
 #
-# hint: `np.isin` asks of each patch whether its clip is in a list.
-def pool_of(clip_of_patch: np.ndarray, clips: np.ndarray) -> np.ndarray:
-    """(P,), numbers of the unlabelled clips -> numbers of their patches, ascending."""
+# hint: First write down what the local mean leaves out: the detail.
+def sharpen(patch: Tensor, local_mean: Tensor, amount: float) -> Tensor:
+    """(F, T), (F, T) -> (F, T)."""
     ### BEGIN SOLUTION
-    return np.flatnonzero(np.isin(clip_of_patch, clips))
+    return patch + amount * (patch - local_mean)
     ### END SOLUTION
 
 # %% cases
-clip_of_patch = np.repeat(np.arange(5), (4, 4, 2, 4, 1))
-cases = [(clip_of_patch, np.array([1, 2, 4])), (clip_of_patch, np.array([0]))]
+patch, local_mean = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+cases = [(patch, local_mean, 0.5), (patch, local_mean, 0.0)]
 
 # %% wrong
-# np.flatnonzero(np.isin(clip_of_patch, clips)) => np.searchsorted(clip_of_patch, clips)
-#   Only the first patch of each clip is in the pool. This is the mistake of footnote 1: most of the unlabelled
-#   data are lost.
-# np.flatnonzero(np.isin(clip_of_patch, clips)) => clips
-#   Numbers of clips are used as numbers of patches: clip 1 is not patch 1 where clips have several patches.
-# np.isin(clip_of_patch, clips) => ~np.isin(clip_of_patch, clips)
-#   These are the patches of all other clips.
-# np.flatnonzero(np.isin(clip_of_patch, clips)) => clip_of_patch[np.isin(clip_of_patch, clips)]
-#   These are the clips of the patches; asked for are the numbers of the patches.
+# patch + amount => patch - amount
+#   The detail is taken away instead of added: this blurs.
+# return patch + amount => return amount
+#   Only the detail is left: it is added to the patch.
+# (patch - local_mean) => local_mean
+#   The local mean is added, not the detail: what sharpens is the difference between the patch and its local mean.

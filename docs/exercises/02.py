@@ -3,114 +3,111 @@ import numpy as np
 
 from fmuc.teaching.exercises import check
 
-# %% exercise: How many frames?
-# The spectrogram is *centred*: half a window of zeros is put before and behind the sound, so that a frame lies around
-# sample 0, hop, 2 · hop and so on. How many frames does a sound have?
+# %% exercise: Instruments on both sides
+# NSynth names a note `<instrument>-<pitch>-<velocity>`, such as `bass_synthetic_033-022-050`. Which instruments occur
+# among the training *and* the test notes? In NSynth it must be none (§III).
 #
-# hint: Where are the centres of the frames, and which is the last one that still lies in the padded sound?
-# hint: Half a window on both sides is one window more: count without centring, then put it in.
-def frame_count(samples: int, window: int, hop: int) -> int:
-    """Frames of a centred STFT; ``window`` is even."""
+# hint: The name of an instrument holds underscores, but no hyphen.
+# hint: Sets know `&`.
+def shared_instruments(train: list[str], test: list[str]) -> set[str]:
+    """Names of the instruments that have notes in both lists."""
     ### BEGIN SOLUTION
-    return 1 + samples // hop
+    known, unseen = ({note.split("-")[0] for note in notes} for notes in (train, test))
+    return known & unseen
     ### END SOLUTION
 
 # %% cases
-cases = [(64_000, 1024, 512), (220_500, 1024, 342), (1500, 1024, 512)]
+train = ["bass_synthetic_033-022-050", "bass_synthetic_033-023-075", "guitar_acoustic_010-060-100"]
+test = ["bass_synthetic_033-030-100", "guitar_acoustic_011-060-100", "vocal_synthetic_001-060-025"]
+cases = [(train, test), (["organ_electronic_104-060-050"], ["organ_electronic_104-060-127"])]
 
 # %% wrong
-# 1 + samples // hop => 1 + (samples - window) // hop
-#   These are the frames that lie wholly within the sound. Centred, the sound is longer by half a window at both
-#   ends.
-# 1 + samples // hop => samples // hop
-#   The frame around sample 0 is missing: the first centre is 0, not hop.
-# 1 + samples // hop => -(-samples // hop)
-#   Rounded up: this is one too few where the length is a multiple of the hop, since sample 0 has a frame, too.
-# 1 + samples // hop => samples / hop
-#   A number of frames is whole: use // and count the frame around sample 0.
+# note.split("-")[0] => note
+#   Whole notes are compared. No note is in both lists, and yet its instrument may be: this is the leak that the
+#   split by instruments avoids.
+# note.split("-")[0] => note.split("_")[0]
+#   Families are compared (up to the first underscore). They should occur on both sides; instruments should not.
+# note.split("-")[0] => note.rsplit("-", 1)[0]
+#   The pitch is still in the name: the same instrument at another pitch goes unnoticed.
+# known & unseen => known | unseen
+#   This is every instrument of either list; asked for are those of both: & instead of |.
 
-# %% exercise: A scale for loudness
-# Magnitudes reach from 0 over several powers of ten. Bring them to the scale log(1 + x), on which silence stays 0.
+# %% exercise: A stratified draw
+# Of each class the first files, in their order, are labelled: the share of the class's files, rounded, and one at
+# least. (A real draw shuffles first; without it your answer can be compared.)
 #
-# hint: There is a function for it that is exact for small x, too.
-def compress(magnitudes: np.ndarray) -> np.ndarray:
-    """(F, L) Mel magnitudes -> natural log(1 + x), the same shape."""
+# hint: `np.flatnonzero(labels == label)` gives the places of a class.
+# hint: What does rounding make of a class with one file?
+def draw_labelled(labels: np.ndarray, share: float) -> np.ndarray:
+    """Classes (n,) -> places of the labelled files, ascending."""
     ### BEGIN SOLUTION
-    return np.log1p(magnitudes)
+    chosen = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        chosen.extend(members[: max(1, round(share * len(members)))])
+    return np.sort(chosen)
     ### END SOLUTION
 
 # %% cases
-cases = [(np.array([[0.0, 0.5, 1.0], [10.0, 100.0, 1e-4]]),)]
+labels = np.array([0] * 10 + [1] * 6 + [2] + [0, 1] * 2)
+cases = [(labels, 0.3), (labels, 0.05)]
 
 # %% wrong
-# np.log1p(magnitudes) => np.log(magnitudes)
-#   log(0) is minus infinity: one silent bin would spoil mean and variance of its band.
-# np.log1p(magnitudes) => np.log10(1 + magnitudes)
-#   This is the logarithm to base 10; asked for is the natural one. (After the normalisation it would not matter.
-#   Why?)
-# np.log1p(magnitudes) => np.log1p(magnitudes**2)
-#   The magnitudes are squared first: that is a power spectrogram.
+# max(1, round(share * len(members))) => round(share * len(members))
+#   A small class gets no labelled file, so the network can never learn it: one at least of each class.
+# share * len(members) => share * len(labels)
+#   Each class gets the share of *all* files: too many, and as many of a small class as of a large one.
+# np.sort(chosen) => np.arange(round(share * len(labels)))
+#   The first files of the whole list are taken, whatever their classes: the draw is not stratified.
+# np.sort(chosen) => labels[np.sort(chosen)]
+#   These are classes; asked for are the places of the files in the list.
 
-# %% exercise: From spectrogram to patches
-# Cut a spectrogram into consecutive patches of equally many frames. A tail shorter than a patch is dropped.
+# %% exercise: A label for every group?
+# A share s of all files is labelled, each file independently. With what chance does an instrument or a recording of k
+# files have a labelled file?
 #
-# hint: `reshape` reads and writes row by row: which axis can it split in two?
-# hint: Split the axis of the frames, then put the axes into their order.
-def cut(spectrogram: np.ndarray, frames: int) -> np.ndarray:
-    """(F, L) -> (P, F, ``frames``)."""
+# hint: Start with the chance that none of its files is labelled.
+def chance_of_a_label(files: int, share: float) -> float:
+    """The chance that at least one of ``files`` files is labelled."""
     ### BEGIN SOLUTION
-    bands, length = spectrogram.shape
-    count = length // frames
-    whole = spectrogram[:, : count * frames].reshape(bands, count, frames)
-    return whole.transpose(1, 0, 2)
+    return 1 - (1 - share) ** files
     ### END SOLUTION
 
 # %% cases
-spectrogram = np.arange(22.0).reshape(2, 11)
-cases = [(spectrogram, 3), (spectrogram, 2)]
+cases = [(4, 0.25), (13, 0.05), (300, 0.01)]
 
 # %% wrong
-# whole.transpose(1, 0, 2) => whole.transpose(1, 0, 2)[:1]
-#   Only the first patch is left. This is the mistake of footnote 1: most of each recording is lost.
-# whole.transpose(1, 0, 2) => whole.reshape(count, bands, frames)
-#   The shape is right, the content is not: reshape alone reads row by row, so that a patch gets frames of one
-#   band as if they were bands. Split the axis of the frames, then transpose.
-# return whole.transpose(1, 0, 2) => return whole
-#   The axes are (F, P, frames): put the patches first.
-# count = length // frames => count = -(-length // frames); spectrogram = np.pad(spectrogram, ((0, 0), (0, frames)))
-#   The tail is filled up with zeros to one more patch; it should be dropped.
+# 1 - (1 - share) ** files => share * files
+#   k · s is the expected number of labelled files, not a chance: of 300 files at 1 % it would be 3.
+# 1 - (1 - share) ** files => (1 - share) ** files
+#   This is the chance that none of them is labelled; asked for is the opposite.
+# 1 - (1 - share) ** files => 1 - share**files
+#   This is the chance that not all files are labelled.
+# 1 - (1 - share) ** files => share**files
+#   This is the chance that all files are labelled; one is enough.
 
-# %% exercise: Normalise each Mel band
-# Each band gets zero mean and unit variance (§III). Mean and standard deviation are those of the training patches: of a
-# band over all its patches and frames.
+# %% exercise: Every patch of every recording
+# The pool of unlabelled patches holds all patches of all unlabelled clips: footnote 1 of the paper tells what it cost to
+# forget most of them. Patch p belongs to clip `clip_of_patch[p]`.
 #
-# hint: Axes of an array of patches: 0 patches, 1 Mel bands, 2 frames. Which ones disappear?
-# hint: With `keepdims=True` the result still fits the patches.
-def normalise(patches: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """(P, F, T) patches and the training patches (Q, F, T) -> normalised patches (P, F, T)."""
+# hint: `np.isin` asks of each patch whether its clip is in a list.
+def pool_of(clip_of_patch: np.ndarray, clips: np.ndarray) -> np.ndarray:
+    """(P,), numbers of the unlabelled clips -> numbers of their patches, ascending."""
     ### BEGIN SOLUTION
-    axes = (0, 2)
-    mean, std = train.mean(axis=axes, keepdims=True), train.std(axis=axes, keepdims=True)
-    return (patches - mean) / std
+    return np.flatnonzero(np.isin(clip_of_patch, clips))
     ### END SOLUTION
 
 # %% cases
-rng, loudness = np.random.default_rng(0), np.array([1.0, 3.0, 0.5])[:, None]  # of each band
-new, train = (loudness * rng.normal(2, 1, (count, 3, 4)) for count in (2, 6))
-cases = [(new, train), (train[:1], train)]
+clip_of_patch = np.repeat(np.arange(5), (4, 4, 2, 4, 1))
+cases = [(clip_of_patch, np.array([1, 2, 4])), (clip_of_patch, np.array([0]))]
 
 # %% wrong
-# axes = (0, 2) => axes = (0, 1)
-#   Mean and deviation are those of each frame (axes 0 and 1 were averaged). The bands stay as different as they
-#   were.
-# axes = (0, 2) => axes = (0, 1, 2)
-#   One mean for everything: low bands stay louder than high ones. Each Mel band has its own.
-# axes = (0, 2) => axes, train = (0, 2), patches
-#   The statistics are those of the patches themselves. Test patches must be normalised as the training patches
-#   were, else the test set takes part in its own preparation.
-# axes = (0, 2) => axes, train = (1, 2), patches
-#   Each patch is normalised by itself: loud and soft patches become the same.
-# (patches - mean) / std => (patches - mean) / std**2
-#   Divided by the variance; unit variance needs the standard deviation.
-# (patches - mean) / std => patches - mean
-#   The variance of the bands is not yet one: divide by the standard deviation.
+# np.flatnonzero(np.isin(clip_of_patch, clips)) => np.searchsorted(clip_of_patch, clips)
+#   Only the first patch of each clip is in the pool. This is the mistake of footnote 1: most of the unlabelled
+#   data are lost.
+# np.flatnonzero(np.isin(clip_of_patch, clips)) => clips
+#   Numbers of clips are used as numbers of patches: clip 1 is not patch 1 where clips have several patches.
+# np.isin(clip_of_patch, clips) => ~np.isin(clip_of_patch, clips)
+#   These are the patches of all other clips.
+# np.flatnonzero(np.isin(clip_of_patch, clips)) => clip_of_patch[np.isin(clip_of_patch, clips)]
+#   These are the clips of the patches; asked for are the numbers of the patches.

@@ -1,118 +1,116 @@
 # %% setup
-import torch
-from torch import Tensor
-from torch.nn import functional
+import numpy as np
 
 from fmuc.teaching.exercises import check
 
-# %% exercise: What FixMatch keeps
-# From the logits of the weak views to pseudo-labels: the class of each example, and whether its softmax confidence
-# reaches the threshold (§I).
+# %% exercise: How many frames?
+# The spectrogram is *centred*: half a window of zeros is put before and behind the sound, so that a frame lies around
+# sample 0, hop, 2 · hop and so on. How many frames does a sound have?
 #
-# hint: Axis 0 counts the examples of the batch, the last axis the classes.
-# hint: The threshold is one of a probability; logits have no upper limit.
-def keep(logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """(B, C) logits -> classes (B,) and whether they are kept (B,), boolean."""
+# hint: Where are the centres of the frames, and which is the last one that still lies in the padded sound?
+# hint: Half a window on both sides is one window more: count without centring, then put it in.
+def frame_count(samples: int, window: int, hop: int) -> int:
+    """Frames of a centred STFT; ``window`` is even."""
     ### BEGIN SOLUTION
-    confidence, labels = torch.softmax(logits, dim=1).max(dim=1)
-    return labels, confidence >= threshold
+    return 1 + samples // hop
     ### END SOLUTION
 
 # %% cases
-logits = 3 * torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
-cases = [(logits, 0.8), (torch.tensor([[5.0, 0.0], [0.4, 0.5], [1.0, 1.5]]), 0.95)]
+cases = [(64_000, 1024, 512), (220_500, 1024, 342), (1500, 1024, 512)]
 
 # %% wrong
-# torch.softmax(logits, dim=1).max(dim=1) => torch.softmax(logits, dim=0).max(dim=1)
-#   The softmax runs over the examples (dim=0): then the batch competes for each class. Probabilities of one
-#   example, along dim=1, must add up to 1.
-# torch.softmax(logits, dim=1).max(dim=1) => torch.softmax(logits, dim=1).max(dim=0)
-#   The maximum is taken over the examples (dim=0): that gives the example that is surest of each class, (C,)
-#   values. The class of each example is the maximum along dim=1.
-# torch.softmax(logits, dim=1).max(dim=1) => logits.max(dim=1)
-#   The threshold is compared with logits. A logit of 1 says nothing by itself; take the softmax first.
-# confidence >= threshold => confidence < threshold
-#   The mask is the wrong way round: it keeps what the network is not sure of.
+# 1 + samples // hop => 1 + (samples - window) // hop
+#   These are the frames that lie wholly within the sound. Centred, the sound is longer by half a window at both
+#   ends.
+# 1 + samples // hop => samples // hop
+#   The frame around sample 0 is missing: the first centre is 0, not hop.
+# 1 + samples // hop => -(-samples // hop)
+#   Rounded up: this is one too few where the length is a multiple of the hop, since sample 0 has a frame, too.
+# 1 + samples // hop => samples / hop
+#   A number of frames is whole: use // and count the frame around sample 0.
 
-# %% exercise: The loss of the unlabelled part
-# Cross-entropy of the strong views against the pseudo-labels, summed over those that are kept, and divided by the
-# number of *all* unlabelled examples of the batch, as in FixMatch (deviation D4 in the README).
+# %% exercise: A scale for loudness
+# Magnitudes reach from 0 over several powers of ten. Bring them to the scale log(1 + x), on which silence stays 0.
 #
-# hint: `functional.cross_entropy` takes logits; with `reduction="none"` it gives one loss for each example.
-# hint: What is the loss of a batch of which nothing is kept?
-def unlabelled_loss(strong_logits: Tensor, labels: Tensor, kept: Tensor) -> Tensor:
-    """(B, C) logits, (B,) classes, (B,) boolean -> the loss, a scalar."""
+# hint: There is a function for it that is exact for small x, too.
+def compress(magnitudes: np.ndarray) -> np.ndarray:
+    """(F, L) Mel magnitudes -> natural log(1 + x), the same shape."""
     ### BEGIN SOLUTION
-    losses = functional.cross_entropy(strong_logits, labels, reduction="none")
-    return (losses * kept).mean()
+    return np.log1p(magnitudes)
     ### END SOLUTION
 
 # %% cases
-rng, labels = torch.Generator().manual_seed(0), torch.tensor([0, 2, 1, 1])
-cases = [(torch.randn(4, 3, generator=rng), labels, torch.tensor([True, False, True, False])),
-         (torch.randn(4, 3, generator=rng), labels, torch.zeros(4, dtype=torch.bool))]
+cases = [(np.array([[0.0, 0.5, 1.0], [10.0, 100.0, 1e-4]]),)]
 
 # %% wrong
-# (losses * kept).mean() => losses[kept].mean()
-#   This is the mean over the kept examples only: a batch that keeps one pseudo-label pulls as hard as one that
-#   keeps all, and a batch that keeps none gives NaN. FixMatch divides by the number of all unlabelled examples.
-# (losses * kept).mean() => losses.mean()
-#   The mask has no effect: rejected pseudo-labels train the network, too.
-# (losses * kept).mean() => (losses * kept).sum()
-#   The sum is not divided by the number of unlabelled examples: the loss would grow with the batch.
-# functional.cross_entropy(strong_logits, labels => functional.cross_entropy(strong_logits.softmax(dim=1), labels
-#   A softmax is applied twice: cross_entropy takes logits and has its own. Fed with probabilities, the loss of an
-#   example cannot fall below 0.55 with three classes, however right and sure it is.
+# np.log1p(magnitudes) => np.log(magnitudes)
+#   log(0) is minus infinity: one silent bin would spoil mean and variance of its band.
+# np.log1p(magnitudes) => np.log10(1 + magnitudes)
+#   This is the logarithm to base 10; asked for is the natural one. (After the normalisation it would not matter.
+#   Why?)
+# np.log1p(magnitudes) => np.log1p(magnitudes**2)
+#   The magnitudes are squared first: that is a power spectrogram.
 
-# %% exercise: Translation in time
-# A patch is moved by whole frames, to the right for a positive number. What leaves one edge is lost; at the other edge
-# the first (or last) frame is repeated. The patch itself must stay as it is: the strong view starts from the same one.
+# %% exercise: From spectrogram to patches
+# Cut a spectrogram into consecutive patches of equally many frames. A tail shorter than a patch is dropped.
 #
-# hint: Frame t of the result is frame t − frames of the patch: write down these indices for all t.
-# hint: `Tensor.clamp` keeps indices between the first and the last frame.
-def translate(patch: Tensor, frames: int) -> Tensor:
-    """(F, T) -> (F, T), ``frames`` later."""
+# hint: `reshape` reads and writes row by row: which axis can it split in two?
+# hint: Split the axis of the frames, then put the axes into their order.
+def cut(spectrogram: np.ndarray, frames: int) -> np.ndarray:
+    """(F, L) -> (P, F, ``frames``)."""
     ### BEGIN SOLUTION
-    source = torch.arange(patch.shape[1]) - frames
-    return patch[:, source.clamp(0, patch.shape[1] - 1)]
+    bands, length = spectrogram.shape
+    count = length // frames
+    whole = spectrogram[:, : count * frames].reshape(bands, count, frames)
+    return whole.transpose(1, 0, 2)
     ### END SOLUTION
 
 # %% cases
-patch = torch.arange(12.0).view(3, 4) ** 2
-cases = [(patch, 1), (patch, -2)]
+spectrogram = np.arange(22.0).reshape(2, 11)
+cases = [(spectrogram, 3), (spectrogram, 2)]
 
 # %% wrong
-# source.clamp(0, patch.shape[1] - 1) => source % patch.shape[1]
-#   What leaves one edge comes back at the other (as with torch.roll): the end of a note would sound before its
-#   beginning.
-# - frames => + frames
-#   The patch moves to the left: frame t of the result is frame t − frames, not t + frames.
-# return patch[:, source.clamp(0, patch.shape[1] - 1)] => return patch[(torch.arange(len(patch)) - frames).clamp(0, len(patch) - 1)]
-#   The Mel bands are moved, not the frames: time is the last axis.
-# return patch => inside = (source >= 0) & (source < patch.shape[1]); return inside * patch
-#   The free edge is filled with zeros. In a normalised patch zero is the mean of the band, not silence; repeat
-#   the frame at the edge.
-# return patch[:, source.clamp(0, patch.shape[1] - 1)] => patch[:] = patch[:, source.clamp(0, patch.shape[1] - 1)]; return patch
+# whole.transpose(1, 0, 2) => whole.transpose(1, 0, 2)[:1]
+#   Only the first patch is left. This is the mistake of footnote 1: most of each recording is lost.
+# whole.transpose(1, 0, 2) => whole.reshape(count, bands, frames)
+#   The shape is right, the content is not: reshape alone reads row by row, so that a patch gets frames of one
+#   band as if they were bands. Split the axis of the frames, then transpose.
+# return whole.transpose(1, 0, 2) => return whole
+#   The axes are (F, P, frames): put the patches first.
+# count = length // frames => count = -(-length // frames); spectrogram = np.pad(spectrogram, ((0, 0), (0, frames)))
+#   The tail is filled up with zeros to one more patch; it should be dropped.
 
-# %% exercise: Sharpening
-# An unsharp mask adds to a patch what its local mean leaves out, times an amount; an amount of 0 changes nothing. The
-# mean over 3 x 3 neighbours is given.
+# %% exercise: Normalise each Mel band
+# Each band gets zero mean and unit variance (§III). Mean and standard deviation are those of the training patches: of a
+# band over all its patches and frames.
 #
-# hint: First write down what the local mean leaves out: the detail.
-def sharpen(patch: Tensor, local_mean: Tensor, amount: float) -> Tensor:
-    """(F, T), (F, T) -> (F, T)."""
+# hint: Axes of an array of patches: 0 patches, 1 Mel bands, 2 frames. Which ones disappear?
+# hint: With `keepdims=True` the result still fits the patches.
+def normalise(patches: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """(P, F, T) patches and the training patches (Q, F, T) -> normalised patches (P, F, T)."""
     ### BEGIN SOLUTION
-    return patch + amount * (patch - local_mean)
+    axes = (0, 2)
+    mean, std = train.mean(axis=axes, keepdims=True), train.std(axis=axes, keepdims=True)
+    return (patches - mean) / std
     ### END SOLUTION
 
 # %% cases
-patch, local_mean = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
-cases = [(patch, local_mean, 0.5), (patch, local_mean, 0.0)]
+rng, loudness = np.random.default_rng(0), np.array([1.0, 3.0, 0.5])[:, None]  # of each band
+new, train = (loudness * rng.normal(2, 1, (count, 3, 4)) for count in (2, 6))
+cases = [(new, train), (train[:1], train)]
 
 # %% wrong
-# patch + amount => patch - amount
-#   The detail is taken away instead of added: this blurs.
-# return patch + amount => return amount
-#   Only the detail is left: it is added to the patch.
-# (patch - local_mean) => local_mean
-#   The local mean is added, not the detail: what sharpens is the difference between the patch and its local mean.
+# axes = (0, 2) => axes = (0, 1)
+#   Mean and deviation are those of each frame (axes 0 and 1 were averaged). The bands stay as different as they
+#   were.
+# axes = (0, 2) => axes = (0, 1, 2)
+#   One mean for everything: low bands stay louder than high ones. Each Mel band has its own.
+# axes = (0, 2) => axes, train = (0, 2), patches
+#   The statistics are those of the patches themselves. Test patches must be normalised as the training patches
+#   were, else the test set takes part in its own preparation.
+# axes = (0, 2) => axes, train = (1, 2), patches
+#   Each patch is normalised by itself: loud and soft patches become the same.
+# (patches - mean) / std => (patches - mean) / std**2
+#   Divided by the variance; unit variance needs the standard deviation.
+# (patches - mean) / std => patches - mean
+#   The variance of the bands is not yet one: divide by the standard deviation.
