@@ -162,9 +162,11 @@ class Training:
     """Optimisation (paper §III). Adam; ``learning_rate`` constant; losses summed without weights.
 
     ``supervised_batch``: labelled examples a step where there are no unlabelled ones: the supervised baselines (D11)
-    and the warm start. ``warm_start``: steps of supervised training on the labelled part before the first pseudo-label
-    (0 in the paper; D12 for mini). ``evaluate_every``: epochs between accuracies on test and unlabelled files.
+    and the warm start. ``warm_start``: steps of supervised training before the first epoch, in every row (0 in the
+    paper; D12 for mini). ``evaluate_every``: epochs between accuracies on test and unlabelled files.
     ``precision``: "auto" (bfloat16 autocast where the hardware is made for it), "float32" or "bfloat16".
+    ``scored_passes``: dropout passes whose scores of the whole unlabelled pool are kept (0: none; see
+    :mod:`fmuc.pool`).
     """
 
     labelled_batch: Positive = 32
@@ -176,6 +178,7 @@ class Training:
     warm_start: Count = 0
     evaluate_every: Positive = 10
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    scored_passes: Annotated[Count, Field(le=1000)] = field(default=0, metadata=ADDED)
 
 
 @config
@@ -184,7 +187,8 @@ class Run:
 
     ``variant``: a row's name (see ``experiments``); ``selection`` is None for supervised runs; ``labels``: "part" (the
     labelled subset, ``labelled_share`` of the training files) or "all"; ``seed``: initialisation, labelled subset and
-    every draw.
+    every draw; ``split_seed``: another seed of the labelled subset alone; ``outside``: share of sounds of other classes
+    among the unlabelled ones (see :func:`fmuc.splits.open_set`), None for the paper's setting.
     """
 
     dataset: Annotated[str, Field(pattern=r"^[\w.-]{1,80}$")]  # a part of the names of folders
@@ -197,6 +201,8 @@ class Run:
     augmentation: Augmentation = Augmentation()
     network: Network = Network()
     training: Training = Training()
+    split_seed: Annotated[int, Field(ge=0, lt=2**32)] | None = field(default=None, metadata=ADDED)
+    outside: Annotated[float, Field(ge=0, le=0.9)] | None = field(default=None, metadata=ADDED)
 
     @model_validator(mode="after")
     def _check(self) -> Run:

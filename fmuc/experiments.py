@@ -32,12 +32,41 @@ FULLY_SUPERVISED, LABELLED_ONLY = "Fully supervised", "Labelled part only"
 TABLE_2 = ("FMUC", "FM", LABELLED_ONLY, FULLY_SUPERVISED)
 VARIANTS = (*TABLE_1, LABELLED_ONLY, FULLY_SUPERVISED)
 
+# Not in the paper: is FMUC's rule a better filter, or a stricter threshold?
+EQUAL_QUANTITY: dict[str, Selection] = {
+    "FM thresh. 0.999": replace(FM, threshold=0.999),
+    "FM thresh. 0.9999": replace(FM, threshold=0.9999),
+    "FM thinned": replace(FMUC, rule="thinned", threshold=0.95),
+    "FMUC thresh. 0.6": replace(FMUC, threshold=0.6),
+    "FMUC thresh. 0.75": replace(FMUC, threshold=0.75),
+}
+LONG = ("FM", "FMUC", "FM thresh. 0.999")
+
+# The paper's outlook (§VII): other FixMatch variants, deep ensembles, sounds of other classes, more and fewer labels
+ENSEMBLE, NETS = "FM (net of an ensemble)", 5
+OUTSIDE_SHARES, LABEL_SHARES = (0.0, 0.27, 0.5), (0.02, 0.05, 0.1, 0.2, 0.4)
+BEYOND: dict[str, dict] = {
+    **{name + suffix: {"selection": replace(base, rule=name.lower())}
+       for name in ("FlexMatch", "FreeMatch", "SoftMatch") for suffix, base in (("", FM), (" + FMUC", FMUC))},
+    ENSEMBLE: {"selection": FM},
+    **{f"{row}, {share:.0%} outside": {"selection": TABLE_1[row], "outside": share}
+       for share in OUTSIDE_SHARES for row in ("FM", "FMUC")},
+    **{f"{row}, {share:.0%} labels": {"selection": TABLE_1.get(row), "labelled_share": share}
+       for share in LABEL_SHARES for row in ("FM", "FMUC", LABELLED_ONLY)},
+}
+
+
+ALL_ROWS = (*VARIANTS, *EQUAL_QUANTITY, *BEYOND)
+
 
 @dataclass(frozen=True)
 class Preset:
     """What a profile does with one data set.
 
-    ``training.epochs`` are those of Table I; Table II trains ``table_2_factor`` times as long (§VI).
+    ``training.epochs`` are those of Table I; Table II trains ``table_2_factor`` times as long (§VI). ``seeds`` are
+    those of Table II, the first ``table_1_seeds`` of them those of all other rows. ``reproduced_seeds``: how many of
+    Table II's seeds ``reproduce`` trains, with one for the other rows of Table I; None for the whole plan.
+    ``scored_passes`` as in :class:`fmuc.config.Training`, for the rows FM and FMUC.
     ``figure_3_epoch`` is the epoch of the confusion matrix.
     """
 
@@ -49,6 +78,9 @@ class Preset:
     augmentation: Augmentation = field(default_factory=Augmentation)
     table_2_factor: int = 2
     seeds: tuple[int, ...] = (0, 1, 2)
+    table_1_seeds: int = 1
+    reproduced_seeds: int | None = None
+    scored_passes: int = 10
     figure_3_epoch: int = 20
 
     @property
@@ -58,39 +90,48 @@ class Preset:
 
 NSYNTH = Features(sample_rate=16_000, window=1024, hop=512, mel_bands=128, patch_frames=126)
 TUT = Features(sample_rate=22_050, window=1024, hop=342, mel_bands=80, patch_frames=140)  # 4 patches of a 10 s clip
-NSYNTH_SMALL = Features(sample_rate=16_000, window=1024, hop=2048, mel_bands=32, patch_frames=32)
-SCENES_SMALL = Features(sample_rate=22_050, window=1024, hop=1710, mel_bands=32, patch_frames=32)  # 4 patches, too
+NSYNTH_SMALL = Features(sample_rate=16_000, window=2048, hop=2048, mel_bands=32, patch_frames=32)
+SCENES_SMALL = Features(sample_rate=22_050, window=2048, hop=1710, mel_bands=32, patch_frames=32)  # 4 patches, too
+DIGITS = Features(sample_rate=8_000, window=256, hop=128, mel_bands=32, patch_frames=32)  # half a second
 
 # D12: what mini changes so that a laptop sees the paper's regime within minutes. The same for every row.
 _MINI_NETWORK = Network(widths=(32, 64, 128), blocks=(1, 1, 1), stem=(7, 4))
 _MINI_VIEWS = Augmentation(View(shift_time=0.05), View(shift_time=0.1, shift_mel=0.03, noise=0.2, sharpen=0.5))
-_MINI_TRAINING = Training(labelled_batch=16, unlabelled_batch=112, iterations_per_epoch=48, epochs=20,
+_MINI_TRAINING = Training(labelled_batch=8, unlabelled_batch=56, iterations_per_epoch=48, epochs=20,
                           supervised_batch=32, warm_start=4000, evaluate_every=2)
 _SMOKE_NETWORK = replace(_MINI_NETWORK, widths=(8, 16, 32))
 _SMOKE_TRAINING = Training(labelled_batch=4, unlabelled_batch=28, iterations_per_epoch=3, epochs=4,
                            supervised_batch=16, warm_start=100, evaluate_every=2)
 
+_SMALL = {"fsdd": DIGITS, "nsynth-gm": NSYNTH_SMALL, "scenes-sim": SCENES_SMALL}  # the first is real
+
+
+def _small(base: Preset, suffix: str = "", **shares: float) -> dict[str, Preset]:
+    """Presets of a laptop's data sets; ``shares``: labelled share of those that differ from ``base``."""
+    return {name + suffix: replace(base, dataset=name + suffix, features=features,
+                                   labelled_share=shares.get(name.replace("-", "_"), base.labelled_share))
+            for name, features in _SMALL.items()}
+
+
+_SMOKE = Preset("", NSYNTH_SMALL, labelled_share=0.25, training=_SMOKE_TRAINING, network=_SMOKE_NETWORK,
+                augmentation=_MINI_VIEWS, table_2_factor=1, seeds=(0, 1), figure_3_epoch=1)
+_MINI = Preset("", NSYNTH_SMALL, labelled_share=0.1, training=_MINI_TRAINING, network=_MINI_NETWORK,
+               augmentation=_MINI_VIEWS, seeds=(0, 1, 2, 3, 4), table_1_seeds=5, reproduced_seeds=2, scored_passes=50,
+               figure_3_epoch=4)
+_DATASETS = _small(_MINI, fsdd=0.05, scenes_sim=0.2)  # 3 clips a recording there, TUT2017 has about 13 and 5 % labelled
+
+
+def _derived(**changes: object) -> dict[str, Preset]:
+    """The presets of mini with ``changes``, for studies on two of its data sets."""
+    return {name: replace(_DATASETS[name], reproduced_seeds=None, table_2_factor=1, **changes)
+            for name in ("fsdd", "nsynth-gm")}
+
+
 PROFILES: dict[str, dict[str, Preset]] = {
-    "smoke": {
-        "nsynth-gm-smoke": Preset(
-            "nsynth-gm-smoke", NSYNTH_SMALL, labelled_share=0.25, training=_SMOKE_TRAINING,
-            network=_SMOKE_NETWORK, augmentation=_MINI_VIEWS, table_2_factor=1, seeds=(0, 1), figure_3_epoch=1,
-        ),
-        "scenes-sim-smoke": Preset(
-            "scenes-sim-smoke", SCENES_SMALL, labelled_share=0.25, training=_SMOKE_TRAINING,
-            network=_SMOKE_NETWORK, augmentation=_MINI_VIEWS, table_2_factor=1, seeds=(0, 1), figure_3_epoch=1,
-        ),
-    },
-    "mini": {
-        "nsynth-gm": Preset(
-            "nsynth-gm", NSYNTH_SMALL, labelled_share=0.1, training=_MINI_TRAINING, network=_MINI_NETWORK,
-            augmentation=_MINI_VIEWS, figure_3_epoch=4,
-        ),
-        "scenes-sim": Preset(  # 3 clips a recording, TUT2017 about 13: 20 % here, 5 % there label a clip of every other
-            "scenes-sim", SCENES_SMALL, labelled_share=0.2, training=_MINI_TRAINING, network=_MINI_NETWORK,
-            augmentation=_MINI_VIEWS, figure_3_epoch=4,
-        ),
-    },
+    "smoke": _small(_SMOKE, "-smoke"),
+    "mini": _DATASETS,
+    "long": _derived(training=replace(_MINI_TRAINING, epochs=200, evaluate_every=5)),
+    "beyond": _derived(seeds=(0, 1, 2), table_1_seeds=3),
     "paper": {
         "nsynth": Preset("nsynth", NSYNTH, labelled_share=0.01, training=Training(epochs=200), figure_3_epoch=40),
         "tut2017": Preset("tut2017", TUT, labelled_share=0.05, training=Training(epochs=100), figure_3_epoch=20),
@@ -115,10 +156,10 @@ def preset(profile: str, dataset: str) -> Preset:
     known = presets(profile)
     if dataset in known:
         return known[dataset]
-    own, scenes = own_settings(dataset), known[_SCENES[profile]]
-    if own is not None:
-        return replace(scenes, dataset=dataset, labelled_share=own.labelled_share,
-                       features=_own_features(own.features, scenes.features))
+    own, scenes = own_settings(dataset), known.get(_SCENES.get(profile, ""))
+    if own is not None and scenes is not None:
+        return replace(scenes, dataset=dataset, labelled_share=own.labelled_share, seeds=scenes.seeds[:3],
+                       table_1_seeds=1, reproduced_seeds=None, features=_own_features(own.features, scenes.features))
     raise FmucError(f"profile {profile!r} has no data set {dataset!r}: it has {', '.join(known)}; your own comes with "
                     "'python -m fmuc data folder PATH --name NAME'")
 
@@ -137,31 +178,65 @@ def chosen(profile: str, dataset: str | None = None) -> dict[str, Preset]:
 
 
 def make_run(profile: str, dataset: str, variant: str, seed: int = 0) -> Run:
-    """The run of one row. Rows of Table II train ``table_2_factor`` times as long as those of Table I alone: with a
-    constant learning rate their first epochs *are* the shorter run, so Table I reads them there."""
-    if variant not in VARIANTS:
-        raise FmucError(f"unknown variant {variant!r}: choose one of {', '.join(VARIANTS)}")
+    """The run of one row. Rows of Table II train ``table_2_factor`` times as long as the others: with a constant
+    learning rate their first epochs *are* the shorter run, so Table I reads them there."""
     p = preset(profile, dataset)
-    epochs = p.table_2_epochs if variant in TABLE_2 else p.training.epochs
-    return Run(
-        dataset=dataset, variant=variant, seed=seed, features=p.features, labelled_share=p.labelled_share,
-        selection=TABLE_1.get(variant), labels="all" if variant == FULLY_SUPERVISED else "part",
-        augmentation=p.augmentation, network=p.network, training=replace(p.training, epochs=epochs),
-    )
+    scored = p.scored_passes if variant in ("FM", "FMUC", ENSEMBLE) else 0
+    training = replace(p.training, epochs=p.table_2_epochs if variant in TABLE_2 else p.training.epochs,
+                       scored_passes=scored)
+    run = Run(dataset=dataset, variant=variant, seed=seed, features=p.features, labelled_share=p.labelled_share,
+              augmentation=p.augmentation, network=p.network, training=training)
+    return replace(run, **_row(variant, seed))
 
 
-def plan(profile: str, dataset: str | None = None) -> list[Run]:
-    """Every run of Tables I and II of a profile: the eight rows once, the rows of Table II with every seed.
+def _row(variant: str, seed: int) -> dict:
+    """The fields of a :class:`Run` that make it one of a row."""
+    if variant == LABELLED_ONLY:
+        return {}
+    if variant == FULLY_SUPERVISED:
+        return {"labels": "all"}
+    if variant == ENSEMBLE:
+        return {**BEYOND[variant], "split_seed": seed // NETS}
+    if variant in BEYOND:
+        return BEYOND[variant]
+    selections = TABLE_1 | EQUAL_QUANTITY
+    if variant not in selections:
+        raise FmucError(f"unknown variant {variant!r}: choose one of {', '.join(ALL_ROWS)}")
+    return {"selection": selections[variant]}
+
+
+def rows(profile: str, dataset: str) -> list[str]:
+    """The rows of a profile's plan: the tables', those of :data:`EQUAL_QUANTITY` in mini, or those of a study.
 
     Where every label of the training split is used anyway, full supervision is the labelled part and left out.
     """
+    if profile in ("long", "beyond"):
+        return list(LONG if profile == "long" else BEYOND)
+    tables = [row for row in (*TABLE_2, *(row for row in TABLE_1 if row not in TABLE_2))
+              if row != FULLY_SUPERVISED or preset(profile, dataset).labelled_share < 1]
+    return [*tables, *(EQUAL_QUANTITY if profile == "mini" and dataset in presets(profile) else ())]
+
+
+def plan(profile: str, dataset: str | None = None) -> list[Run]:
+    """Every run of a profile."""
     runs = []
     for name, p in chosen(profile, dataset).items():
-        repeated = [row for row in TABLE_2 if p.labelled_share < 1 or row != FULLY_SUPERVISED]
-        for variant in (*repeated, *(row for row in TABLE_1 if row not in TABLE_2)):
-            seeds = p.seeds if variant in TABLE_2 else p.seeds[:1]
+        for variant in rows(profile, name):
+            seeds = p.seeds if variant in TABLE_2 else p.seeds[: p.table_1_seeds]
+            if variant == ENSEMBLE:
+                seeds = range(NETS * len(seeds))
             runs += [make_run(profile, name, variant, seed) for seed in seeds]
     return runs
+
+
+def reproduced(profile: str, dataset: str | None = None) -> list[Run]:
+    """The runs that ``reproduce`` trains: of a profile that would take hours, both tables with fewer seeds."""
+    def wanted(run: Run) -> bool:
+        p = preset(profile, run.dataset)
+        seeds = p.seeds[: p.reproduced_seeds if run.variant in TABLE_2 else 1]
+        return p.reproduced_seeds is None or (run.variant in VARIANTS and run.seed in seeds)
+
+    return [run for run in plan(profile, dataset) if wanted(run)]
 
 
 @config
@@ -190,7 +265,7 @@ def choose_runs(options: Mapping[str, object], file: Path | None = None,
         return choice.profile, plan(choice.profile, choice.dataset)
     if not choice.row:
         raise FmucError("say which row to change: --variant FMUC, or row = \"FMUC\" in the TOML file")
-    if choice.name in VARIANTS:
+    if choice.name in ALL_ROWS:
         raise FmucError(f"name {choice.name!r} is a row of the tables: choose another one for your own")
     dataset = choice.dataset or next(iter(presets(choice.profile)))
     run = override(make_run(choice.profile, dataset, choice.row), {"seed": choice.seed})  # which names a wrong value
@@ -242,6 +317,5 @@ def step_units(run: Run) -> int:
 def run_units(run: Run) -> int:
     """Units of work of a whole run, warm start (D12) included, evaluations left out."""
     training = run.training
-    warm_start = training.warm_start if run.selection is not None else 0
     steps = training.epochs * training.iterations_per_epoch
-    return steps * step_units(run) + warm_start * _TRAINED * training.supervised_batch
+    return steps * step_units(run) + training.warm_start * _TRAINED * training.supervised_batch

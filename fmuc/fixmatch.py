@@ -13,17 +13,19 @@ from fmuc.augment import augment
 from fmuc.config import Run
 from fmuc.devices import autocast
 from fmuc.model import make_network
-from fmuc.selection import PseudoLabelCounts, PseudoLabels, pseudo_label
+from fmuc.selection import Memory, PseudoLabelCounts, PseudoLabels, pseudo_label
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Input of one step: patches (B, F, T) and labels (B,). ``truth`` (-1 unknown) is counted, never learnt from."""
+    """Input of one step: patches (B, F, T) and labels (B,). ``truth`` (-1 unknown) is counted, never learnt from;
+    ``examples``: which of the unlabelled examples they are."""
 
     labelled: Tensor
     labels: Tensor
     unlabelled: Tensor | None = None
     truth: Tensor | None = None
+    examples: Tensor | None = None
 
 
 def as_images(x: Tensor) -> Tensor:
@@ -36,7 +38,8 @@ def semi_supervised_loss(
 ) -> tuple[Tensor, Tensor]:
     """Labelled and unlabelled cross-entropy; their plain sum is the training loss (§I).
 
-    The unlabelled part is averaged over all B unlabelled examples, kept or not (FixMatch [2], D4).
+    The unlabelled part is averaged over all B unlabelled examples, kept or not (FixMatch [2], D4). A rule's weights
+    count as such.
     """
     labelled = functional.cross_entropy(logits_labelled.float(), labels)
     each = functional.cross_entropy(logits_strong.float(), pseudo.labels, reduction="none")  # (B,)
@@ -50,11 +53,12 @@ def step(
     run: Run,
     rng: torch.Generator,
     counts: PseudoLabelCounts | None = None,
+    memory: Memory | None = None,
 ) -> Tensor:
     """One optimiser step, supervised where there is nothing unlabelled.
 
     Returns the detached (labelled, unlabelled) losses, (2,), still on the device. ``rng`` draws the views; dropout
-    draws from the global generator. ``counts`` is updated.
+    draws from the global generator. ``counts`` and the ``memory`` of an adaptive rule are updated.
     """
     with autocast(run, batch.labelled.device):
         x = augment(batch.labelled, run.augmentation.weak, rng)
@@ -64,7 +68,9 @@ def step(
         else:
             weak = augment(batch.unlabelled, run.augmentation.weak, rng)
             strong = augment(batch.unlabelled, run.augmentation.strong, rng)
-            pseudo = pseudo_label(net, as_images(weak), run.selection)
+            if memory is not None:
+                memory.examples = batch.examples
+            pseudo = pseudo_label(net, as_images(weak), run.selection, memory)
             logits = net(as_images(torch.cat([x, strong])))
             labelled, unlabelled = semi_supervised_loss(logits[: len(x)], batch.labels, logits[len(x) :], pseudo)
             if counts is not None:

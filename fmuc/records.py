@@ -1,9 +1,10 @@
 """Run records: what a finished run leaves on disk, small enough to commit and enough for every figure and table.
 
 A record is a folder: ``run.json`` (config, results, provenance), ``history.csv`` (one row per epoch), ``counts.npz``
-(pseudo-label counts per epoch), ``files.npz`` (file-wise probabilities), ``split.json`` (the labelled files) and, for
-Table I's rows of the first seed, ``scores.npz`` (snapshots of single patches). ``run.json`` is written last and holds
-the SHA-256 of the other files: a run that has it is finished, and later changes to any file are detected.
+(pseudo-label counts per epoch), ``files.npz`` (file-wise predictions), ``split.json`` (the labelled files) and, for
+some rows, ``scores.npz`` (snapshots of a few patches) and ``pool.npz`` (scores of all unlabelled ones). ``run.json`` is
+written last and holds the SHA-256 of the other files: a run that has it is finished, and later changes to any file are
+detected.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ from fmuc.selection import PseudoLabels, select
 from fmuc.uncertainty import weak_logits
 
 FORMAT = 2
-FILES = ("run.json", "history.csv", "counts.npz", "files.npz", "scores.npz", "split.json")
+FILES = ("run.json", "history.csv", "counts.npz", "files.npz", "scores.npz", "pool.npz", "split.json")
 # The code that determines a run's result
 RESULT_SOURCES = ("config.py", "datasets.py", "splits.py", "features.py", "augment.py", "model.py", "uncertainty.py",
-                  "selection.py", "fixmatch.py", "batches.py", "train.py", "machinery/sound.py", "fast/*.py")
+                  "selection.py", "fixmatch.py", "pool.py", "batches.py", "train.py", "machinery/sound.py", "fast/*.py")
 
 _PACKAGE = Path(__file__).parent
 _SOURCES = {path.relative_to(_PACKAGE).as_posix(): path.read_bytes()  # as imported, whatever is edited later
@@ -48,12 +49,19 @@ _SOURCES = {path.relative_to(_PACKAGE).as_posix(): path.read_bytes()  # as impor
 class Record:
     """A finished run.
 
-    ``history``: one row per epoch (index "epoch"); ``kept`` (epochs, C + 1, C) and ``seen`` (epochs, C + 1):
-    pseudo-label counts, the last row for unknown true classes; ``files``: ``<part>_labels`` (n,),
-    ``<part>_probabilities`` (n, C) and ``<part>_ids`` of the parts "test" and "unlabelled". ``scores``, possibly empty,
-    of P unlabelled patches after E epochs: ``epochs`` (E,), ``patches`` (P,) in the feature cache, ``ids`` (P,) of
-    their clips, ``offset`` (P,) within the clip, ``truth`` (P,), -1 for unknown, and the parts of :class:`Snapshot`,
-    (E, ...) each. ``digest`` identifies the files that a record was read from.
+    ``results``: accuracies on the parts "test" and "unlabelled", means of the last ten evaluations
+    (``<part>_accuracy``) and the last one (``<part>_accuracy_last``), and numbers of files. ``history``: one row per
+    epoch (index "epoch"); ``kept`` (epochs, C + 1, C) and ``seen`` (epochs, C + 1): pseudo-label counts, the last row
+    for unknown true classes; ``files``, of each part: ``<part>_labels`` (n,), ``<part>_probabilities`` (n, C) of the
+    last evaluation, ``<part>_correct`` (n,), the share of the last ten in which the file was right, ``<part>_ids`` and
+    ``<part>_groups``.
+
+    ``scores``, possibly empty, of P unlabelled patches after E epochs: ``epochs`` (E,), ``patches`` (P,) in the feature
+    cache, ``ids`` (P,) of their clips, ``offset`` (P,) within the clip, ``truth`` (P,), -1 for unknown, and the parts
+    of :class:`Snapshot`, (E, ...) each. ``pool``, possibly empty, of all P unlabelled patches after E epochs:
+    ``epochs`` (E,), ``truth`` (P,), ``groups`` (P,), ``names`` (S,) of the scores of :mod:`fmuc.pool`, their
+    ``certainty`` and ``labels`` (E, S, P), and the ``probabilities`` (E, P, C) with dropout off. ``digest`` identifies
+    the files that a record was read from.
     """
 
     run: Run
@@ -65,6 +73,7 @@ class Record:
     seen: np.ndarray
     files: dict[str, np.ndarray]
     scores: dict[str, np.ndarray] = field(default_factory=dict)
+    pool: dict[str, np.ndarray] = field(default_factory=dict)
     digest: str = ""
 
     def counts(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
@@ -110,10 +119,11 @@ def _commit() -> str:
 def save_record(record: Record, folder: Path) -> None:
     """Write all files of a record into the existing ``folder``; ``run.json`` comes last and makes it a record."""
     record.history.to_csv(folder / "history.csv", float_format="%.6g")
-    np.savez_compressed(folder / "counts.npz", kept=record.kept.astype(np.int32), seen=record.seen.astype(np.int32))
+    np.savez_compressed(folder / "counts.npz", kept=record.kept.astype(np.float32), seen=record.seen.astype(np.int32))
     np.savez_compressed(folder / "files.npz", **record.files)
-    if record.scores:
-        np.savez_compressed(folder / "scores.npz", **record.scores)
+    for name in ("scores", "pool"):
+        if arrays := getattr(record, name):
+            np.savez_compressed(folder / f"{name}.npz", **arrays)
     content = {"format": FORMAT, "id": record.run.id, "config": asdict(record.run), "classes": record.classes,
                "results": record.results, "provenance": record.provenance}
     write_json(folder / "run.json", sealed(content, folder))
@@ -152,12 +162,13 @@ def _read(folder: Path) -> Record:
         raise ValueError(f"its config has the id {run.id}, recorded is {content['id']!r:.20}")
     history = pd.read_csv(folder / "history.csv", index_col="epoch")
     counts, files = _arrays(folder / "counts.npz"), _arrays(folder / "files.npz")
-    scores = _arrays(folder / "scores.npz") if "scores.npz" in sums else {}
-    kept, seen, classes = counts["kept"].astype(np.int64), counts["seen"].astype(np.int64), tuple(content["classes"])
+    scores, pool = (_arrays(folder / name) if name in sums else {} for name in ("scores.npz", "pool.npz"))
+    kept, seen, classes = counts["kept"].astype(np.float64), counts["seen"].astype(np.int64), tuple(content["classes"])
     if seen.shape != (len(history), len(classes) + 1) or kept.shape != (*seen.shape, len(classes)):
         raise ValueError("classes, history.csv and counts.npz do not fit together")
     digest = hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()[:12]
-    return Record(run, classes, content["results"], content["provenance"], history, kept, seen, files, scores, digest)
+    return Record(run, classes, content["results"], content["provenance"], history, kept, seen, files, scores, pool,
+                  digest)
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

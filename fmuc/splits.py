@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from fmuc.config import Run
 from fmuc.datasets import Dataset
 from fmuc.errors import FmucError
 from fmuc.machinery.atomic import write_json
 
-_STREAM = 1  # sets this draw apart from other uses of a run's seed
+_STREAM, _OPEN = 1, 7  # set these draws apart from other uses of a run's seed
+HELD_OUT = 3  # classes of an open set that nobody labels: the last ones
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +59,36 @@ def draw_split(dataset: Dataset, labelled_share: float, seed: int, labels: str =
         known = _stratified(known, truth[known], labelled_share, np.random.default_rng([seed, _STREAM]))
     rest = np.setdiff1d(train, known) if labels == "part" else np.empty(0, dtype=np.int64)
     return Split(np.sort(known), rest, dataset.indices("test"), labelled_share, seed, labels)
+
+
+def split_of(run: Run, dataset: Dataset) -> Split:
+    """The split that ``run`` trains on."""
+    seed = run.seed if run.split_seed is None else run.split_seed
+    split = draw_split(dataset, run.labelled_share, seed, run.labels)
+    return split if run.outside is None else open_set(split, dataset, run.outside)
+
+
+def open_set(split: Split, dataset: Dataset, outside: float) -> Split:
+    """Hold the last ``HELD_OUT`` classes out of the labelled and test files (the paper's outlook, §VII).
+
+    ``outside`` is their share among the unlabelled files. At every share these hold the same files of the other
+    classes, as many as there are unlabelled files of the held-out ones, or all if they are fewer. Raises
+    :class:`FmucError` for a share that would need more files of the held-out classes than there are.
+    """
+    truth, first = dataset.labels(), len(dataset.classes) - HELD_OUT
+    if first < 2:
+        raise FmucError(f"{dataset.name} has {len(dataset.classes)} classes: an open set needs {HELD_OUT + 2} or more")
+    rng = np.random.default_rng([split.seed, _OPEN])
+    order = rng.permutation(split.unlabelled)
+    within, beyond = order[truth[order] < first], order[truth[order] >= first]
+    within = within[: len(beyond)]
+    wanted = round(len(within) * outside / (1 - outside))
+    if wanted > len(beyond):
+        raise FmucError(f"outside is {outside:g}, which needs {wanted} files of held-out classes in {dataset.name}: "
+                        f"it has {len(beyond)}")
+    return replace(split, labelled=split.labelled[truth[split.labelled] < first],
+                   unlabelled=np.sort(np.concatenate([within, beyond[:wanted]])),
+                   test=split.test[truth[split.test] < first])
 
 
 def _stratified(files: np.ndarray, truth: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +19,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fmuc import records
+from fmuc import pool, records
 from fmuc.augment import augment
 from fmuc.batches import PatchSource, stream
 from fmuc.config import Augmentation, Run, Training
@@ -30,12 +31,13 @@ from fmuc.fixmatch import Batch, as_images, build, step
 from fmuc.machinery import checkpoints
 from fmuc.metrics import accuracy, filewise_probabilities, quality, quantity
 from fmuc.paths import relative
-from fmuc.selection import PseudoLabelCounts, check_rule, pseudo_label
-from fmuc.splits import draw_split, save_split
-from fmuc.uncertainty import prediction_mode
+from fmuc.selection import RULES, Memory, PseudoLabelCounts, check_rule, pseudo_label
+from fmuc.splits import HELD_OUT, save_split, split_of
+from fmuc.uncertainty import prediction_mode, weak_logits
 
 # Second part of every seed, after the run's own; 1 is that of the labelled part's draw (fmuc.splits)
-EPOCH, LABELLED, SUPERVISED, UNLABELLED, SNAPSHOT = 2, 3, 4, 5, 6
+EPOCH, LABELLED, SUPERVISED, UNLABELLED, SNAPSHOT, POOL = 2, 3, 4, 5, 6, 8
+EVALUATIONS = 10  # the last ones, whose mean is a run's accuracy
 
 
 @torch.no_grad()
@@ -65,27 +67,33 @@ class Trainer:
     def __init__(self, run: Run, dataset: Dataset, folder: Path, device: str = "auto") -> None:
         self.run, self.dataset, self.folder = run, dataset, folder
         self.device = pick_device(device)
+        self.split = split_of(run, dataset)
+        self.classes = dataset.classes if run.outside is None else dataset.classes[:-HELD_OUT]
+        labels = dataset.labels()
+        self.labels = np.where(labels < len(self.classes), labels, -1)  # of every clip
         if run.selection is not None:
-            check_rule(run.selection, len(dataset.classes))
-        self.split = draw_split(dataset, run.labelled_share, run.seed, run.labels)
+            check_rule(run.selection, len(self.classes))
         self.source = PatchSource(open_cache(dataset, run.features), self.device)
-        self.truth = torch.from_numpy(dataset.labels()[self.source.cache.clip_of_patch]).to(self.device)  # (P,)
+        self.truth = torch.from_numpy(self.labels[self.source.cache.clip_of_patch]).to(self.device)  # (P,)
         self.labelled = self.source.cache.patches_of(self.split.labelled)
         self.unlabelled = self.source.cache.patches_of(self.split.unlabelled)
         self.validation = self._validation()
-        scored = self.unlabelled if run.selection is not None and run.seed == records.SEED else np.empty(0, np.int64)
-        self.scored = records.draw_patches(scored, (run.seed, SNAPSHOT))
+        replayed = run.selection is not None and run.selection.rule in RULES and run.seed == records.SEED
+        self.scored = records.draw_patches(self.unlabelled if replayed else np.empty(0, np.int64), (run.seed, SNAPSHOT))
         if run.selection is not None and not len(self.unlabelled):
             raise FmucError(f"{run.name}: no unlabelled file is left to pseudo-label: lower labelled_share "
                             f"({run.labelled_share})")
-        self.net, self.optimiser = build(run, len(dataset.classes), self.device)
+        self.net, self.optimiser = build(run, len(self.classes), self.device)
+        self.memory = Memory(len(self.unlabelled))
         if run.selection is not None and run.selection.passes:
             with prediction_mode(self.net, dropout=True):  # refuses a net without dropout, before the warm start
                 pass
         self.rows: list[dict] = []  # history, one per epoch
         self.kept, self.seen = [], []  # counts, one per epoch
         self.snapshots: list[records.Snapshot] = []  # one per epoch of ``records.epochs``
-        self.warmed = run.training.warm_start == 0 or run.selection is None
+        self.pool: list[dict[str, Tensor]] = []  # scores of all unlabelled patches, one per epoch of ``pool_epochs``
+        self.correct: dict[str, list[np.ndarray]] = {"test": [], "unlabelled": []}  # by file, last ``EVALUATIONS``
+        self.warmed = run.training.warm_start == 0
         self.codes = [records.code_digest()]  # versions of the code that trained it
         self.seconds = 0.0  # over all calls
 
@@ -116,7 +124,8 @@ class Trainer:
         part, rest = self.indices(step, unlabelled)
         if not unlabelled:
             return Batch(self.source.gather(part), self.truth[part])
-        return Batch(self.source.gather(part), self.truth[part], self.source.gather(rest), self.truth[rest])
+        return Batch(self.source.gather(part), self.truth[part], self.source.gather(rest), self.truth[rest],
+                     torch.searchsorted(torch.from_numpy(self.unlabelled), rest).to(self.device))
 
     def seed_epoch(self, epoch: int) -> torch.Generator:
         """Seed dropout's global generator and return the generator of the views, from (seed, epoch) alone."""
@@ -131,8 +140,8 @@ class Trainer:
         if not self.warmed:
             self.warm_up()
         rng = self.seed_epoch(epoch)
-        counts = PseudoLabelCounts(len(self.dataset.classes), self.device)
-        first = self.epoch * training.iterations_per_epoch
+        counts = PseudoLabelCounts(len(self.classes), self.device)
+        first = self.epoch * training.iterations_per_epoch + (training.warm_start if self.run.selection is None else 0)
         steps = range(first, first + training.iterations_per_epoch)
         losses = self._steps(self.run, steps, f"epoch {epoch}", rng, counts)
         labelled, unlabelled = losses.mean(dim=0).tolist()
@@ -140,10 +149,12 @@ class Trainer:
         row = {"epoch": epoch, "loss_labelled": labelled, "loss_unlabelled": unlabelled,
                "quality": quality(kept), "quantity": quantity(kept, seen)}
         if epoch % training.evaluate_every == 0 or epoch == training.epochs:
-            row |= {f"{part}_accuracy": accuracy(p, y) for part, (_, p, y) in self.evaluate().items()}
+            row |= self._evaluated()
             row |= self.estimate(rng) if len(self.validation) else {}
         if len(self.scored) and epoch in records.epochs(training.epochs):
             self.snapshots.append(self.snapshot(epoch))
+        if epoch in self.pool_epochs():
+            self.pool.append(self.score_pool(epoch))
         self.kept.append(kept)
         self.seen.append(seen)
         self.seconds += time.monotonic() - started
@@ -155,7 +166,8 @@ class Trainer:
         """Losses (steps, 2) of some steps; :class:`FmucError` names the first after which something is not finite."""
         semi = run.selection is not None
         self.net.train()
-        losses = torch.stack([step(self.net, self.optimiser, self.batch(i, semi), run, rng, counts) for i in steps])
+        losses = torch.stack([step(self.net, self.optimiser, self.batch(i, semi), run, rng, counts, self.memory)
+                              for i in steps])
         bad = (~losses.isfinite().all(dim=1)).nonzero()
         if len(bad) or not _is_finite(self.net, self.optimiser):
             index, what = (int(bad[0]), "the loss is") if len(bad) else (len(steps) - 1, "the weights are")
@@ -166,7 +178,7 @@ class Trainer:
         return losses
 
     def warm_up(self) -> None:
-        """Supervised steps on the labelled part before the first pseudo-label (D12; none in the paper).
+        """Supervised steps before the first epoch (D12; none in the paper).
 
         They do not depend on the selection rule: the first run of a seed leaves their result beside the runs' folders,
         and the seed's other rows begin with it, bit for bit as if they had made the steps themselves.
@@ -208,11 +220,12 @@ class Trainer:
 
         They stand in for the quality of pseudo-labels whose true classes nobody knows (D18).
         """
-        counts = PseudoLabelCounts(len(self.dataset.classes), self.device)
+        counts, memory = PseudoLabelCounts(len(self.classes), self.device), deepcopy(self.memory)
         with autocast(self.run, self.device):
             for patches in torch.from_numpy(self.validation).split(self.run.training.unlabelled_batch):
                 weak = augment(self.source.gather(patches), self.run.augmentation.weak, rng)
-                counts.update(self.truth[patches], pseudo_label(self.net, as_images(weak), self.run.selection))
+                memory.examples = torch.zeros_like(patches)  # of the copy: none of them is an unlabelled example
+                counts.update(self.truth[patches], pseudo_label(self.net, as_images(weak), self.run.selection, memory))
         kept, seen = counts.kept.cpu().numpy(), counts.seen.cpu().numpy()
         return {"validation_quality": quality(kept), "validation_quantity": quantity(kept, seen)}
 
@@ -224,11 +237,42 @@ class Trainer:
         with autocast(self.run, self.device):
             return records.take(self.net, as_images(weak), self.run, int(masks))
 
+    def pool_epochs(self) -> list[int]:
+        """Epochs after which the pool is scored: half of the training and its end."""
+        last = self.run.training.epochs
+        return sorted({max(1, last // 2), last}) if self.run.training.scored_passes and len(self.unlabelled) else []
+
+    def score_pool(self, epoch: int) -> dict[str, Tensor]:
+        """Scores of weak views of all unlabelled patches: ``certainty`` and ``labels`` (S, P), and ``probabilities``
+        (P, C) with dropout off. Nets trained on one split see the same views."""
+        drawn = self.run.seed if self.run.split_seed is None else self.run.split_seed
+        view, masks = np.random.SeedSequence([drawn, POOL, epoch]).generate_state(2, np.uint32)
+        rng, parts = torch.Generator(self.device).manual_seed(int(view)), []
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), autocast(self.run, self.device):
+            torch.manual_seed(int(masks))
+            for patches in torch.from_numpy(self.unlabelled).split(512):
+                x = as_images(augment(self.source.gather(patches), self.run.augmentation.weak, rng))
+                plain, passes = (weak_logits(self.net, x, number) for number in (0, self.run.training.scored_passes))
+                scores = list(pool.scores(plain[0], passes))
+                parts.append({"certainty": torch.stack([score.certainty for score in scores]).half(),
+                              "labels": torch.stack([score.labels for score in scores]).to(torch.int16),
+                              "probabilities": plain[0].softmax(dim=1).half().T})
+        merged = {name: torch.cat([part[name] for part in parts], dim=1).cpu() for name in parts[0]}
+        return merged | {"probabilities": merged["probabilities"].T.contiguous()}
+
+    def _evaluated(self) -> dict[str, float]:
+        """Accuracies now, by their names in the history; which files are right is kept for the mean of the last."""
+        row = {}
+        for part, (_, probabilities, labels) in self.evaluate().items():
+            row[f"{part}_accuracy"] = accuracy(probabilities, labels)
+            self.correct[part] = [*self.correct[part], probabilities.argmax(axis=1) == labels][-EVALUATIONS:]
+        return row
+
     def evaluate(self) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """For "test" and "unlabelled": clip indices (n,), file-wise probabilities (n, C) and labels (n,)."""
-        labels = self.dataset.labels()
         parts = {"test": self.split.test, "unlabelled": self.split.unlabelled}
-        return {part: (clips, filewise(self.net, self.source, clips, self.run), labels[clips])
+        return {part: (clips, filewise(self.net, self.source, clips, self.run), self.labels[clips])
                 for part, clips in parts.items()}
 
     def save_checkpoint(self) -> None:
@@ -236,6 +280,10 @@ class Trainer:
         tensors = checkpoints.state(self.net, self.optimiser)
         tensors |= {f"bands.{name}": torch.from_numpy(getattr(self.source.cache, name)) for name in ("mean", "std")}
         tensors |= {"kept": torch.from_numpy(np.stack(self.kept)), "seen": torch.from_numpy(np.stack(self.seen))}
+        tensors |= {f"correct.{part}": torch.from_numpy(np.array(hits)) for part, hits in self.correct.items() if hits}
+        tensors |= {f"memory.{name}": tensor.cpu() for name, tensor in self.memory.state.items()}
+        for name in self.pool[0] if self.pool else ():
+            tensors[f"pool.{name}"] = torch.stack([part[name] for part in self.pool])
         if self.snapshots:
             tensors |= {f"snapshots.{name}": part for name, part in records.stacked(self.snapshots).items()}
         with checkpoints.explained(self.folder):
@@ -263,26 +311,47 @@ class Trainer:
         checkpoints.restore(self.net, self.optimiser, tensors)
         self.rows, self.codes, self.seconds = content["rows"], content["codes"], content["seconds"]
         self.kept, self.seen = list(tensors["kept"].numpy()), list(tensors["seen"].numpy())
+        self.correct = {part: list(tensors[f"correct.{part}"].numpy()) if f"correct.{part}" in tensors else []
+                        for part in self.correct}
+        self.memory.state = {name: tensor.to(self.device) for name, tensor in _under("memory.", tensors).items()}
+        scored = _under("pool.", tensors)
+        self.pool = [dict(zip(scored, parts, strict=True)) for parts in zip(*scored.values(), strict=True)]
         stored = [tensors.get(f"snapshots.{name}", ()) for name in records.Snapshot._fields]
         self.snapshots = [records.Snapshot(*parts) for parts in zip(*stored, strict=True)]
 
     def record(self) -> records.Record:
-        """The finished run with its final file-wise predictions."""
-        parts = self.evaluate()
-        results = {f"{part}_accuracy": accuracy(p, y) for part, (_, p, y) in parts.items() if (y >= 0).any()}
-        results |= {f"{part}_files": len(y) for part, (_, _, y) in parts.items()}
-        results["labelled_files"] = len(self.split.labelled)
-        files = {}
-        for part, (clips, probabilities, labels) in parts.items():
-            ids = [self.dataset.clips[i].id.encode() for i in clips]
+        """The finished run: its accuracies are means of the last ``EVALUATIONS``, its predictions the final ones."""
+        results, files = {"labelled_files": len(self.split.labelled)}, {}
+        for part, (clips, probabilities, labels) in self.evaluate().items():
+            correct, known = np.mean(self.correct[part], axis=0), labels >= 0
+            results[f"{part}_files"] = len(labels)
+            if known.any():
+                results[f"{part}_accuracy"] = float(correct[known].mean())
+                results[f"{part}_accuracy_last"] = accuracy(probabilities, labels)
             files |= {f"{part}_probabilities": probabilities.astype(np.float16), f"{part}_labels": labels,
-                      f"{part}_ids": np.array(ids, dtype="S")}
+                      f"{part}_correct": correct.astype(np.float16), f"{part}_ids": self._bytes(clips, "id"),
+                      f"{part}_groups": self._bytes(clips, "group")}
         origin = records.provenance(str(self.device), torch.get_num_threads(), self.seconds)
         origin |= {"precision": precision(self.run, self.device)} | _digests(self.dataset, self.source.cache, self.run)
         origin |= {"codes": self.codes} if len(self.codes) > 1 else {}
         history = pd.DataFrame(self.rows).set_index("epoch")
-        return records.Record(self.run, self.dataset.classes, results, origin, history, np.stack(self.kept),
-                              np.stack(self.seen), files, self.scores())
+        return records.Record(self.run, self.classes, results, origin, history, np.stack(self.kept),
+                              np.stack(self.seen), files, self.scores(), self.pool_arrays())
+
+    def _bytes(self, clips: np.ndarray, name: str) -> np.ndarray:
+        """The ids or groups of clips (n,)."""
+        return np.array([getattr(self.dataset.clips[clip], name).encode() for clip in clips], dtype="S")
+
+    def pool_arrays(self) -> dict[str, np.ndarray]:
+        """What :meth:`score_pool` found, as the arrays of a record (see ``Record.pool``); none for a run without."""
+        if not self.pool:
+            return {}
+        names = [score.name.encode() for score in
+                 pool.scores(torch.zeros(1, 2), torch.zeros(self.run.training.scored_passes, 1, 2))]
+        return {"epochs": np.array(self.pool_epochs()), "names": np.array(names, dtype="S"),
+                "truth": self.truth[torch.from_numpy(self.unlabelled)].cpu().numpy(),
+                "groups": self._bytes(self.source.cache.clip_of_patch[self.unlabelled], "group"),
+                **{name: np.stack([part[name].numpy() for part in self.pool]) for name in self.pool[0]}}
 
     def scores(self) -> dict[str, np.ndarray]:
         """The snapshots as the arrays of a record (see ``Record.scores``); none for a run without."""
@@ -292,7 +361,7 @@ class Trainer:
         clips = cache.clip_of_patch[self.scored]
         arrays = {name: part.numpy() for name, part in records.stacked(self.snapshots).items()}
         return {"epochs": np.array(records.epochs(self.run.training.epochs)), "patches": self.scored,
-                "ids": np.array([self.dataset.clips[clip].id.encode() for clip in clips], dtype="S"),
+                "ids": self._bytes(clips, "id"),
                 "offset": self.scored - np.searchsorted(cache.clip_of_patch, clips),
                 "truth": self.truth[torch.from_numpy(self.scored)].cpu().numpy(), **arrays}
 
@@ -348,8 +417,13 @@ def is_current(run: Run, folder: Path) -> bool:
 
 def _digests(dataset: Dataset, cache: FeatureCache, run: Run) -> dict[str, str]:
     """The data that determine a run's result."""
-    split = draw_split(dataset, run.labelled_share, run.seed, run.labels)
-    return {"dataset_digest": dataset.digest, "features_digest": cache.digest, "split_digest": split.digest}
+    return {"dataset_digest": dataset.digest, "features_digest": cache.digest,
+            "split_digest": split_of(run, dataset).digest}
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with ``prefix``, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _train(trainer: Trainer, progress: bool, on_epoch: Callable[[dict], None] | None) -> None:

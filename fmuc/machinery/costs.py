@@ -56,7 +56,8 @@ def estimate(runs: Sequence[Run], device: str = "auto", workers: int | None = No
 def _phases(runs: Sequence[Run]) -> Iterator[tuple[Run, int]]:
     """Runs and their steps; a warm start is a run of its own, which the rows of a seed share (D12)."""
     yield from ((run, run.training.epochs * run.training.iterations_per_epoch) for run in runs)
-    started = {(run.dataset, run.seed): run for run in runs if run.selection is not None and run.training.warm_start}
+    started = {(run.dataset, run.seed, run.labels, run.labelled_share, run.outside): run
+               for run in runs if run.training.warm_start}
     yield from ((replace(run, selection=None), run.training.warm_start) for run in started.values())
 
 
