@@ -208,11 +208,11 @@ def plan(profile: Profile = "mini", dataset: Dataset = None, device: Device = "a
     A run is missing, done, stale (the data changed) or unchecked (done, but the data are gone).
     """
     from fmuc.machinery.costs import estimate
-    from fmuc.machinery.parallel import state
+    from fmuc.machinery.parallel import states
 
     runs = experiments.plan(profile, dataset)
     rows = [{"run": run.name, "variant": run.variant, "seed": run.seed, "epochs": run.training.epochs,
-             "state": state(run, profile)} for run in runs]
+             "state": state} for run, state in zip(runs, states(runs, profile), strict=True)]
     if not as_json:
         print("\n".join("{state:<9} {epochs:>4} epochs  {run}".format(**row) for row in rows), flush=True)
     todo = [run for run, row in zip(runs, rows, strict=True) if row["state"] in ("missing", "stale")]

@@ -36,9 +36,9 @@ from fmuc.uncertainty import weak_logits
 
 FORMAT = 2
 FILES = ("run.json", "history.csv", "counts.npz", "files.npz", "scores.npz", "pool.npz", "split.json")
-# The code that determines a run's result
-RESULT_SOURCES = ("config.py", "datasets.py", "splits.py", "features.py", "augment.py", "model.py", "uncertainty.py",
-                  "selection.py", "fixmatch.py", "pool.py", "batches.py", "train.py", "machinery/sound.py", "fast/*.py")
+# The code that determines a run's result; that of its data, features and split shows in their digests
+RESULT_SOURCES = ("config.py", "augment.py", "model.py", "uncertainty.py", "selection.py", "fixmatch.py", "pool.py",
+                  "batches.py", "train.py", "fast/*.py")
 
 _PACKAGE = Path(__file__).parent
 _SOURCES = {path.relative_to(_PACKAGE).as_posix(): path.read_bytes()  # as imported, whatever is edited later

@@ -323,7 +323,8 @@ class Trainer:
         """The finished run: its accuracies are means of the last ``EVALUATIONS``, its predictions the final ones."""
         results, files = {"labelled_files": len(self.split.labelled)}, {}
         for part, (clips, probabilities, labels) in self.evaluate().items():
-            correct, known = np.mean(self.correct[part], axis=0), labels >= 0
+            final = probabilities.argmax(axis=1) == labels
+            correct, known = np.mean(self.correct[part] or [final], axis=0), labels >= 0
             results[f"{part}_files"] = len(labels)
             if known.any():
                 results[f"{part}_accuracy"] = float(correct[known].mean())
@@ -407,12 +408,20 @@ def _finished(run: Run, folder: Path) -> records.Record | None:
     return record
 
 
-def is_current(run: Run, folder: Path) -> bool:
-    """Whether ``folder`` holds the finished run, trained on the data set, features and split that there are now."""
+def is_current(run: Run, folder: Path, data: tuple[Dataset, FeatureCache] | None = None) -> bool:
+    """Whether ``folder`` holds the finished run, trained on the data set, features and split that there are now.
+
+    ``data``: the data set and its features, for a caller that has them.
+    """
     if not records.is_finished(folder):
         return False
+    return records.belongs(folder, run, _digests(*(data or load_data(run)), run))
+
+
+def load_data(run: Run) -> tuple[Dataset, FeatureCache]:
+    """The data set of a run and its features; :class:`FmucError` where one of them is missing or damaged."""
     dataset = load(run.dataset)
-    return records.belongs(folder, run, _digests(dataset, open_cache(dataset, run.features), run))
+    return dataset, open_cache(dataset, run.features)
 
 
 def _digests(dataset: Dataset, cache: FeatureCache, run: Run) -> dict[str, str]:

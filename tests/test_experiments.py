@@ -6,7 +6,21 @@ from dataclasses import replace
 import pytest
 
 from fmuc.errors import FmucError
-from fmuc.experiments import PROFILES, TABLE_1, TABLE_2, VARIANTS, make_run, plan, preset, presets, run_units
+from fmuc.experiments import (
+    ENSEMBLE,
+    EQUAL_QUANTITY,
+    PROFILES,
+    TABLE_1,
+    TABLE_2,
+    VARIANTS,
+    make_run,
+    plan,
+    preset,
+    presets,
+    reproduced,
+    run_units,
+)
+from fmuc.selection import ADAPTIVE
 
 # §V-A and Table I: rule, threshold, threshold of the standard deviation, temperature, passes
 ROWS = {
@@ -41,36 +55,53 @@ def test_the_paper_profile_trains_as_the_paper_does():
 def test_the_rows_differ_in_nothing_but_the_selection(profile, name):
     """And in the length of the training, where a row belongs to Table II as well."""
     runs = [make_run(profile, name, row) for row in TABLE_1]
+    assert {run.variant for run in runs if run.training.scored_passes} == {"FM", "FMUC"}
     training, factor = preset(profile, name).training, preset(profile, name).table_2_factor
     assert {run.variant: run.selection for run in runs} == TABLE_1
     assert len({replace(run, variant="", selection=None, training=training).id for run in runs}) == 1
     for run in runs:
         epochs = training.epochs * (factor if run.variant in TABLE_2 else 1)
-        assert run.training == replace(training, epochs=epochs)
+        assert replace(run.training, scored_passes=0) == replace(training, epochs=epochs)
 
 
 @pytest.mark.parametrize(("profile", "name"), EVERY_PRESET)
 def test_the_baselines_have_no_pseudo_labels(profile, name):
     fm, part, full = (make_run(profile, name, row) for row in ("FM", "Labelled part only", "Fully supervised"))
-    assert part == replace(fm, variant=part.variant, selection=None)
+    unscored = replace(fm.training, scored_passes=0)
+    assert part == replace(fm, variant=part.variant, selection=None, training=unscored)
     assert full == replace(part, variant=full.variant, labels="all")
 
 
-def test_the_plan_of_mini_is_each_row_once_and_the_rows_of_table_2_three_times():
+def test_mini_has_every_row_with_five_seeds_and_reproduces_both_tables_with_fewer():
     for name in presets("mini"):
-        runs = plan("mini", name)
-        assert len(runs) == 18 == len({run.id for run in runs}) == len({run.name for run in runs})
-        assert Counter(run.variant for run in runs) == {
-            row: 3 if row in ("FM", "FMUC", "Labelled part only", "Fully supervised") else 1 for row in VARIANTS}
-        assert {run.seed for run in runs if run.variant not in TABLE_2} == {0}
-        assert {run.seed for run in runs if run.variant in TABLE_2} == {0, 1, 2}
+        runs, quick = plan("mini", name), reproduced("mini", name)
+        assert len({run.id for run in runs}) == len({run.name for run in runs}) == len(runs)
+        assert Counter(run.variant for run in runs) == dict.fromkeys((*VARIANTS, *EQUAL_QUANTITY), 5)
+        assert {run.seed for run in runs} == {0, 1, 2, 3, 4}
+        assert Counter(run.variant for run in quick) == {row: 2 if row in TABLE_2 else 1 for row in VARIANTS}
+        assert {*quick} < {*runs}
     assert plan("mini") == [run for name in presets("mini") for run in plan("mini", name)]
+    assert all(reproduced(profile) == plan(profile) for profile in PROFILES if profile != "mini")
+
+
+def test_the_studies_vary_one_thing_at_a_time():
+    base = make_run("beyond", "fsdd", "FM")
+    for run in plan("beyond", "fsdd"):
+        same = replace(run, variant=base.variant, seed=0, selection=base.selection, training=base.training,
+                       outside=None, split_seed=None, labelled_share=base.labelled_share)
+        assert same == base
+        changed = [run.outside is not None, run.split_seed is not None, "labels" in run.variant,
+                   run.selection is not None and run.selection.rule in ADAPTIVE]
+        assert sum(changed) == 1
+    members = [run for run in plan("beyond", "fsdd") if run.variant == ENSEMBLE]
+    assert Counter(run.split_seed for run in members) == {0: 5, 1: 5, 2: 5}
+    assert [run.training.epochs for run in plan("long", "fsdd")] == [200] * 15  # 10 x the 20 of Table I
 
 
 @pytest.mark.parametrize(("call", "named"), [
-    (lambda: plan("maxi"), "maxi.*smoke, mini, paper"),
+    (lambda: plan("maxi"), "maxi.*smoke, mini, .*paper"),
     (lambda: plan("mini", "esc50"), "esc50.*nsynth-gm"),
-    (lambda: make_run("mini", "nsynth-gm", "FlexMatch"), "FlexMatch.*FMUC two thresh."),
+    (lambda: make_run("mini", "nsynth-gm", "MixMatch"), "MixMatch.*FMUC two thresh."),
 ])
 def test_unknown_names_are_refused_with_the_known_ones(call, named):
     with pytest.raises(FmucError, match=named) as caught:
@@ -79,10 +110,9 @@ def test_unknown_names_are_refused_with_the_known_ones(call, named):
 
 
 @pytest.mark.parametrize(("variant", "steps", "units"), [
-    ("FM", 40, 112 + 3 * 128), ("FMUC", 40, 5 * 112 + 3 * 128), ("FMUC w/o MC-Dr.", 20, 112 + 3 * 128),
+    ("FM", 40, 56 + 3 * 64), ("FMUC", 40, 5 * 56 + 3 * 64), ("FMUC w/o MC-Dr.", 20, 56 + 3 * 64),
     ("Labelled part only", 40, 3 * 32),
 ])
 def test_work_is_counted_in_forward_passes_of_one_patch(variant, steps, units):
-    """20 epochs of 48 steps, twice as many in Table II; 4,000 supervised steps before rows with pseudo-labels."""
-    warm_start = 0 if variant == "Labelled part only" else 4000 * 3 * 32
-    assert run_units(make_run("mini", "nsynth-gm", variant)) == steps * 48 * units + warm_start
+    """20 epochs of 48 steps, twice as many in Table II; 4,000 supervised steps before."""
+    assert run_units(make_run("mini", "nsynth-gm", variant)) == steps * 48 * units + 4000 * 3 * 32

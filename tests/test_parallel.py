@@ -27,7 +27,7 @@ from fmuc.errors import FmucError
 from fmuc.experiments import make_run
 from fmuc.machinery import cluster, parallel
 from fmuc.machinery.cluster import Cluster
-from fmuc.machinery.parallel import missing, state, train_plan, worker_variables
+from fmuc.machinery.parallel import missing, states, train_plan, worker_variables
 from fmuc.machinery.workers import run_parallel, start_workers
 from fmuc.records import Record, load_record
 
@@ -113,10 +113,10 @@ def test_no_workers_and_no_such_device_are_refused(data_root):
 def test_runs_whose_data_are_gone_count_as_done(trainable, capsys):
     run, other = small_run(), small_run(seed=1)
     train.train(run, device="cpu", folder=folder_of(run), progress=False)
-    assert [state(each, "smoke") for each in (run, other)] == ["done", "missing"]
+    assert [states([each], "smoke")[0] for each in (run, other)] == ["done", "missing"]
     (trainable / "features").unlink()
     capsys.readouterr()
-    assert missing([run, other], "smoke") == [other] and state(run, "smoke") == "unchecked"
+    assert missing([run, other], "smoke") == [other] and states([run], "smoke")[0] == "unchecked"
     assert re.fullmatch("fmuc: 1 finished runs are used as they are: .* gone .*\n", capsys.readouterr().err)
 
 

@@ -47,7 +47,8 @@ def record(run: Run, epochs: int = 4) -> Record:
               "plain": rng.standard_normal((2, 2, 3)).astype(np.float16),
               "passes": rng.standard_normal((2, 5, 2, 3)).astype(np.float16),
               "labels": rng.integers(0, 3, (2, 2)), "kept": rng.random((2, 2)) > 0.5}
-    return Record(run, CLASSES, results, origin, history, rng.integers(0, 5, (epochs, 4, 3)), seen, files, scores)
+    return Record(run, CLASSES, results, origin, history, rng.integers(0, 5, (epochs, 4, 3)), seen, files, scores,
+                  {"epochs": np.array([2, epochs]), "certainty": rng.random((2, 3, 5)).astype(np.float16)})
 
 
 RUN = make_run("smoke", "nsynth-gm-smoke", "FMUC")
@@ -74,6 +75,8 @@ def test_a_record_read_back_is_the_same(folder):
     assert all(np.array_equal(before.files[name], values) for name, values in after.files.items())
     assert before.scores.keys() == after.scores.keys()
     assert all(np.array_equal(before.scores[name], values) for name, values in after.scores.items())
+    assert before.pool.keys() == after.pool.keys()
+    assert all(np.array_equal(before.pool[name], values) for name, values in after.pool.items())
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
 
 
@@ -130,7 +133,7 @@ def test_a_changed_file_is_noticed_although_it_can_be_read(folder, name):
     path = folder / name
     if path.suffix == ".npz":
         with np.load(path) as arrays:
-            np.savez_compressed(path, **{key: arrays[key] + (key in ("seen", "test_labels", "truth"))
+            np.savez_compressed(path, **{key: arrays[key] + (key in ("seen", "test_labels", "truth", "epochs"))
                                          for key in arrays.files if key not in ("kept", "test_ids", "ids")},
                                 **{key: arrays[key] for key in ("kept", "test_ids", "ids") if key in arrays.files})
     else:
@@ -264,7 +267,7 @@ def test_own_runs_of_other_variants_come_after_those_of_the_plan(smoke_runs, tmp
     (smoke_runs / "damaged").mkdir()
     (smoke_runs / "damaged" / "run.json").write_text("{")
     assert [r.run for r in load_all("smoke")] == [*plan("smoke")[:3], own]
-    assert [r.run for r in load_all("smoke", dataset="nsynth-gm-smoke")] == [*plan("smoke")[:3], own]
+    assert [r.run for r in load_all("smoke", dataset=own.dataset)] == [*plan("smoke")[:3], own]
     monkeypatch.setattr(paths, "SHIPPED_RECORDS", smoke_runs.parent)
     assert [r.run for r in load_all("smoke", "shipped")] == plan("smoke")[:3]
 

@@ -8,7 +8,7 @@ import pytest
 
 from fmuc.datasets import Clip, Dataset
 from fmuc.errors import FmucError
-from fmuc.splits import draw_split, save_split
+from fmuc.splits import draw_split, open_set, save_split
 
 
 def make_dataset(train: list[int], *, unknown: int = 0) -> Dataset:
@@ -105,3 +105,29 @@ def test_saved_split_names_the_labelled_clips(tmp_path):
     assert saved["labelled"] == [dataset.clips[i].id for i in split.labelled]
     assert (saved["split_digest"], saved["dataset_digest"], saved["seed"]) == (split.digest, dataset.digest, 5)
     assert [p.name for p in tmp_path.iterdir()] == ["split.json"]
+
+
+@pytest.mark.parametrize("outside", [0.0, 0.25, 0.5])
+def test_an_open_set_has_the_asked_share_of_held_out_classes_and_always_the_same_other_files(outside):
+    clips = tuple(Clip(f"{split}{c}-{i:02d}", Path("x.wav"), c, c, split)
+                  for split, n in (("train", 20), ("test", 4)) for c in "abcdefgh" for i in range(n))
+    data = Dataset("open", tuple("abcdefgh"), clips)
+    truth, closed = data.labels(), draw_split(data, 0.1, seed=3)
+    found, none = open_set(closed, data, outside), open_set(closed, data, 0.0)
+    held_out = truth[found.unlabelled] >= 5
+    assert held_out.mean() == pytest.approx(outside, abs=0.01)
+    assert found.unlabelled[~held_out].tolist() == none.unlabelled.tolist()
+    assert len(none.unlabelled) == 54 and set(found.unlabelled) <= set(closed.unlabelled)  # 3 classes of 18 left
+    for part in (found.labelled, found.test):
+        assert len(part) and truth[part].max() == 4
+    assert set(found.labelled) == {i for i in closed.labelled if truth[i] < 5}
+
+
+def test_an_open_set_refuses_a_share_that_needs_more_files_than_there_are():
+    clips = tuple(Clip(f"{c}{i}", Path("x.wav"), c, c, "train") for c in "abcdef" for i in range(5))
+    data = Dataset("open", tuple("abcdef"), clips)
+    with pytest.raises(FmucError, match="held-out classes in open"):
+        open_set(draw_split(data, 0.2, seed=0), data, 0.9)
+    few = Dataset("few", ("a", "b"), tuple(c for c in clips if c.label in "ab"))
+    with pytest.raises(FmucError, match="few has 2 classes"):
+        open_set(draw_split(few, 0.2, seed=0), few, 0.0)

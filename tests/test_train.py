@@ -249,8 +249,10 @@ def test_the_seed_decides_everything(trainable, tmp_path):
     assert first.split.digest != other.split.digest
 
 
-@pytest.mark.parametrize(("run", "stop"), [(RUN, 1), (replace(RUN, selection=LOW_FMUC), 3), (PART, 1)],
-                         ids=["FM", "FMUC", "supervised"])
+@pytest.mark.parametrize(("run", "stop"), [
+    (RUN, 1), (replace(RUN, selection=LOW_FMUC), 3), (PART, 1),
+    (replace(RUN, selection=replace(LOW_FMUC, rule="flexmatch")), 2), (replace(RUN, outside=0.5), 2),
+], ids=["FM", "FMUC", "supervised", "adaptive", "open set"])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(trainable, tmp_path, run, stop):
     whole = trained(tmp_path, run, epochs=4)
     trained(tmp_path, run, epochs=stop).save_checkpoint()
@@ -262,8 +264,46 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(trainable, tmp_pa
     assert_equal_weights(whole.net, after.net)
     np.testing.assert_array_equal(whole.kept, after.kept)
     np.testing.assert_array_equal(whole.seen, after.seen)
+    for t in (whole, after):
+        t.save_checkpoint()
+    for name, value in whole.record().files.items():
+        np.testing.assert_array_equal(value, after.record().files[name])
     rows = [[{**row, "seconds": 0} for row in t.rows] for t in (whole, after)]
     assert json.dumps(rows[0]) == json.dumps(rows[1])  # as text: NaN equals NaN
+
+
+def test_the_scores_of_the_pool_survive_a_stop_and_change_nothing_else(trainable, tmp_path):
+    run = changed(scored_passes=5)
+    whole = trained(tmp_path / "whole", run, epochs=4)
+    trained(tmp_path, run, epochs=3).save_checkpoint()
+    after = trainer(tmp_path, run)
+    assert after.load_checkpoint()
+    after.train_epoch()
+    assert_equal_weights(trained(tmp_path / "unscored", epochs=4).net, whole.net)
+    stored, patches, scores = after.record().pool, len(whole.unlabelled), 2 + 3 * 4 - 2
+    for name, values in whole.record().pool.items():
+        np.testing.assert_array_equal(values, stored[name])
+    assert stored["epochs"].tolist() == [2, 4]
+    assert stored["certainty"].shape == stored["labels"].shape == (2, scores, patches)
+    assert len(stored["names"]) == scores and stored["probabilities"].shape == (2, patches, 11)
+    assert {group.decode() for group in stored["groups"]} == {
+        after.dataset.clips[clip].group for clip in after.split.unlabelled}
+
+
+def test_nets_of_one_ensemble_share_their_labelled_files_and_views(trainable, tmp_path):
+    nets = [trainer(tmp_path, replace(changed(scored_passes=1), seed=seed, split_seed=7)) for seed in (0, 1)]
+    assert nets[0].split.digest == nets[1].split.digest != trainer(tmp_path).split.digest
+    nets[1].net = nets[0].net
+    one, other = (net.score_pool(epoch=1) for net in nets)
+    assert torch.equal(one["probabilities"], other["probabilities"])
+
+
+def test_accuracy_is_the_mean_of_the_last_ten_evaluations(trainable, tmp_path):
+    t = trainer(tmp_path, changed(evaluate_every=1, epochs=12, iterations_per_epoch=1))
+    accuracies = [t.train_epoch()["test_accuracy"] for _ in range(12)]
+    results = t.record().results
+    assert results["test_accuracy"] == pytest.approx(np.mean(accuracies[-10:]))
+    assert results["test_accuracy_last"] == pytest.approx(accuracies[-1])
 
 
 def test_an_interrupted_run_goes_on_and_its_history_can_be_watched(trainable, tmp_path):

@@ -65,24 +65,31 @@ class _Job:
         return not self.folder.is_dir() or not is_locked(self.folder / ".lock")
 
 
-def state(run: Run, profile: str) -> str:
-    """"missing", "done", "stale" (of other data than now) or "unchecked" (finished, but its data are gone)."""
-    folder = paths.runs_dir(profile) / run.name
-    if not is_finished(folder):
-        return "missing"
-    try:
-        return "done" if train.is_current(run, folder) else "stale"
-    except FmucError:
-        return "unchecked"
+def states(runs: Sequence[Run], profile: str) -> list[str]:
+    """Of each run: "missing", "done", "stale" (of other data than now) or "unchecked" (finished, but its data are
+    gone). Each data set is read once."""
+    data, found = {}, []
+    for run in runs:
+        folder, key = paths.runs_dir(profile) / run.name, (run.dataset, run.features.id)
+        if not is_finished(folder):
+            found.append("missing")
+            continue
+        if key not in data:
+            with suppress(FmucError):
+                data[key] = train.load_data(run)
+            data.setdefault(key, None)
+        current = data[key] and train.is_current(run, folder, data[key])
+        found.append({None: "unchecked", True: "done", False: "stale"}[current])
+    return found
 
 
 def missing(runs: Sequence[Run], profile: str) -> list[Run]:
     """The runs to train. Those that cannot be checked count as done; one line on stderr says so."""
-    states = [state(run, profile) for run in runs]
-    if count := states.count("unchecked"):
+    found = states(runs, profile)
+    if count := found.count("unchecked"):
         print(f"fmuc: {count} finished runs are used as they are: the sound or the features that they belong to are "
               "gone or have changed; 'python -m fmuc features' makes them again", file=sys.stderr)
-    return [run for run, state in zip(runs, states, strict=True) if state in ("missing", "stale")]
+    return [run for run, state in zip(runs, found, strict=True) if state in ("missing", "stale")]
 
 
 def train_plan(runs: Sequence[Run], profile: str, *, device: str = "auto", workers: int | None = None,
