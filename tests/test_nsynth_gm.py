@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -76,32 +77,55 @@ def test_every_record_has_its_sound_file_in_nsynths_audio_format(rendered):
 
 def test_families_are_equally_large_and_synth_lead_is_in_train_only(rendered):
     root, report = rendered
+    expected = {split: {name for name, sounds in report["base_sounds"][split].items() if sounds} for split in SPLITS}
+    assert expected["train"] == set(NSYNTH_FAMILIES)
+    assert expected["test"] == set(NSYNTH_FAMILIES) - {"synth_lead"} > expected["valid"]
     for split in SPLITS:
         families = [record["instrument_family_str"] for record in _examples(root, split).values()]
-        expected = [name for name in NSYNTH_FAMILIES if split == "train" or name != "synth_lead"]
-        assert {name: families.count(name) for name in set(families)} == dict.fromkeys(expected, TINY[split])
+        assert {name: families.count(name) for name in set(families)} == dict.fromkeys(expected[split], TINY[split])
         assert report["notes"][split] == len(families)
         assert report["instruments"][split] == len({r["instrument"] for r in _examples(root, split).values()})
 
 
-def test_no_instrument_and_no_base_sound_is_on_both_sides():
-    planned = instruments.plan(nsynth_gm.SIZES["nsynth-gm"], seed=0)
-    for attribute in ("name", "base_sound"):
-        sides = [{getattr(i, attribute) for i in planned if i.split == split} for split in SPLITS]
-        assert all(sides)
-        assert len(set.union(*sides)) == sum(map(len, sides))
-    known = {(i.font, i.program) for i in planned if i.split == "train"}
-    held_out = {(i.font, i.program) for i in planned if i.split != "train"}
-    assert not known & held_out
+@pytest.mark.parametrize("seed", range(3))
+def test_no_recording_of_a_held_out_instrument_is_heard_in_training(seed):
+    planned = instruments.plan(nsynth_gm.SIZES["nsynth-gm"], seed)
+    recordings = {(preset.font, preset.program): preset.recordings
+                  for path in soundfonts.bundled() for preset in soundfonts.read_presets(path)}
+    heard = {split: set().union(*(recordings[i.font, i.program] for i in planned if i.split == split))
+             for split in SPLITS}
+    assert all(heard.values())
+    assert not heard["train"] & (heard["valid"] | heard["test"])
+    assert set(instruments.shared_recordings(planned).values()) == {0}
+    for family in set(NSYNTH_FAMILIES) - {"synth_lead"}:
+        sounds = {split: {i.base_sound for i in planned if (i.family, i.split) == (family, split)} for split in SPLITS}
+        assert len(sounds["test"]) >= 4 and len(sounds["train"]) >= 2
+        assert not sounds["valid"] & sounds["test"]
 
 
-def test_base_sounds_join_presets_that_share_half_of_their_recordings():
+def test_shared_recordings_counts_what_test_has_in_common_with_training_of_any_family():
+    planned = instruments.plan(nsynth_gm.SIZES["nsynth-gm-smoke"], seed=0)
+    flute = next(i for i in planned if i.family == "flute" and i.split == "test")
+    leak = dataclasses.replace(flute, family="brass", split="train")
+    assert instruments.shared_recordings([*planned, leak])["flute"] == 1
+
+
+def test_presets_are_joined_by_the_recordings_that_they_share():
     one, two = Path("one.sf2"), Path("two.sf2")
     a = soundfonts.Preset(one, 1, frozenset("abcd"))
     same = soundfonts.Preset(two, 1, frozenset("abc"))
     chained = soundfonts.Preset(two, 2, frozenset("bce"))  # with a: 2 of 5, with ``same``: 2 of 4
     other = soundfonts.Preset(two, 3, frozenset("axyz"))
-    assert soundfonts.base_sounds([a, other, chained, same]) == [[a, chained, same], [other]]
+    alone = soundfonts.Preset(two, 4, frozenset("u"))
+    presets = [a, other, alone, chained, same]
+    assert soundfonts.base_sounds(presets) == [[a, chained, same], [other], [alone]]
+    assert soundfonts.components(presets) == [[a, other, chained, same], [alone]]
+
+
+def test_a_copy_is_known_by_its_name_whatever_its_rate_length_and_octave():
+    oboes = [preset.recordings for path in soundfonts.bundled() for preset in soundfonts.read_presets(path)
+             if preset.program == 68]  # "Oboe E5", 22,050 Hz, and "Oboe E4", 25,052 Hz, are one recording
+    assert "oboee" in oboes[0] & oboes[1]
 
 
 def test_same_bytes_for_any_number_of_workers(rendered, tmp_path):

@@ -1,6 +1,6 @@
 """Instruments of nsynth-gm: which preset belongs to which NSynth family, what is held out, how an instrument varies.
 
-A *base sound* is a group of SoundFont presets that are the same sound (``soundfonts.base_sounds``).  An *instrument*
+A *base sound* is a group of a family's presets that are the same sound (``soundfonts.base_sounds``).  An *instrument*
 is one preset with a drawn ``Variation`` that all its notes share.
 """
 
@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import scipy  # its parts are imported when they are asked for: "signal" takes a second
 
-from fmuc.standins.soundfonts import Preset, base_sounds, bundled, read_presets
+from fmuc.standins.soundfonts import Preset, base_sounds, bundled, components, read_presets
 
 SOURCES = ("acoustic", "electronic", "synthetic")
-NOTES_PER_INSTRUMENT = {"train": 25, "valid": 10, "test": 10}  # a labelled share of 10 % then is 2 to 3 of each
+NOTES_PER_INSTRUMENT = 10  # a labelled share of 10 % then is about one of each
+TEST_SOUNDS = 4  # base sounds of a family in test, if it has as many to spare
 SAMPLE_RATE, SAMPLES, HELD = 16_000, 64_000, 48_000  # 4 s, the key is held for 3 s
 OVERSAMPLING = 3  # the synthesiser interpolates linearly: at 16 kHz it would fold everything above 8 kHz
 
@@ -84,15 +85,17 @@ def plan(sizes: Mapping[str, int], seed: int) -> list[Instrument]:
     The base sounds of a split get equal numbers of instruments, as far as the number divides.
     """
     presets = [preset for path in bundled() for preset in read_presets(path)]
+    held = hold_out(presets, np.random.default_rng(seed))
+    kept = [preset for preset in presets if preset not in held]
     instruments: list[Instrument] = []
     for family_id, family in enumerate(FAMILIES):
-        rng = np.random.default_rng([seed, family_id])
-        programs = _programs(family)
-        sounds = base_sounds([preset for preset in presets if preset.program in programs])
-        for split, share in hold_out(sounds, family, rng).items():
-            notes = NOTES_PER_INSTRUMENT[split]
-            for first in range(0, sizes[split] if share else 0, notes):
-                sound = share[first // notes % len(share)]
+        programs, rng = _programs(family), np.random.default_rng([seed, family_id])
+        out = _sounds(family, held)
+        n_test = max(TEST_SOUNDS, len(out) - 1)
+        for split, sounds in {"train": _sounds(family, kept), "valid": out[n_test:], "test": out[:n_test]}.items():
+            sounds = [sounds[i] for i in rng.permutation(len(sounds))]
+            for first in range(0, sizes[split] if sounds else 0, NOTES_PER_INSTRUMENT):
+                sound = sounds[first // NOTES_PER_INSTRUMENT % len(sounds)]
                 preset = sound[rng.integers(len(sound))]
                 source, lowest, highest = programs[preset.program]
                 count = sum((i.family, i.source) == (family, source) for i in instruments)
@@ -100,8 +103,8 @@ def plan(sizes: Mapping[str, int], seed: int) -> list[Instrument]:
                     number=len(instruments), name=f"{family}_{source}_{count:03d}", family=family, source=source,
                     split=split, base_sound="+".join(f"{p.font.name}:{p.program}" for p in sound), font=preset.font,
                     program=preset.program, lowest=lowest, highest=highest,
-                    first_note=sum(i.n_notes for i in instruments), n_notes=min(notes, sizes[split] - first),
-                    seed=seed))
+                    first_note=sum(i.n_notes for i in instruments),
+                    n_notes=min(NOTES_PER_INSTRUMENT, sizes[split] - first), seed=seed))
     return instruments
 
 
@@ -110,24 +113,29 @@ def _programs(family: str) -> dict[int, tuple[str, int, int]]:
     return {program: row[1:] for row in FAMILIES[family] for program in row[0]}
 
 
-def hold_out(sounds: Sequence[list[Preset]], family: str, rng: np.random.Generator) -> dict[str, list[list[Preset]]]:
-    """Share a family's base sounds among the splits: a quarter held out, at least one for valid and two for test.
+def _sounds(family: str, presets: Sequence[Preset]) -> list[list[Preset]]:
+    return base_sounds([preset for preset in presets if preset.program in _programs(family)])
 
-    Where possible no two of the held-out ones play the same program: if both SoundFonts have their own piano, one
-    stays in training.  synth_lead goes to train alone, as in NSynth.
+
+def hold_out(presets: Sequence[Preset], rng: np.random.Generator) -> list[Preset]:
+    """The presets for valid and test.  Presets that share a recording, in any family, are held out or kept together.
+
+    Groups of such presets are gone through from the largest to the smallest, equally large ones at random.  One is held
+    out if a family lacks test sounds and two base sounds of each family stay in training; a last one, for valid,
+    if four stay.  synth_lead stays in training, as in NSynth, and so does all that shares recordings with it.
     """
-    order = [sounds[i] for i in rng.permutation(len(sounds))]
-    if family == "synth_lead":
-        return {"train": order, "valid": [], "test": []}
-    n_held = max(3, round(len(order) / 4))
-    taken: set[int] = set()
-    fresh, others = [], []
-    for sound in order:
-        programs = {preset.program for preset in sound}
-        (others if programs & taken else fresh).append(sound)
-        taken |= programs
-    held, kept = (fresh + others)[:n_held], (fresh + others)[n_held:]
-    return {"train": kept, "valid": held[:1], "test": held[1:]}
+    groups = components([preset for preset in presets if any(preset.program in _programs(f) for f in FAMILIES)])
+    groups = sorted((groups[i] for i in rng.permutation(len(groups))), key=lambda group: -len(base_sounds(group)))
+    held: list[Preset] = []
+    for wanted, keep in ((TEST_SOUNDS, 2), (TEST_SOUNDS + 1, 4)):
+        for group in groups:
+            kept = [preset for preset in presets if preset not in held + group]
+            families = [family for family in FAMILIES if _sounds(family, group)]
+            if (group[0] not in held and "synth_lead" not in families
+                    and any(len(_sounds(family, held)) < wanted for family in families)
+                    and all(len(_sounds(family, kept)) >= keep for family in families)):
+                held += group
+    return held
 
 
 def shared_recordings(instruments: Sequence[Instrument]) -> dict[str, float]:

