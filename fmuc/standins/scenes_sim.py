@@ -8,7 +8,7 @@ What differs, on purpose or of necessity:
   recording holds a few clips, TUT2017's many, and one scene has 15 training places here.
 * Which scenes resemble which is decided by the recipe: sources are shared among scenes that are close in meaning.
   Confusions such as train and bus are there **by construction** and say nothing about real acoustic scenes.
-* Samples have 16 bits, and there is no list of recording errors: nothing went wrong.
+* Samples have 16 bits; there are no folds, and no list of recording errors: nothing went wrong.
 
 The same parameters give the same bytes for any number of workers, with the same versions of numpy and scipy on the
 same kind of processor.
@@ -35,7 +35,6 @@ SIZES = {  # split -> (recordings per scene, clips per recording)
     "scenes-sim-smoke": {"train": (2, 2), "test": (1, 1)},  # to look at, to listen to and for tests
 }
 SECONDS = 10  # of a clip
-FOLDS = 4  # of the development part
 RENDERER = 1  # raise it whenever the same parameters give other samples or another report
 STATEMENT = ("scenes-sim: acoustic scenes simulated from noise, tones and resonances by fmuc, in the layout of TUT "
              "Acoustic Scenes 2017. A stand-in for trying the pipeline: it is NOT TUT2017 and holds none of its audio. "
@@ -90,23 +89,17 @@ def plan(sizes: Mapping[str, tuple[int, int]], seed: int) -> list[Recording]:
 
 
 def _write_lists(part: Path, split: str, recordings: Sequence[Recording]) -> None:
-    """The tab-separated lists of one part of TUT2017, sorted by file."""
+    """The tab-separated lists of one part of TUT2017 that name its clips, sorted by file."""
     (part / "audio").mkdir(parents=True)
+    clips = sorted((f"audio/{file}", r.scene, r.name, f"audio/{original}")
+                   for r in recordings for file, original in zip(r.files, r.originals, strict=True))
+    if split == "train":
+        _write_rows(part / "meta.txt", (clip[:3] for clip in clips))
+        return
     setup = part / "evaluation_setup"
     setup.mkdir()
-    clips = sorted((f"audio/{file}", r.scene, r.name, r.number % FOLDS, f"audio/{original}")
-                   for r in recordings for file, original in zip(r.files, r.originals, strict=True))
-    if split == "test":
-        _write_rows(setup / "test.txt", (clip[:1] for clip in clips))
-        _write_rows(setup / "evaluate.txt", (clip[:2] for clip in clips))
-        _write_rows(setup / "map.txt", sorted((original, file) for file, *_, original in clips))
-        return
-    _write_rows(part / "meta.txt", (clip[:3] for clip in clips))
-    for fold in range(FOLDS):
-        held_out = [clip for clip in clips if clip[3] == fold]
-        _write_rows(setup / f"fold{fold + 1}_train.txt", (clip[:2] for clip in clips if clip[3] != fold))
-        _write_rows(setup / f"fold{fold + 1}_test.txt", (clip[:1] for clip in held_out))
-        _write_rows(setup / f"fold{fold + 1}_evaluate.txt", (clip[:2] for clip in held_out))
+    _write_rows(setup / "evaluate.txt", (clip[:2] for clip in clips))
+    _write_rows(setup / "map.txt", sorted((original, file) for file, *_, original in clips))
 
 
 def _write_rows(path: Path, rows: Iterable[Sequence[str]]) -> None:
