@@ -27,9 +27,11 @@ STAND_INS = {  # names without the modules that know them
     "scenes-sim-smoke": "a few scenes, for tests",
 }
 PUBLISHED = {
+    "fsdd": "Free Spoken Digit Dataset (recordings), real speech: 16 MB to download, 21 MB unpacked",
     "nsynth": "NSynth (train, valid, test): 25 GB to download, 40 GB unpacked",
     "tut2017": "TUT Acoustic Scenes 2017 (development, evaluation): 14 GB to download, 17 GB unpacked",
 }
+FREE = ("fsdd", "fsdd-smoke")  # fetched by `reproduce`, which goes on without them where they cannot be had
 LARGEST_SEED = 2**32 - 1
 
 Option = typer.Option
@@ -327,18 +329,37 @@ def figures(profile: Profile = "mini", dataset: Dataset = None, workers: Workers
 def reproduce(profile: Profile = "mini", dataset: Dataset = None, device: Device = "auto", workers: Workers = None,
               scheduler: Scheduler = None, as_json: Json = False) -> None:
     """Do whatever is missing: data, features, runs, figures and tables."""
-    from fmuc.standins.render import ensure
-
     _require_writable(paths.data_root(), paths.figures_dir(profile))
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):  # one JSON document: the comparison
-        for name in experiments.chosen(profile, dataset):
-            if name in STAND_INS:
-                ensure(name)
-        features(profile, dataset, workers)
-        _train_all(experiments.plan(profile, dataset), profile, device, workers, scheduler)
+        names = [name for name in experiments.chosen(profile, dataset) if _obtain(name, needed=dataset is not None)]
+        for name in names:
+            features(profile, name, workers)
+        runs = [run for name in names for run in experiments.plan(profile, name)]
+        _train_all(runs, profile, device, workers, scheduler)
         notebooks(profile, "runs", dataset, workers=workers)
     compare(profile, dataset, as_json)
     print(f"figures and tables: {paths.relative(paths.figures_dir(profile, dataset=dataset or ''))}", file=sys.stderr)
+
+
+def _obtain(name: str, needed: bool) -> bool:
+    """Render or fetch what can be had without a question; False for a data set to go on without, unless ``needed``."""
+    from fmuc.machinery import fetch
+    from fmuc.standins.render import ensure
+
+    if name in STAND_INS:
+        ensure(name)
+    if name not in FREE or fetch.is_there(name):
+        return True
+    folder = paths.dataset_dir(name)
+    try:
+        fetch.obtain(fetch.SOURCES[folder.name], folder, attempts=1)
+    except FmucError as error:
+        if needed:
+            raise
+        print(f"fmuc: going on without {name}: {error}", file=sys.stderr)
+        return False
+    print(fetch.licence_notice(fetch.SOURCES[folder.name]), file=sys.stderr)
+    return True
 
 
 def _place_numba_cache() -> None:

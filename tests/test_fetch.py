@@ -20,11 +20,12 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+import soundfile
 from conftest import note_names, write_nsynth_split
 from local_server import LocalServer, Served
 from test_tut2017 import TEST, TRAIN, write_development, write_evaluation
 
-from fmuc.datasets import DEVELOPMENT, EVALUATION, load_nsynth, load_tut2017
+from fmuc.datasets import DEVELOPMENT, EVALUATION, SPEAKERS, load, load_fsdd, load_nsynth, load_tut2017
 from fmuc.errors import FmucError
 from fmuc.machinery import fetch
 from fmuc.machinery.fetch import SOURCES, Archive, Part, Source, licence_notice, obtain, part_of
@@ -35,8 +36,7 @@ CONTENT = np.random.default_rng(0).bytes(300_000)
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    """Servers are asked three times, without long pauses."""
-    monkeypatch.setattr(fetch, "ATTEMPTS", 3)
+    """No long pauses; :func:`get` and :func:`take` ask three times."""
     monkeypatch.setattr(fetch, "PAUSE", 0.001)
     monkeypatch.setattr(fetch, "TIMEOUT", 0.3)
 
@@ -50,17 +50,25 @@ def md5(content: bytes) -> str:
 
 def test_the_archives_are_those_that_were_published():
     archives = [archive for source in SOURCES.values() for part in source.parts for archive in part.archives]
-    assert len({archive.name for archive in archives}) == len(archives) == 3 + 13 + 6
-    assert len({sum for archive in archives for sum in archive.md5}) == len(archives) + 3  # no row copied twice
+    assert len({archive.name for archive in archives}) == len(archives) == 1 + 3 + 13 + 6
+    assert len({sum for archive in archives for sum in archive.md5}) == 3 + 13 + 6 + 3  # no row copied twice
     for archive in archives:
         assert re.fullmatch(r"[\w.-]+\.(zip|tar\.gz)", archive.name) and archive.size > 1000
-        assert archive.md5 and all(re.fullmatch("[0-9a-f]{32}", sum) for sum in archive.md5)
-        assert archive.urls[0].startswith("https://")
-        assert all(urlsplit(url).path.endswith(f"/{archive.name}") for url in archive.urls)
+        assert all(re.fullmatch("[0-9a-f]{32}", sum) for sum in archive.md5) and archive.urls[0].startswith("https://")
+        assert all(urlsplit(url).path.rpartition("/")[2] in (archive.name, *archive.also) for url in archive.urls)
+
+
+def test_every_recording_of_fsdd_has_a_sum():
+    (part,) = SOURCES["fsdd"].parts
+    lines = Path(fetch.__file__).with_name(part.sha256).read_text().splitlines()
+    assert all(re.fullmatch(r"[0-9a-f]{64}  recordings/\d_[a-z]+_\d+\.wav", line) for line in lines)
+    assert {line.split()[1] for line in lines} == {f"recordings/{digit}_{speaker}_{number}.wav" for digit in range(10)
+                                                   for speaker in SPEAKERS for number in range(50)}
+    assert len({line.split()[0] for line in lines}) == len(lines) == 3000 and part.index in lines[0]
 
 
 def test_parts_are_the_folders_that_the_loaders_read_and_their_sound_fits_into_their_bound():
-    nsynth, tut2017 = SOURCES.values()
+    nsynth, tut2017 = SOURCES["nsynth"], SOURCES["tut2017"]
     notes, clips = {"train": 289_205, "valid": 12_678, "test": 4_096}, {DEVELOPMENT: 4_680, EVALUATION: 1_620}
     assert {part.folder: part.name for part in nsynth.parts} == {f"nsynth-{name}": name for name in notes}
     assert [part.folder for part in tut2017.parts] == list(clips)
@@ -68,15 +76,6 @@ def test_parts_are_the_folders_that_the_loaders_read_and_their_sound_fits_into_t
     sounds += [clips[part.folder] * 2_646_044 for part in tut2017.parts]  # 10 s of 24 bit stereo at 44.1 kHz
     for part, sound in zip((*nsynth.parts, *tut2017.parts), sounds, strict=True):
         assert sum(archive.size for archive in part.archives) < sound < part.unpacked_bytes < sound * 1.15 + 10**8
-
-
-def test_the_licence_notice_names_licence_terms_and_citation():
-    nsynth, tut2017 = SOURCES.values()
-    for source in (nsynth, tut2017):
-        for text in (source.title, source.licence, source.licence_url, source.terms, source.citation):
-            assert text in licence_notice(source)
-    assert not nsynth.confirm and "CC BY 4.0" in licence_notice(nsynth)
-    assert tut2017.confirm and all(word in licence_notice(tut2017) for word in ("EULA", "non-commercial", "cite"))
 
 
 # Downloads
@@ -97,7 +96,8 @@ def begun(path):
 
 def get(path: Path, *urls: str, content: bytes = CONTENT, size: int | None = None) -> None:
     """Download to ``path`` what should be ``content``."""
-    fetch.download(Archive(path.name, urls, size or len(content), (md5(content),)), path, progress=False)
+    archive = Archive(path.name, urls, size or len(content), (md5(content),))
+    fetch.download(archive, path, attempts=3, progress=False)
 
 
 def refused(path: Path, *urls: str, size: int | None = None) -> str:
@@ -256,8 +256,27 @@ def tut2017(server, tmp_path) -> Source:
     return replace(SOURCES["tut2017"], parts=tuple(parts))
 
 
+@pytest.fixture
+def fsdd(server, tmp_path) -> Source:
+    """FSDD in small, as GitHub serves it: no size, no ranges, a folder around all, and more than the recordings."""
+    folder = tmp_path / "made" / "free-spoken-digit-dataset-1.0.10"
+    (folder / "recordings").mkdir(parents=True)
+    (folder / "metadata.py").write_text("metadata = {}\n")
+    for seed, speaker in enumerate(SPEAKERS):
+        for digit in range(2):
+            samples = np.random.default_rng([seed, digit]).uniform(-0.5, 0.5, 800)
+            soundfile.write(folder / "recordings" / f"{digit}_{speaker}_0.wav", samples, 8000, subtype="PCM_16")
+    sums = tmp_path / "fsdd.sha256"
+    sums.write_text("".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n"
+                            for name, content in tree(folder).items() if name.endswith(".wav")))
+    served = Served(tar_of(folder), ranges=False)
+    (part,) = SOURCES["fsdd"].parts
+    archive = replace(part.archives[0], urls=(server.add("v1.0.10.tar.gz", served),))
+    return replace(SOURCES["fsdd"], parts=(replace(part, sha256=str(sums), archives=(archive,)),))
+
+
 def take(source: Source, root: Path, **options) -> tuple[str, ...]:
-    return obtain(source, root, progress=False, **options)
+    return obtain(source, root, attempts=3, progress=False, **options)
 
 
 def fails(source: Source, root: Path, **options) -> str:
@@ -289,6 +308,49 @@ def test_tut2017_arrives_where_its_loader_reads_it(tut2017, root, tmp_path):
     dataset = load_tut2017(root, "tut2017")
     assert len(dataset.indices("train")) == len(TRAIN) and len(dataset.indices("test")) == len(TEST)
     assert tree(root) == tree(tmp_path / "made")
+
+
+@pytest.mark.parametrize("breaks", [[], [777, 1]])
+def test_fsdd_arrives_where_its_loader_reads_it(fsdd, root, tmp_path, server, breaks):
+    server.files["/v1.0.10.tar.gz"].breaks = breaks
+    assert take(fsdd, root) == ("recordings",) and take(fsdd, root) == ()
+    assert {len(load_fsdd(root, "fsdd").indices(split)) for split in ("train", "valid", "test")} == {6, 2, 4}
+    assert tree(root) == {name.partition("/")[2]: content for name, content in tree(tmp_path / "made").items()
+                          if name.endswith(".wav")}
+
+
+@pytest.mark.parametrize("name", ["free-spoken-digit-dataset.tar.gz", "v1.0.10.tar.gz", None])
+def test_fsdd_may_be_at_hand_as_an_archive_or_unpacked(fsdd, root, tmp_path, server, name):
+    own = tmp_path / "made" / "free-spoken-digit-dataset-1.0.10"
+    if name:
+        own = tmp_path / "own"
+        own.mkdir()
+        (own / name).write_bytes(server.files["/v1.0.10.tar.gz"].content)
+    else:  # with files of a newer release, of a file manager, and with another header
+        (own / "recordings" / "0_newcomer_0.wav").write_bytes(b"RIFF")
+        (own / "recordings" / ".DS_Store").touch()
+        file = own / "recordings" / "1_theo_0.wav"
+        file.write_bytes(file.read_bytes() + b"LIST\x04\0\0\0INFO")
+    assert take(fsdd, root, archives_from=own) == ("recordings",) and not server.seen
+    assert len(load_fsdd(root, "fsdd").clips) == 12 and [path.name for path in root.iterdir()] == ["recordings"]
+    assert {hashlib.sha256(content).hexdigest() for content in tree(root).values()} == {
+        line.split()[0] for line in Path(fsdd.parts[0].sha256).read_text().splitlines()}
+
+
+@pytest.mark.parametrize("damage", [
+    lambda file: file.unlink(), lambda file: file.write_bytes(b""), lambda file: file.write_bytes(b"no sound"),
+    lambda file: file.write_bytes(file.read_bytes()[:-2]),
+    lambda file: file.write_bytes(file.read_bytes()[:-1] + b"?"),
+    lambda file: file.write_bytes(file.with_name("1_theo_0.wav").read_bytes())])
+def test_a_recording_that_differs_is_named_and_nothing_is_taken(fsdd, root, tmp_path, server, damage):
+    own = tmp_path / "made" / "free-spoken-digit-dataset-1.0.10"
+    damage(own / "recordings" / "1_lucas_0.wav")
+    server.files["/v1.0.10.tar.gz"].content = tar_of(own)
+    for given in (own, None):
+        message = fails(fsdd, root, archives_from=given)
+        assert "1 of 12 files are missing or not the published ones, the first is recordings/1_lucas_0.wav" in message
+    server.files["/v1.0.10.tar.gz"].content = tar_of(own)[:-100]
+    assert "1.0.10.tar.gz: cannot be unpacked" in fails(fsdd, root)
 
 
 def test_a_second_call_fetches_what_is_missing(nsynth, root, server):
@@ -455,3 +517,22 @@ def test_the_licence_is_shown_and_must_be_accepted(tut2017, own, root, monkeypat
     assert (root.parent / "tut2017").exists() == (not status)
     if not status:
         assert json.loads(out)["obtained"] == "evaluation"
+
+
+def test_reproduce_fetches_fsdd_or_says_in_a_line_that_it_goes_on_without_it(fsdd, root, server, monkeypatch, capsys):
+    from fmuc.__main__ import _obtain
+
+    monkeypatch.setitem(SOURCES, "fsdd", fsdd)
+    monkeypatch.setenv("FMUC_DATA", str(root.parent))
+    served = server.files["/v1.0.10.tar.gz"]
+    served.codes = [503, 503]
+    assert not _obtain("fsdd-smoke", needed=False)
+    line = capsys.readouterr().err
+    assert line.startswith("fmuc: going on without fsdd-smoke: ") and line.count("\n") == 1
+    assert "run 'python -m fmuc data fsdd' again, or with --from FOLDER" in line and len(server.seen) == 1
+    with pytest.raises(FmucError, match="503, 1 times"):
+        _obtain("fsdd", needed=True)
+    assert not (root.parent / "fsdd").exists()
+    assert _obtain("fsdd-smoke", needed=False) and licence_notice(fsdd) in capsys.readouterr().err
+    assert _obtain("fsdd", needed=True) and len(server.seen) == 3
+    assert len(load("fsdd").clips) == 12

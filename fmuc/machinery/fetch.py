@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import shutil
 import sys
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import requests
+import soundfile
 from pydantic import TypeAdapter
 from tqdm import tqdm
 from urllib3.exceptions import HTTPError
@@ -25,23 +27,31 @@ from fmuc.machinery.atomic import folder_lock
 
 @dataclass(frozen=True)
 class Archive:
-    """One published file: its ``size`` in bytes and the MD5 sums that are accepted."""
+    """One published file: its ``size`` in bytes, the MD5 sums that are accepted, and other names that it may have.
+
+    Without MD5 sums its bytes are not known beforehand, and ``size`` is an upper bound.
+    """
 
     name: str
     urls: tuple[str, ...]
     size: int
-    md5: tuple[str, ...]
+    md5: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Part:
-    """Archives that unpack into ``folder``, which then holds ``index``, and at most ``unpacked_bytes``."""
+    """Archives that unpack into ``folder``, which then holds ``index``, and at most ``unpacked_bytes``.
+
+    ``sha256`` names a list beside this module of the files to take and their sums: where the archive has none.
+    """
 
     name: str
     folder: str
     index: str
     archives: tuple[Archive, ...]
     unpacked_bytes: int
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,7 @@ def licence_notice(source: Source) -> str:
 
 # Download
 
-TIMEOUT = 30  # seconds that a silent server is waited for
+TIMEOUT = (10, 30)  # seconds to connect, and seconds that a silent server is waited for
 ATTEMPTS = 7  # in a row that bring nothing new
 PAUSE = 1.0  # seconds before the second attempt; it doubles
 _CHUNK = 1 << 20  # bytes
@@ -82,31 +92,32 @@ class _Refused(Exception):
     """This address will not give the file."""
 
 
-def download(archive: Archive, path: Path, *, progress: bool = True) -> None:
-    """Download ``archive`` to ``path``, unless it is there.
+def download(archive: Archive, path: Path, *, command: str = "the same command", attempts: int = ATTEMPTS,
+             progress: bool = True) -> Path:
+    """Download ``archive`` to ``path``, unless it is there; return ``path``.
 
     What arrives is collected in ``part_of(path)``; an interrupted download resumes there, from whichever address, in
     the same or a later call. Only a file of the right size and MD5 gets the name ``path``.
     """
-    if path.is_file() and mismatch(path, archive) is None:
-        return
+    if archive.md5 and path.is_file() and mismatch(path, archive) is None:
+        return path
     part, reasons = part_of(path), []
-    remedy = f"run the same command again, or download {archive.urls[0]} yourself and add --from FOLDER"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tqdm(total=archive.size, desc=path.name, unit="B", unit_scale=True, disable=not progress) as bar:
+    remedy = f"run {command} again, or with --from FOLDER for a file that you downloaded yourself"
+    total = archive.size if archive.md5 else None
+    with tqdm(total=total, desc=path.name, unit="B", unit_scale=True, delay=1, disable=not progress) as bar:
         for url in archive.urls:
             try:
-                _transfer(url, part, archive.size, bar)
+                _transfer(url, part, archive, attempts, bar)
                 break
             except _Refused as refused:
                 reasons.append(f"{url}: {refused}")
         else:
             raise FmucError(f"{paths.relative(path)}: cannot be downloaded ({'; '.join(reasons)}), "
-                            f"{_size(part):,} of {archive.size:,} bytes are here: {remedy}")
+                            f"{_size(part):,} bytes are here: {remedy}")
     if problem := mismatch(part, archive):
         part.unlink()
         raise FmucError(f"{paths.relative(path)}: {problem}; it is removed: {remedy}")
-    os.replace(part, path)
+    return part.replace(path)
 
 
 def part_of(path: Path) -> Path:
@@ -115,7 +126,9 @@ def part_of(path: Path) -> Path:
 
 
 def mismatch(path: Path, archive: Archive) -> str | None:
-    """How a file differs from the published archive; None if it does not."""
+    """How a file differs from the published archive; None if it does not, or if nobody knows."""
+    if not archive.md5:
+        return None
     if _size(path) != archive.size:
         return f"has {_size(path):,} bytes instead of {archive.size:,}"
     with open(path, "rb") as file:
@@ -127,40 +140,44 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _transfer(url: str, part: Path, size: int, bar: tqdm) -> None:
-    """Let ``part`` grow to ``size`` bytes. Raise :class:`_Refused` when it grows no more."""
+def _transfer(url: str, part: Path, archive: Archive, attempts: int, bar: tqdm) -> None:
+    """Let ``part`` grow until it is whole. Raise :class:`_Refused` when it grows no more."""
     failures, longest = 0, _size(part)
-    while _size(part) != size:
+    while not archive.md5 or _size(part) != archive.size:
         reason = "the connection broke off"
         try:
-            _receive(url, part, size, bar)
+            _receive(url, part, archive, bar)
+            if not archive.md5:
+                return  # to the end that the server announced
         except (requests.RequestException, HTTPError) as error:
             reason = str(error) if isinstance(error, requests.HTTPError) else type(error).__name__
         failures, longest = (0, _size(part)) if _size(part) > longest else (failures + 1, longest)
-        if failures == ATTEMPTS:
-            raise _Refused(f"{reason}, {ATTEMPTS} times")
+        if failures == attempts:
+            raise _Refused(f"{reason}, {attempts} times")
         if failures:
             time.sleep(PAUSE * 2 ** (failures - 1))
 
 
-def _receive(url: str, part: Path, size: int, bar: tqdm) -> None:
+def _receive(url: str, part: Path, archive: Archive, bar: tqdm) -> None:
     """Make one request for what is missing, and write what arrives."""
-    offset = _size(part)
+    offset, size = _size(part), archive.size
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         status, place = response.status_code, response.headers.get("Content-Range", "")
         if status in _BUSY:
             raise requests.HTTPError(f"HTTP {status}")
         if status == 416 or offset > size or (status == 206 and not place.startswith(f"bytes {offset}-")):
-            return part.unlink()  # start again
+            part.unlink()
+            raise requests.HTTPError("it does not resume there")
         if status not in (200, 206):
             raise _Refused(f"HTTP {status}")
         if status == 200:
             offset = 0  # the server starts again
         length = response.headers.get("Content-Length", "")
-        if length.isdecimal() and offset + int(length) != size:
+        if archive.md5 and length.isdecimal() and offset + int(length) != size:
             raise _Refused(f"announces {offset + int(length):,} bytes instead of {size:,}")
         bar.update(offset - bar.n)
+        part.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "ab" if offset else "wb") as file:
             # read1: what arrived before a break is kept, and nothing is decompressed
             while chunk := response.raw.read1(_CHUNK, decode_content=False):
@@ -174,40 +191,43 @@ def _receive(url: str, part: Path, size: int, bar: tqdm) -> None:
 
 
 def obtain(source: Source, root: Path, *, parts: Sequence[str] | None = None, archives_from: Path | None = None,
-           progress: bool = True) -> tuple[str, ...]:
+           attempts: int = ATTEMPTS, progress: bool = True) -> tuple[str, ...]:
     """Get the ``parts`` (default: all) of a data set into ``root``; return those that were not there yet.
 
     Archives are downloaded into ``root/.archives`` and removed once all parts are in place; or they are read from the
     folder ``archives_from`` and left there. A part's folder appears whole or not at all, once all its archives had the
-    right MD5. The caller asks for consent to the licence. Raises :class:`FmucError` for an unknown part, too little
-    free disk, and archives that cannot be had or are not the published ones.
+    right MD5 or all its files the right SHA-256. The caller asks for consent to the licence. Raises
+    :class:`FmucError` for an unknown part, too little free disk, and archives that cannot be had or are not the
+    published ones.
     """
     names = [part.name for part in source.parts]
     if unknown := set(parts or ()) - set(names):
         raise FmucError(f"{source.name}: unknown part {', '.join(sorted(unknown))}: known are {', '.join(names)}")
     wanted = [part for part in source.parts if not parts or part.name in parts]
-    folder = root / ".archives" if archives_from is None else archives_from.expanduser()
+    folder, command = root / ".archives", f"'python -m fmuc data {source.name}'"
     try:
         with folder_lock(root):
             absent = [part for part in wanted if not _is_present(root, part)]
-            if archives_from is None:
+            given = {part: _given(archives_from.expanduser(), part) for part in absent if archives_from}
+            if not archives_from:
                 _require_space(root, folder, absent)
-            else:
-                _require_archives(folder, absent)
             for part in absent:
-                for archive in part.archives:
-                    if archives_from is None:
-                        download(archive, folder / archive.name, progress=progress)
-                    elif problem := mismatch(folder / archive.name, archive):
-                        raise FmucError(f"{folder / archive.name}: {problem}: download it again from "
-                                        f"{archive.urls[0]}, or leave out --from")
-                _unpack(part, folder, root, progress)
-            shutil.rmtree(root / ".archives", ignore_errors=True)
+                archives = given.get(part) or [
+                    download(archive, folder / archive.name, command=command, attempts=attempts, progress=progress)
+                    for archive in part.archives]
+                _unpack(part, archives, root, progress)
+            shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         raise FmucError(f"{paths.relative(Path(error.filename or root))}: cannot be read or written "
                         f"({error.strerror or error}): make room, see to its access rights, or let FMUC_DATA name "
                         "another folder; then run the same command again") from None
     return tuple(part.name for part in absent)
+
+
+def is_there(name: str) -> bool:
+    """Whether all parts of a published data set are in its folder."""
+    root = paths.dataset_dir(name)
+    return all(_is_present(root, part) for part in SOURCES[root.name].parts)
 
 
 def _is_present(root: Path, part: Part) -> bool:
@@ -217,12 +237,20 @@ def _is_present(root: Path, part: Part) -> bool:
     return folder.exists()
 
 
-def _require_archives(folder: Path, parts: Sequence[Part]) -> None:
+def _given(folder: Path, part: Part) -> list[Path]:
+    """A part's archives in a folder of the user's; or its unpacked folder, where its files have sums."""
     if not folder.is_dir():
         raise FmucError(f"{folder}: there is no such folder: name another one, or leave out --from to download")
-    names = [archive.name for part in parts for archive in part.archives]
-    if lacking := [name for name in names if not (folder / name).is_file()]:
+    if part.sha256 and (folder / part.folder).is_dir():
+        return [folder / part.folder]
+    found = {archive: next((folder / name for name in (archive.name, *archive.also) if (folder / name).is_file()), None)
+             for archive in part.archives}
+    if lacking := [archive.name for archive, path in found.items() if path is None]:
         raise FmucError(f"{folder}: has no {', '.join(lacking)}: put them there, or leave out --from to download")
+    for archive, path in found.items():
+        if problem := mismatch(path, archive):
+            raise FmucError(f"{path}: {problem}: download it again from {archive.urls[0]}, or leave out --from")
+    return [*found.values()]
 
 
 def _require_space(root: Path, folder: Path, parts: Sequence[Part]) -> None:
@@ -230,29 +258,33 @@ def _require_space(root: Path, folder: Path, parts: Sequence[Part]) -> None:
     for archive in (archive for part in parts for archive in part.archives):
         path = folder / archive.name
         needed += archive.size - max(_size(path), _size(part_of(path)))
-    root.mkdir(parents=True, exist_ok=True)
-    if (free := shutil.disk_usage(root).free) < needed:
+    if (free := shutil.disk_usage(root if root.exists() else root.parent).free) < needed:
         raise FmucError(f"{paths.relative(root)}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free: "
                         "free some, let FMUC_DATA name another folder, or take fewer parts")
 
 
-def _unpack(part: Part, folder: Path, root: Path, progress: bool) -> None:
+def _unpack(part: Part, archives: Sequence[Path], root: Path, progress: bool) -> None:
     """Unpack all archives of a part beside its place, then move it there; nothing is written elsewhere."""
     staging = root / ".unpacking"
     shutil.rmtree(staging, ignore_errors=True)  # of a killed process
     try:
-        for archive in part.archives:
+        for archive in archives:
             if progress:
                 print(f"unpacking {archive.name}", file=sys.stderr)
-            _unpack_archive(folder / archive.name, staging)
-        if not (staging / part.folder / part.index).is_file():
+            _unpack_archive(archive, staging)
+        places = [place / part.folder for place in (staging, *staging.glob("*"))]  # GitHub packs a folder around all
+        found = next((place for place in places if (place / part.index).is_file()), None)
+        if found is None:
             raise FmucError(f"{archive.name}: brought no {part.folder}/{part.index}: it is not the published archive")
-        os.replace(staging / part.folder, root / part.folder)
+        os.replace(_verified(found, part) if part.sha256 else found, root / part.folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
 def _unpack_archive(archive: Path, folder: Path) -> None:
+    if archive.is_dir():
+        shutil.copytree(archive, folder / archive.name)
+        return
     safely = {} if archive.suffix == ".zip" else {"filter": "data"}  # zips are always unpacked so
     try:
         shutil.unpack_archive(archive, folder, **safely)
@@ -261,3 +293,30 @@ def _unpack_archive(archive: Path, folder: Path) -> None:
             raise  # of the disk
         raise FmucError(f"{paths.relative(archive)}: cannot be unpacked ({error}): it is not the published archive; "
                         "delete it and download it again") from None
+
+
+def _verified(folder: Path, part: Part) -> Path:
+    """A copy of an unpacked ``folder`` that holds the sounds of its list of sums, and nothing else."""
+    copy, wrong = folder.with_name("verified"), []
+    copy.mkdir()
+    lines = (Path(__file__).parent / part.sha256).read_text(encoding="utf-8").splitlines()
+    for expected, name in map(str.split, lines):
+        content = _plain_wav(folder.parent / name)
+        if hashlib.sha256(content).hexdigest() != expected:
+            wrong.append(name)
+        (copy / Path(name).name).write_bytes(content)
+    if wrong:
+        raise FmucError(f"{len(wrong):,} of {len(lines):,} files are missing or not the published ones, the first is "
+                        f"{wrong[0]}: download {part.archives[0].urls[0]} again")
+    return copy
+
+
+def _plain_wav(path: Path) -> bytes:
+    """The 16-bit samples of a file behind the shortest header, in which copies may differ; b"" if it is no sound."""
+    buffer = io.BytesIO()
+    try:
+        samples, rate = soundfile.read(path, dtype="int16")
+    except soundfile.LibsndfileError:
+        return b""
+    soundfile.write(buffer, samples, rate, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()

@@ -28,8 +28,9 @@ from fmuc import experiments, features, figures, paths
 from fmuc.datasets import Dataset
 from fmuc.errors import FmucError
 from fmuc.experiments import Preset
+from fmuc.machinery.fetch import is_there
 from fmuc.model import Activation
-from fmuc.standins.render import ensure
+from fmuc.standins.render import STAND_INS, ensure
 from fmuc.tables import paper_dataset
 from fmuc.train import Trainer
 from fmuc.uncertainty import weak_logits
@@ -60,11 +61,12 @@ class SoundSet(NamedTuple):
 
 
 def sound_sets(profile: str, dataset: str = "") -> dict[str, SoundSet]:
-    """Data sets that the notebooks 01 to 05 look at, by name: both smallest stand-ins, or the one that is named.
+    """Data sets that the notebooks look at, by name: the smallest ones, FSDD if it is there, or the one that is named.
 
     A stand-in that is not there yet is rendered (seconds). Raises :class:`FmucError` for a name that is not known.
     """
-    names = (dataset,) if dataset else tuple(experiments.presets("smoke"))
+    names = (dataset,) if dataset else tuple(name for name in experiments.presets("smoke")
+                                             if name in STAND_INS or is_there(name))
     found = {name: (ensure(name, progress=False), preset_for(profile, name)) for name in names}
     return {name: SoundSet(*both, _WORDS[paper_dataset(name)]) for name, both in found.items()}
 
