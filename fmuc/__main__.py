@@ -182,7 +182,7 @@ def check_dataset(name: Annotated[str, typer.Argument(help="any data set that is
     from fmuc.own.check import check, format_report
 
     report = check(datasets.load(name), workers=workers)
-    print(json.dumps(report.asdict(), indent=1) if as_json else format_report(report))
+    print(json.dumps(asdict(report), indent=1) if as_json else format_report(report))
     if report.failed:
         raise FmucError(f"{name}: the report names errors that make results wrong")
 

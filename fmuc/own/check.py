@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +28,7 @@ PUBLISHED = {  # release 1.0.10; Engel et al. 2017; Zenodo records 400515 and 10
 }
 _FULL_SCALE = 1 - 2**-15  # the largest positive value of 16 bits
 _FEW = 200  # files for which worker processes are not worth their start
-_EXAMPLES = 3
+_EXAMPLES = 3  # named in the text
 
 
 class Measures(NamedTuple):
@@ -71,14 +70,13 @@ def measure_all(files: Sequence[Path], title: str, *, workers: int | None = None
 
 @dataclass(frozen=True)
 class Finding:
-    """A kind of fault: an "error" makes results wrong, a "note" is to be known. ``count``: clips (or groups, classes,
-    splits: ``what`` says it) that have it; ``examples``: the first of them."""
+    """A kind of fault: an "error" makes results wrong, a "note" is to be known. ``names``: the clips that have it (or
+    groups, classes, splits, numbers: ``what`` says it); clips that sound the same are one name, "a = b"."""
 
     kind: str
     severity: str
     what: str
-    count: int
-    examples: tuple[str, ...]
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -86,26 +84,20 @@ class Report:
     """Result of :func:`check`.
 
     ``counts``: split -> class or "unlabelled" -> clips; ``seconds``: min, median and max of the clips that hold sound,
-    and the hours of all; ``sample_rates`` in Hz, ``channels`` and ``subtypes`` (libsndfile's names): clips of each.
+    and the hours of all; ``formats``: sample rates, channels and subtypes (libsndfile's names), and clips of each.
     """
 
     dataset: str
     digest: str
     counts: dict[str, dict[str, int]]
     seconds: dict[str, float]
-    sample_rates: dict[str, int]
-    channels: dict[str, int]
-    subtypes: dict[str, int]
+    formats: dict[str, dict[str, int]]
     findings: tuple[Finding, ...]
 
     @property
     def failed(self) -> bool:
         """Whether something makes results wrong."""
         return any(finding.severity == "error" for finding in self.findings)
-
-    def asdict(self) -> dict:
-        """Everything, with ``failed``, ready for JSON."""
-        return {**asdict(self), "failed": self.failed}
 
 
 def check(dataset: Dataset, workers: int | None = None, *, progress: bool = True) -> Report:
@@ -115,14 +107,16 @@ def check(dataset: Dataset, workers: int | None = None, *, progress: bool = True
     rows = [(clip.id, clip.split, clip.label, clip.group, *measured)
             for clip, measured in zip(dataset.clips, measures, strict=True)]
     frame = pd.DataFrame(rows, columns=["id", "split", "label", "group", *Measures._fields]).sort_values("id")
-    heard, counts = frame[frame.problem == ""], _counts(dataset)
-    findings = [*_about_splits(dataset, counts), *_about_files(frame, heard), *_about_duplicates(heard),
-                *_about_groups(frame), *_against_published(dataset)]
+    heard, counts = frame[frame.problem == ""], pd.crosstab(frame.label.fillna("unlabelled"), frame.split)
+    counts = counts.reindex(index=[*dataset.classes, "unlabelled"],
+                            columns=[split for split in SPLITS if split in counts], fill_value=0)
+    findings = [*_about_counts(counts), *_about_files(frame, heard), *_about_duplicates(heard), *_about_groups(frame),
+                *_against_published(dataset.name, frame)]
     seconds = heard.seconds.agg(["min", "median", "max"]).fillna(0).to_dict()
-    formats = [{str(key): int(count) for key, count in heard[column].value_counts().sort_index().items()}
-               for column in ("rate", "channels", "subtype")]
-    return Report(dataset.name, dataset.digest, counts, seconds | {"hours": float(heard.seconds.sum() / 3600)},
-                  *formats, tuple(sorted((f for f in findings if f.count), key=lambda finding: finding.severity)))
+    formats = {name: {str(key): int(count) for key, count in heard[column].value_counts().sort_index().items()}
+               for name, column in (("sample rate in Hz", "rate"), ("channels", "channels"), ("subtype", "subtype"))}
+    return Report(dataset.name, dataset.digest, counts.to_dict(), seconds | {"hours": heard.seconds.sum() / 3600},
+                  formats, tuple(sorted((f for f in findings if f.names), key=lambda finding: finding.severity)))
 
 
 def format_report(report: Report) -> str:
@@ -131,9 +125,9 @@ def format_report(report: Report) -> str:
     counts.loc["total"] = counts.sum()
     counts["total"] = counts.sum(axis=1)
     lengths = "shortest {min:g}, median {median:g}, longest {max:g}".format(**report.seconds)
-    formats = [[name, ", ".join(f"{key} ({count:,} clips)" for key, count in found.items())] for name, found in (
-        ("sample rate in Hz", report.sample_rates), ("channels", report.channels), ("subtype", report.subtypes))]
-    findings = [[finding.severity, finding.count, "\n".join([finding.what, ", ".join(finding.examples)]).strip()]
+    formats = [[name, ", ".join(f"{key} ({count:,} clips)" for key, count in found.items())]
+               for name, found in report.formats.items()]
+    findings = [[finding.severity, len(finding.names), f"{finding.what}\n{', '.join(finding.names[:_EXAMPLES])}"]
                 for finding in report.findings]
     return "\n\n".join([
         f"{report.dataset}: {counts.loc['total', 'total']:,} clips, {report.seconds['hours']:.2f} hours",
@@ -143,77 +137,55 @@ def format_report(report: Report) -> str:
     ])
 
 
-def _counts(dataset: Dataset) -> dict[str, dict[str, int]]:
-    counts = Counter((clip.split, clip.label or "unlabelled") for clip in dataset.clips)
-    there = {clip.split for clip in dataset.clips}
-    return {split: {label: counts[split, label] for label in (*dataset.classes, "unlabelled")}
-            for split in SPLITS if split in there}
-
-
-def _finding(kind: str, severity: str, what: str, found: Collection[str], count: int | None = None) -> Finding:
-    return Finding(kind, severity, what, len(found) if count is None else count, tuple(found)[:_EXAMPLES])
-
-
-def _about_splits(dataset: Dataset, counts: dict[str, dict[str, int]]) -> Iterator[Finding]:
+def _about_counts(counts: pd.DataFrame) -> Iterator[Finding]:
     for split, severity in (("train", "error"), ("test", "note")):
-        if split not in counts:
-            yield _finding("split_absent", severity, f"split absent: {split}", (), 1)
-    for split, found in counts.items():
-        missing = [label for label in dataset.classes if not found[label]]
+        yield Finding("split_absent", severity, "split absent", () if split in counts else (split,))
+    for split, number in counts.drop("unlabelled").items():
         kind, severity = ("class_untrained", "error") if split == "train" else ("class_absent", "note")
-        yield _finding(kind, severity, f"class without a labelled clip in {split}", missing)
+        yield Finding(kind, severity, f"class without a labelled clip in {split}", tuple(number.index[number == 0]))
 
 
 def _about_files(frame: pd.DataFrame, heard: pd.DataFrame) -> Iterator[Finding]:
-    for problem, rows in frame[frame.problem != ""].groupby("problem"):
-        yield _finding("unreadable", "error", f"sound file {problem}", rows.id)
-    for note, rows in heard[(heard.note != "") & ~heard.cut].groupby("note"):
-        yield _finding("odd", "note", f"sound file {note}", rows.id)
-    yield _finding("truncated", "error", "sound file cut short or damaged: samples are missing", heard.id[heard.cut])
-    yield _finding("silent", "note", f"silent: peak below {SILENT_DBFS} dBFS",
-                   heard.id[heard.peak < 10 ** (SILENT_DBFS / 20)])
-    yield _finding("clipped", "note", "clipped: three and more samples in a row at full scale "
-                   f"({CLIPPED_SHARE:.2%} or more of all)", heard.id[heard.clipped >= CLIPPED_SHARE])
+    bad, odd = frame[frame.problem != ""], heard[(heard.note != "") & ~heard.cut]
+    yield Finding("unreadable", "error", "sound file that cannot be used", tuple(bad.id + " " + bad.problem))
+    yield Finding("odd", "note", "odd sound file, nothing is missing", tuple(odd.id + ": " + odd.note))
+    yield Finding("truncated", "error", "sound file cut short or damaged: samples are missing",
+                  tuple(heard.id[heard.cut]))
+    yield Finding("silent", "note", f"silent: peak below {SILENT_DBFS} dBFS",
+                  tuple(heard.id[heard.peak < 10 ** (SILENT_DBFS / 20)]))
+    yield Finding("clipped", "note", "clipped: three and more samples in a row at full scale "
+                  f"({CLIPPED_SHARE:.2%} or more of all)", tuple(heard.id[heard.clipped >= CLIPPED_SHARE]))
 
 
 def _about_duplicates(heard: pd.DataFrame) -> Iterator[Finding]:
-    same = heard[(heard.content != b"") & heard.duplicated("content", keep=False)]
-    within = same[same.duplicated(["content", "split"], keep=False)]
-    yield _finding("duplicate", "note", "clip with the sound of another clip of its split",
-                   _equal(within, ["content", "split"], "id"), len(within))
-    for severity, where, rows in _crossing(same, "content"):
-        yield _finding("duplicate_between_splits", severity, f"clip with the sound of another clip, {where}",
-                       _equal(rows, ["content"], "split"), len(rows))
-    labels = same.groupby("content").label.nunique()  # of the known ones
-    differ = same[same.label.notna() & same.content.isin(labels.index[labels > 1])]
-    yield _finding("duplicate_other_label", "error", "clip with the sound of a clip of another class",
-                   _equal(differ, ["content"], "label"), len(differ))
-
-
-def _equal(rows: pd.DataFrame, same: list[str], differ: str) -> list[str]:
-    """The first clips, as "a = b", of each group of rows that agree in ``same`` and not in ``differ``."""
-    return [" = ".join(group.drop_duplicates(differ).id[:3]) for _, group in rows.groupby(same, sort=False)]
-
-
-def _crossing(frame: pd.DataFrame, column: str) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Severity, place and rows of what train shares with another split, and of what only valid and test share."""
-    splits = frame[[column, "split"]].drop_duplicates()
-    shared = set(splits[column][splits.duplicated(column)])
-    train = shared & set(splits[column][splits.split == "train"])
-    yield "error", "in train and in valid or test", frame[frame[column].isin(train)]
-    yield "note", "in valid and in test", frame[frame[column].isin(shared - train)]
+    same = heard[(heard.content != b"") & heard.duplicated("content", keep=False)].groupby("content", sort=False)
+    names, splits = same.id.agg(lambda ids: " = ".join(ids[:_EXAMPLES])), same.split.agg(set)
+    yield Finding("duplicate_other_label", "error", "sound of clips of several classes",
+                  tuple(names[same.label.nunique() > 1]))
+    yield Finding("duplicate", "note", "sound of several clips of a split", tuple(names[splits.map(len) == 1]))
+    for severity, where, crossing in _crossing(splits):
+        yield Finding("duplicate_between_splits", severity, f"sound of several clips, {where}", tuple(names[crossing]))
 
 
 def _about_groups(frame: pd.DataFrame) -> Iterator[Finding]:
-    for severity, where, rows in _crossing(frame, "group"):
-        yield _finding("group_leak", severity, f"group (instrument, recording) {where}", sorted(rows.group.unique()))
+    splits = frame.groupby("group").split.agg(set)
+    for severity, where, crossing in _crossing(splits):
+        yield Finding("group_leak", severity, f"group (instrument, recording) {where}", tuple(splits.index[crossing]))
 
 
-def _against_published(dataset: Dataset) -> Iterator[Finding]:
-    found = Counter(f"clips in {clip.split}" for clip in dataset.clips)
-    found.update(f"groups in {split}" for split, _ in {(clip.split, clip.group) for clip in dataset.clips})
-    if dataset.name in PUBLISHED:
-        found["entries in the list of recording errors"] = len(read_error_list(paths.dataset_dir(dataset.name)))
-    for what, count in PUBLISHED.get(dataset.name, {}).items():
-        yield _finding("published_count", "error", f"{found[what]:,} {what}, {count:,} were published", (),
-                       abs(found[what] - count))
+def _crossing(splits: pd.Series) -> Iterator[tuple[str, str, pd.Series]]:
+    """Severity, place, and which of the sets of splits are so: shared by train, and by valid and test alone."""
+    shared, train = splits.map(len) > 1, splits.map(lambda each: "train" in each).astype(bool)
+    yield "error", "in train and in valid or test", shared & train
+    yield "note", "in valid and in test", shared & ~train
+
+
+def _against_published(name: str, frame: pd.DataFrame) -> Iterator[Finding]:
+    clips, groups = frame.split.value_counts(), frame.groupby("split").group.nunique()
+    found = {f"clips in {split}": clips[split] for split in clips.index}
+    found |= {f"groups in {split}": groups[split] for split in groups.index}
+    if name in PUBLISHED:
+        found["entries in the list of recording errors"] = len(read_error_list(paths.dataset_dir(name)))
+    other = [f"{found.get(what, 0):,} {what} instead of {count:,}" for what, count in PUBLISHED.get(name, {}).items()
+             if found.get(what, 0) != count]
+    yield Finding("published_count", "error", "number other than published", tuple(other))
