@@ -20,7 +20,8 @@ from fmuc.paths import NOTEBOOKS, ROOT
 from tools import outputs
 
 FILES = sorted(NOTEBOOKS.glob("*.ipynb"))
-MARK = "# NBVAL_CHECK_OUTPUT"
+CHECKED = "nbval-check-output"  # tags of cells
+FOLDED = "hide-input"
 LONGEST = 15  # lines of a code cell
 PLACE = re.compile(r"(?<![\w.:/~])/(?:home|Users|root|tmp|private|var|work|opt|usr|mnt)/|\b[A-Z]:\\")
 TIME = re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d|\b\d\d:\d\d:\d\d\b")
@@ -30,6 +31,10 @@ each_notebook = pytest.mark.parametrize("path", FILES, ids=lambda path: path.ste
 
 def code_cells(path: Path) -> list[NotebookNode]:
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def tags(cell: NotebookNode) -> list[str]:
+    return cell.metadata.get("tags", [])
 
 
 def shown(cell: NotebookNode) -> Iterator[str]:
@@ -99,10 +104,16 @@ def test_is_small_and_tells_nothing_of_the_machine(path):
 
 @each_notebook
 def test_has_checked_outputs(path):
-    marked = [cell for cell in code_cells(path) if MARK in cell.source]
-    assert marked, f"no cell is marked {MARK}"
+    marked = [cell for cell in code_cells(path) if CHECKED in tags(cell)]
+    assert marked, f"no cell has the tag {CHECKED}"
     for cell in marked:
         assert any(is_text(output) for output in cell.outputs), f"nothing to compare: {cell.source}"
+
+
+@each_notebook
+def test_folded_cells_are_folded_in_jupyter_too(path):
+    for cell in code_cells(path):
+        assert (FOLDED in tags(cell)) == cell.metadata.get("jupyter", {}).get("source_hidden", False), cell.source
 
 
 def test_outputs_are_still_true(tmp_path):
