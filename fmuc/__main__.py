@@ -278,13 +278,13 @@ def predict(run: Annotated[str, typer.Argument(help="a run's folder, name, or th
     """Predict sound files: class, mean, standard deviation, and what the run's rule says."""
     import pandas as pd
 
-    from fmuc.own.predict import predict_files, table
+    from fmuc.own.predict import predict_files
 
     predictions, errors = predict_files(run, files, seed)
     if as_json:
         print(json.dumps([prediction._asdict() for prediction in predictions], indent=1))
     elif predictions:
-        print(pd.DataFrame(table(predictions)).to_string(index=False))
+        print(pd.DataFrame(predictions).round(3).to_string(index=False, na_rep="–"))
     if errors:
         raise FmucError("; ".join(errors))
 

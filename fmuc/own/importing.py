@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -32,15 +32,14 @@ _TAKEN = ("features", "published", "records", "runs")  # folders of data/ with a
 
 @dataclass(frozen=True)
 class Report:
-    """What an import found: clips per split, groups that given splits share, seconds of audio, the number of other
-    files ``skipped`` by extension, and the sound files left out as ``unreadable``, and why."""
+    """What an import found: clips per split, seconds of audio, the number of other files ``skipped`` by extension, and
+    the sound files left out as ``unreadable``, and why."""
 
     name: str
     clips: int
     classes: int
     unlabelled: int
     groups: int
-    shared_groups: int
     splits: dict[str, int]
     labelled_share: float
     seconds: float
@@ -80,11 +79,9 @@ def import_audio(path: Path, name: str, *, seed: int = 0, test_share: float = 0.
         splits = draw_splits(where, files, {"test": test_share, "valid": valid_share}, seed)
         files = [file._replace(split=split) for file, split in zip(files, splits, strict=True)]
     table = pd.DataFrame(files)
-    splits_per_group = table.groupby("group").split.nunique()
     seconds, rates = zip(*((found.seconds, found.rate) for found in measures.values()), strict=True)
     report = Report(
-        name, len(files), len(classes), unlabelled=int((table.label == "").sum()),
-        groups=len(splits_per_group), shared_groups=int((splits_per_group > 1).sum()),
+        name, len(files), len(classes), unlabelled=int((table.label == "").sum()), groups=table.group.nunique(),
         splits={split: int((table.split == split).sum()) for split in SPLITS},
         labelled_share=_check_labelled_share(where, table, labelled_share), seconds=round(math.fsum(seconds), 3),
         features=choose_features(seconds, rates, sample_rate, patch_seconds), skipped=skipped, unreadable=unreadable)
@@ -113,10 +110,9 @@ def _check_arguments(source: Path, name: str, pattern: str | None) -> None:
     if not source.is_dir() and not (source.suffix.lower() == ".csv" and source.is_file()):
         problem = "is neither a folder nor a .csv file" if source.exists() else "does not exist"
         raise FmucError(f"{paths.relative(source)} {problem}: give a folder of class folders, or a CSV file")
-    try:
-        fits = pattern is None or (source.is_dir() and re.compile(pattern).groups == 1)
-    except re.error:
-        fits = False
+    fits = pattern is None
+    with suppress(re.error):
+        fits = fits or (source.is_dir() and re.compile(pattern).groups == 1)
     if not fits:
         raise FmucError(f"--group-pattern {pattern!r} must be a regular expression with one capture group (...), for a "
                         "folder; a CSV file has a column group")
@@ -193,16 +189,14 @@ def _check_labelled_share(where: str, table: pd.DataFrame, share: float | None) 
 
 def _require_replaceable(out: Path, settings: dict, force: bool) -> None:
     """Refuse what is no import, and, without ``force``, an import with other settings."""
-    there = {*os.listdir(out)} if out.exists() else set()
-    if there - {RECORD, CLIPS, ".DS_Store"} or (there and RECORD not in there):
+    there = {path.name for path in out.glob("*")} - {".DS_Store"}
+    if there and not {RECORD} <= there <= {RECORD, CLIPS}:
         raise FmucError(f"{paths.relative(out)} holds other things than an import of own audio: choose another name")
-    try:
-        same = not there or json.loads((out / RECORD).read_text(encoding="utf-8"))["settings"] == settings
-    except (ValueError, LookupError, TypeError):
-        same = False
-    if not (same or force):
-        raise FmucError(f"{paths.relative(out)} is an import with other settings, or damaged: use --force to replace "
-                        "it, or choose another name")
+    with suppress(ValueError, LookupError, TypeError):
+        if force or not there or json.loads((out / RECORD).read_text(encoding="utf-8"))["settings"] == settings:
+            return
+    raise FmucError(f"{paths.relative(out)} is an import with other settings, or damaged: use --force to replace it, "
+                    "or choose another name")
 
 
 def _write(out: Path, record: dict, table: pd.DataFrame) -> None:

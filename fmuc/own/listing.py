@@ -43,11 +43,11 @@ def from_folder(root: Path, pattern: str | None) -> tuple[list[SoundFile], dict[
     for folder, folders, names in os.walk(root, followlinks=True, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".") and not _leads_up(Path(folder, name), root)]
         for name in names:
-            suffix = os.path.splitext(name)[1].lower()
-            if name.startswith(".") or suffix not in EXTENSIONS:
-                skipped["hidden" if name.startswith(".") else suffix or "no extension"] += 1
-            else:
+            kind = "hidden" if name.startswith(".") else os.path.splitext(name)[1].lower() or "no extension"
+            if kind in EXTENSIONS:
                 found.append(os.path.relpath(os.path.join(folder, name), root))
+            else:
+                skipped[kind] += 1
     if not found:
         left_out = ", ".join(f"{count} {kind}" for kind, count in sorted(skipped.items())) or "nothing"
         raise FmucError(f"{paths.relative(root)}: no sound file in any class folder (skipped: {left_out}): give a "

@@ -96,11 +96,11 @@ def load_predictor(folder: Path) -> Predictor:
 
 def find_run(text: str) -> Path:
     """The folder of a run from its path, or from the beginning or the id of its name, in any profile."""
-    if Path(text).expanduser().is_dir():
-        return Path(text).expanduser()
+    if (folder := Path(text).expanduser()).is_dir():
+        return folder
     root = paths.data_root() / "runs"
-    found = [folder for folder in sorted(root.glob("*/*_s*_*"))
-             if is_finished(folder) and (folder.name.startswith(text) or folder.name.endswith(f"_{text}"))]
+    found = [folder for folder in sorted(root.glob("*/*_s*_*")) if is_finished(folder)
+             and (folder.name.startswith(text) or folder.name.endswith(f"_{text}"))]
     if len(found) != 1:
         names = ", ".join(folder.name for folder in found[:5]) or "none"
         raise FmucError(f"{text!r} must fit one finished run under {paths.relative(root)}, and fits {names}: "
@@ -117,15 +117,3 @@ def predict_files(run: str, files: Sequence[Path], seed: int = 0) -> tuple[list[
         except FmucError as error:
             errors.append(str(error))
     return predictions, errors
-
-
-def table(predictions: Sequence[Prediction]) -> dict[str, list]:
-    """Columns to print: file, class, mean, std, accepted by the rule, accepted patches."""
-    return {
-        "file": [p.file for p in predictions],
-        "class": [p.label for p in predictions],
-        "mean": [f"{p.mean:.3f}" for p in predictions],
-        "std": ["–" if p.std is None else f"{p.std:.3f}" for p in predictions],
-        "accepted": ["yes" if p.accepted else "no" for p in predictions],
-        "accepted patches": [f"{p.accepted_patches} of {p.patches}" for p in predictions],
-    }
