@@ -10,7 +10,7 @@ import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from platformdirs import user_cache_path
@@ -19,6 +19,9 @@ from typer.core import TyperGroup
 from fmuc import experiments, paths
 from fmuc.config import Run
 from fmuc.errors import FmucError
+
+if TYPE_CHECKING:
+    from fmuc.machinery.costs import Cost
 
 STAND_INS = {  # names without the modules that know them
     "nsynth-gm": "notes from General-MIDI SoundFonts, in NSynth's layout: 0.8 GB, 2 minutes",
@@ -35,7 +38,7 @@ FREE = ("fsdd", "fsdd-smoke")  # fetched by `reproduce`, which goes on without t
 LARGEST_SEED = 2**32 - 1
 
 Option = typer.Option
-Profile = Annotated[str, Option(metavar="NAME", help="smoke, mini or paper")]
+Profile = Annotated[str, Option(metavar="NAME", help="smoke, mini, long, beyond or paper")]
 Dataset = Annotated[str | None, Option(metavar="NAME", help="one of the profile (default: all), or your own")]
 Source = Annotated[Literal["runs", "shipped"], Option(help="trained here, or records of the repository")]
 Workers = Annotated[int | None, Option(min=1, help="processes at a time (default: one per core)")]
@@ -222,15 +225,20 @@ def plan(profile: Profile = "mini", dataset: Dataset = None, device: Device = "a
     if as_json:
         print(json.dumps({"runs": rows, "cost": cost and cost._asdict()}, indent=1))
     elif cost:
-        print(f"{len(todo)} runs to train: {cost.steps:,} steps, about {cost.hours:.2g} hours with {cost.workers} at a "
-              f"time, {cost.memory_gb:.1f} GB of memory, {cost.disk_gb:.1f} GB of disk for features and runs")
+        print(_forecast(todo, cost))
+
+
+def _forecast(todo: list[Run], cost: Cost) -> str:
+    duration = f"{60 * cost.hours:.0f} minutes" if cost.hours < 2 else f"{cost.hours:.2g} hours"
+    return (f"{len(todo)} runs to train: {cost.steps:,} steps, about {duration} with {cost.workers} at a time, "
+            f"{cost.memory_gb:.1f} GB of memory, {cost.disk_gb:.1f} GB of disk for features and runs")
 
 
 @app.command(epilog=examples("train", "train --variant FMUC --seed 1",
                              "train --variant FMUC --set selection.passes=20 --set training.epochs=5",
                              "train --config my.toml", "train --profile paper --scheduler tcp://10.0.0.1:8786"))
 def train(
-    profile: Annotated[str | None, Option(metavar="NAME", help="smoke, mini (default) or paper")] = None,
+    profile: Annotated[str | None, Option(metavar="NAME", help="smoke, mini (default), long, beyond or paper")] = None,
     dataset: Dataset = None,
     variant: Annotated[str | None, Option(metavar="ROW", help="a row of the tables (default: the whole plan)")] = None,
     seed: Annotated[int | None, Option(min=0, max=LARGEST_SEED, help="of one run (default: 0)")] = None,
@@ -328,13 +336,21 @@ def figures(profile: Profile = "mini", dataset: Dataset = None, workers: Workers
 @app.command(epilog=examples("reproduce", "reproduce --profile smoke", "reproduce --dataset birds"))
 def reproduce(profile: Profile = "mini", dataset: Dataset = None, device: Device = "auto", workers: Workers = None,
               scheduler: Scheduler = None, as_json: Json = False) -> None:
-    """Do whatever is missing: data, features, runs, figures and tables."""
+    """Do whatever is missing: data, features, runs, figures and tables.
+
+    In mini, both tables with fewer seeds than the shipped ones; 'train' trains every row with every seed.
+    """
+    from fmuc.machinery.costs import estimate
+    from fmuc.machinery.parallel import missing
+
     _require_writable(paths.data_root(), paths.figures_dir(profile))
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):  # one JSON document: the comparison
         names = [name for name in experiments.chosen(profile, dataset) if _obtain(name, needed=dataset is not None)]
         for name in names:
             features(profile, name, workers)
-        runs = [run for name in names for run in experiments.plan(profile, name)]
+        runs = [run for name in names for run in experiments.reproduced(profile, name)]
+        if todo := missing(runs, profile):
+            print(_forecast(todo, estimate(todo, device, workers)), file=sys.stderr)
         _train_all(runs, profile, device, workers, scheduler)
         notebooks(profile, "runs", dataset, workers=workers)
     compare(profile, dataset, as_json)
