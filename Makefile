@@ -61,7 +61,7 @@ test: setup ## run every test
 lint: setup ## check code and notebooks with ruff
 	$(PY) -m ruff check
 
-ship: setup ## for maintainers: commit-ready records, figures, notebooks and README from your runs of PROFILE
+ship: setup ## for maintainers: commit-ready records, figures, notebooks and tables from your runs of PROFILE
 	$(PY) -m tools.ship --profile $(PROFILE)
 
 clean: ## remove caches, build leftovers and what was executed; keep .venv, data and runs

@@ -1,7 +1,7 @@
 """Frozen, validated configurations; a run's identity is the hash of its content.
 
 Axis letters used throughout the package: B batch, N dropout passes, C classes, F Mel bands, T frames, P patches.
-"D<k>" in a comment refers to the README's numbered list *Deviations and assumptions*.
+"D<k>" in a comment refers to docs/deviations.md.
 
 The classes are pydantic dataclasses: a wrong value raises ``pydantic.ValidationError``, a ``ValueError`` that names the
 key. :func:`run_from_dict` and :func:`override`, which read what users write, raise :class:`ConfigError` instead.

@@ -1,7 +1,7 @@
 """The paper's experiments as data: data-set presets, the eight rows of Table I, the plan of Table II, profiles.
 
 A profile fixes the scale: ``paper`` the paper's own (real data, GPU), ``mini`` the stand-ins on a laptop (default),
-``smoke`` seconds for tests. Everything in which mini and smoke differ from the paper is listed in the README (D12).
+``smoke`` seconds for tests. In what mini and smoke differ from the paper: docs/deviations.md (D12).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is committed agrees with itself: records, tables, data of figures, notebooks and README.
+"""What is committed agrees with itself: records, tables, data of figures, notebooks, README and docs.
 
 Nothing is trained, drawn or executed, and only committed files are read, so that this holds after a reproduction on any
 machine. Numbers are compared with a tolerance, pictures only by their checksums.
@@ -105,9 +105,15 @@ def wrong_in_notebook(path: Path) -> Iterator[str]:
         yield "code or outputs are not as they were when it was executed"
 
 
-def wrong_in_readme(text: str) -> Iterator[str]:
-    if not same(text, readme.filled(text, readme.blocks("mini"))):
-        yield "its tables are not those of the records"
+def wrong_in_pages(pages: dict[Path, str]) -> Iterator[str]:
+    """Texts by page against what the records say."""
+    for page, text in readme.pages("mini").items():
+        if not same(pages[page], text):
+            yield f"{page.name}: its numbers are not those of the records"
+
+
+def committed_pages() -> dict[Path, str]:
+    return {page: page.read_text(encoding="utf-8") for page in (readme.README, readme.RESULTS, readme.DEVIATIONS)}
 
 
 # --- what is committed is right ---
@@ -137,8 +143,8 @@ def test_notebooks_show_the_records(path):
     assert not [*wrong_in_notebook(path)]
 
 
-def test_the_readme_shows_the_records():
-    assert not [*wrong_in_readme(readme.README.read_text(encoding="utf-8"))]
+def test_pages_show_the_records():
+    assert not [*wrong_in_pages(committed_pages())]
 
 
 # --- and would be wrong if something were changed ---
@@ -195,8 +201,10 @@ def test_figures_of_other_records_are_found(records):
     assert "table1 was made from other records" in [*wrong_in_figures(FIGURES, other)]
 
 
-def test_a_changed_notebook_or_readme_is_found(tmp_path):
+def test_a_changed_notebook_or_page_is_found(tmp_path):
     copy = Path(shutil.copy(notebooks.find()[-1], tmp_path))
     edit_text(copy, '"from fmuc import', '"from  fmuc import')
     assert [*wrong_in_notebook(copy)]
-    assert [*wrong_in_readme(re.sub(r"\d\.\d ± ", "9.9 ± ", readme.README.read_text(encoding="utf-8")))]
+    pages = committed_pages()
+    changed = re.sub(r"\d\.\d ± ", "9.9 ± ", pages[readme.RESULTS])
+    assert len([*wrong_in_pages(pages | {readme.RESULTS: changed})]) == 1

@@ -64,7 +64,7 @@ def test_every_setting_is_there():
 
 
 def test_every_rule_of_selection_is_there():
-    assert set(selection.RULES) == set(re.findall(r'`config\.Selection\.rule` = "(\w+)"', TEXT))
+    assert {*selection.RULES, *selection.ADAPTIVE} == set(re.findall(r'`config\.Selection\.rule` = "(\w+)"', TEXT))
 
 
 def letters() -> set[str]:

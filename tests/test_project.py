@@ -19,11 +19,13 @@ from packaging.utils import canonicalize_name
 import fmuc
 from fmuc import tables
 from fmuc.experiments import PROFILES
+from fmuc.machinery import notebooks
 from fmuc.paths import ROOT, figures_dir
 
 SYSTEMS = ({"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"},
            {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "aarch64"},
            {"sys_platform": "darwin", "platform_system": "Darwin", "platform_machine": "arm64"})
+DOCS = sorted((ROOT / "docs").glob("*.md"))
 PYTHONS = ("3.11.0", "3.11.9", "3.12.4", "3.13.1")
 
 
@@ -123,7 +125,7 @@ def test_changelog_has_this_version():
     assert f"## [{fmuc.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["README.md", "data/README.md"])
+@pytest.mark.parametrize("name", ["README.md", "data/README.md", *(f"docs/{file.name}" for file in DOCS)])
 def test_links_to_files_resolve(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     inline, html, reference = r"\]\(<?([^)\s>]+)", r"(?:src|href)=\"([^\"]+)\"", r"^\[[^\]]+\]:\s+(\S+)"
@@ -140,20 +142,14 @@ def test_the_guide_to_reliability_names_tests_that_exist():
     assert not missing + [name for name in re.findall(r"`(tests/\w+\.py)", text) if not (ROOT / name).is_file()]
 
 
-def deviations() -> set[int]:
-    """Numbers of the README's list "Deviations and assumptions": "1. ...", "D1 ...", "- **D1** ..." or "| D1 |"."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    match = re.search(r"^(#+) [^\n]*Deviations and assumptions[^\n]*\n(.*?)(?=^#{1,6} |\Z)", text, re.M | re.S | re.I)
-    assert match, "README.md has no section 'Deviations and assumptions'"
-    items = re.findall(r"^(?:[-*|] *)?\**(?:D(\d+)\b|(\d+)[.)] )", match[2], re.M)
-    return {int(a or b) for a, b in items}
-
-
 def test_cited_deviations_are_listed():
-    listed = deviations()
-    for path in sorted((ROOT / "fmuc").rglob("*.py")):
-        for number in re.findall(r"\bD(\d+)\b", path.read_text(encoding="utf-8")):
-            assert int(number) in listed, f"{path.name} cites D{number}"
+    listed = re.findall(r"^- \*\*(D\d+),", (ROOT / "docs" / "deviations.md").read_text(encoding="utf-8"), re.M)
+    assert listed == [f"D{number}" for number in range(1, len(listed) + 1)]
+    files = (*DOCS, ROOT / "README.md", *(ROOT / "fmuc").rglob("*.py"))
+    texts = {path: path.read_text(encoding="utf-8") for path in files}
+    texts |= {path: "\n".join(cell.source for cell in notebooks.read(path).cells) for path in notebooks.find()}
+    for path, text in texts.items():
+        assert set(re.findall(r"\bD\d+\b", text)) <= set(listed), path.name
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="only in a checkout")

@@ -1,4 +1,4 @@
-"""The README's numbers are those of the shipped records."""
+"""Numbers in README and docs are those of the presets and of the shipped records."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from fmuc.errors import FmucError
 from tools import readme, ship
 
 
-def test_the_readme_shows_what_the_shipped_records_say():
-    text = readme.README.read_text(encoding="utf-8")
-    assert text == readme.filled(text, readme.blocks("mini"))
+def test_pages_show_what_the_presets_say():
+    for page, name, block in ((readme.README, "profiles", readme.profiles()),
+                              (readme.DEVIATIONS, "settings", readme.settings())):
+        text = page.read_text(encoding="utf-8")
+        assert text == readme.filled(text, {name: block})
+
+
+def test_the_readme_is_short():
+    assert len(readme.README.read_text(encoding="utf-8").splitlines()) <= 150
 
 
 def test_only_the_text_between_markers_is_replaced():
@@ -25,6 +31,6 @@ def test_records_are_shipped_whole_or_not_at_all(data_root, monkeypatch):
     monkeypatch.setattr(paths, "SHIPPED_RECORDS", data_root / "records")
     kept = data_root / "records" / "smoke" / "run"
     kept.mkdir(parents=True)
-    with pytest.raises(FmucError, match="nsynth-gm-smoke"):  # nothing is trained
+    with pytest.raises(FmucError, match="fsdd-smoke"):  # nothing is trained
         ship.ship_records("smoke")
     assert [path.name for path in (data_root / "records").rglob("*")] == ["smoke", "run"]

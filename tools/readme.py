@@ -1,23 +1,35 @@
-"""The README's tables, written from the shipped records so that nobody types a number."""
+"""What the README and the pages beside it say in numbers, written from presets and shipped records, never typed."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
 from fmuc import paths, tables
-from fmuc.experiments import presets
+from fmuc.experiments import Preset, plan, presets
 from fmuc.figures import markdown
 from fmuc.machinery.atomic import write_bytes
-from fmuc.records import load_all
+from fmuc.records import Record, load_all
 
-README = paths.ROOT / "README.md"
+README, RESULTS, DEVIATIONS = (paths.ROOT / name for name in ("README.md", "docs/results.md", "docs/deviations.md"))
+PURPOSES = {"smoke": "tests", "mini": "a laptop (the default)", "long": "ten times mini's steps",
+            "beyond": "the paper's outlook", "paper": "a GPU"}
 
 
-def blocks(profile: str = "mini") -> dict[str, str]:
-    """Markdown of each block, by the name of its markers in the README."""
-    records, parts = load_all(profile, "shipped"), {"table1": [], "table2": [], "claims": []}
+def pages(profile: str = "mini") -> dict[Path, str]:
+    """The text of every page with its blocks as presets and shipped records say."""
+    records = load_all(profile, "shipped")
+    content = {README: {"profiles": profiles()}, RESULTS: results(profile, records),
+               DEVIATIONS: {"settings": settings()}}
+    return {page: filled(page.read_text(encoding="utf-8"), blocks) for page, blocks in content.items()}
+
+
+def results(profile: str, records: Sequence[Record]) -> dict[str, str]:
+    """Tables I and II and the claims, data set by data set."""
+    parts: dict[str, list[str]] = {"table1": [], "table2": [], "claims": []}
     for name, preset in presets(profile).items():
         epochs = preset.training.epochs
         one, two = tables.table1(records, name, epochs), tables.table2(records, name)
@@ -30,7 +42,47 @@ def blocks(profile: str = "mini") -> dict[str, str]:
     return {key: "\n\n".join(texts) for key, texts in parts.items()}
 
 
-def filled(text: str, content: dict[str, str]) -> str:
+def profiles() -> str:
+    """The scales at which everything can be run."""
+    rows = []
+    for name, purpose in PURPOSES.items():
+        runs = plan(name)
+        steps = [run.training.epochs * run.training.iterations_per_epoch for run in runs]
+        warm = max(run.training.warm_start for run in runs)
+        rows.append({"profile": f"`{name}`", "for": purpose, "data": ", ".join(presets(name)), "runs": str(len(runs)),
+                     "steps a run": " to ".join(f"{n:,}" for n in sorted({min(steps), max(steps)})),
+                     "warm start": f"{warm:,}" if warm else "–"})
+    return markdown(pd.DataFrame(rows).set_index("profile"))
+
+
+def settings() -> str:
+    """What mini does beside the paper's scale."""
+    columns = {f"{profile}: {name}": _settings(preset)
+               for profile in ("mini", "paper") for name, preset in presets(profile).items()}
+    return markdown(pd.DataFrame(columns).rename_axis("setting"))
+
+
+def _settings(preset: Preset) -> dict[str, str]:
+    features, training, network, view = preset.features, preset.training, preset.network, preset.augmentation.strong
+    return {
+        "labelled share": f"{100 * preset.labelled_share:g} %",
+        "sample rate in Hz": f"{features.sample_rate:,}",
+        "window, hop in samples": f"{features.window:,}, {features.hop:,}",
+        "patch, Mel bands x frames": f"{features.mel_bands} x {features.patch_frames}",
+        "strong view: shift in time, in bands; noise; sharpening":
+            f"{100 * view.shift_time:g} %, {100 * view.shift_mel:g} %; {view.noise:g}; {view.sharpen:g}",
+        "stem: kernel, stride": "{}, {}".format(*network.stem),
+        "widths (blocks) of the stages": f"{'-'.join(map(str, network.widths))} ({'-'.join(map(str, network.blocks))})",
+        "batch, labelled + unlabelled": f"{training.labelled_batch} + {training.unlabelled_batch}",
+        "batch without unlabelled examples": f"{training.supervised_batch}",
+        "warm start in steps": f"{training.warm_start:,}",
+        "steps of an epoch": f"{training.iterations_per_epoch}",
+        "epochs of Table I, II": f"{training.epochs}, {preset.table_2_epochs}",
+        "seeds": ", ".join(map(str, preset.seeds)),
+    }
+
+
+def filled(text: str, content: Mapping[str, str]) -> str:
     """``text`` with what stands between the markers of each block replaced; ``ValueError`` where they are missing."""
     for name, block in content.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
@@ -41,5 +93,6 @@ def filled(text: str, content: dict[str, str]) -> str:
 
 
 def update(profile: str = "mini") -> None:
-    """Rewrite the README's blocks from the shipped records, whole or not at all."""
-    write_bytes(README, filled(README.read_text(encoding="utf-8"), blocks(profile)).encode())
+    """Rewrite the blocks of all pages, once all of them are known."""
+    for page, text in pages(profile).items():
+        write_bytes(page, text.encode())

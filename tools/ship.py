@@ -1,7 +1,7 @@
 """For maintainers: what is committed, made from the runs trained here: ``python -m tools.ship`` (``make ship``).
 
 Copies the run records to ``data/records``, executes the notebooks from them, and puts figures, outputs of notebooks and
-the README's tables in their places.
+the tables of README and docs in their places.
 """
 
 from __future__ import annotations
