@@ -15,15 +15,19 @@ from fmuc.errors import FmucError
 from fmuc.experiments import plan
 from fmuc.machinery import notebooks
 from fmuc.machinery.atomic import whole_folder
-from fmuc.records import FILES, load_record
+from fmuc.records import FILES, is_finished, load_record
 from tools import outputs, readme
+
+STUDIES = ("long", "beyond")  # profiles that only records are shipped of
 
 
 def ship_records(profile: str) -> None:
-    """Copy the records of a profile's plan from the runs trained here."""
+    """Copy the records of a profile's plan from the runs trained here; of a study, as many as are finished."""
     with whole_folder(paths.SHIPPED_RECORDS / profile) as target:
         for run in plan(profile):
             source = paths.runs_dir(profile) / run.name
+            if profile in STUDIES and not is_finished(source):
+                continue
             load_record(source)  # raises for a missing or a damaged one
             (target / run.name).mkdir()
             for name in FILES:
@@ -52,8 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if not args.keep_records:
             ship_records(args.profile)
-        ship_notebooks(args.profile)
-        readme.update(args.profile)
+        if args.profile not in STUDIES:  # whose records a notebook of mini shows
+            ship_notebooks(args.profile)
+            readme.update(args.profile)
     except FmucError as error:
         print(f"ship: {error}", file=sys.stderr)
         return 1
