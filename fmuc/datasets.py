@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +36,7 @@ LABELS = (
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SPEAKERS = {"george": "train", "jackson": "train", "nicolas": "train", "yweweler": "valid",
             "lucas": "test", "theo": "test"}  # of FSDD, by split: the test is about unseen speakers
+_SMOKE_NUMBERS = 4  # of the 50 recordings of a digit by a speaker
 _REMEDY = "unpack the archive again or see data/README.md"
 _OWN_REMEDY = "import it again (python -m fmuc data folder PATH --name NAME --force)"
 
@@ -77,8 +78,7 @@ class Dataset:
 
     def labels(self) -> np.ndarray:
         """Class index of every clip, -1 if unknown: (clips,) int64."""
-        index: dict[str | None, int] = {label: i for i, label in enumerate(self.classes)}
-        index[None] = -1
+        index = {None: -1, **{label: i for i, label in enumerate(self.classes)}}
         return np.array([index[clip.label] for clip in self.clips], dtype=np.int64)
 
     def indices(self, split: str) -> np.ndarray:
@@ -267,8 +267,8 @@ def _file_name(listed: str, where: str) -> str:
 def load_fsdd(root: Path, name: str) -> Dataset:
     """FSDD, the Free Spoken Digit Dataset: ``recordings/<digit>_<speaker>_<number>.wav``, split by speaker.
 
-    A clip's group is its speaker; clips are sorted by id. Raises :class:`FmucError` for a missing folder and for a
-    sound file that is not named so.
+    A clip's group is its speaker; clips are sorted by id. ``fsdd-smoke`` are the recordings with the lowest numbers.
+    Raises :class:`FmucError` for a missing folder and for a sound file that is not named so.
     """
     files = sorted((root / "recordings").glob("*.wav"))
     if not files:
@@ -276,18 +276,14 @@ def load_fsdd(root: Path, name: str) -> Dataset:
                         "see data/README.md")
     clips = []
     for file in files:
-        parts = re.fullmatch(r"(\d)_([a-z]+)_\d+", file.stem)
+        parts = re.fullmatch(r"(\d)_([a-z]+)_(\d+)", file.stem)
         if parts is None or parts[2] not in SPEAKERS:
             raise FmucError(f"{paths.relative(file)}: FSDD has no such file: it must be called "
                             f"<digit>_<speaker>_<number>.wav, the speaker one of {', '.join(SPEAKERS)}; take it out")
-        clips.append(Clip(file.stem, file, DIGITS[int(parts[1])], parts[2], SPEAKERS[parts[2]]))
+        digit, speaker, number = int(parts[1]), parts[2], int(parts[3])
+        if name == "fsdd" or number < _SMOKE_NUMBERS:
+            clips.append(Clip(file.stem, file, DIGITS[digit], speaker, SPEAKERS[speaker]))
     return Dataset(name, DIGITS, tuple(clips))
-
-
-def load_fsdd_smoke(root: Path, name: str) -> Dataset:
-    """The first four recordings of each digit by each speaker in FSDD's folder."""
-    whole = load_fsdd(root, name)
-    return replace(whole, clips=tuple(clip for clip in whole.clips if int(clip.id.rsplit("_", 1)[1]) < 4))
 
 
 class OwnSettings(NamedTuple):
@@ -342,7 +338,7 @@ def load_own(folder: Path, name: str) -> Dataset:
 
 LOADERS: dict[str, Callable[[Path, str], Dataset]] = {
     "fsdd": load_fsdd,
-    "fsdd-smoke": load_fsdd_smoke,
+    "fsdd-smoke": load_fsdd,
     "nsynth": load_nsynth,
     "nsynth-gm": load_nsynth,
     "nsynth-gm-smoke": load_nsynth,
