@@ -10,7 +10,7 @@ import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 from platformdirs import user_cache_path
@@ -19,9 +19,6 @@ from typer.core import TyperGroup
 from fmuc import experiments, paths
 from fmuc.config import Run
 from fmuc.errors import FmucError
-
-if TYPE_CHECKING:
-    from fmuc.machinery.costs import Cost
 
 STAND_INS = {  # names without the modules that know them
     "nsynth-gm": "notes from General-MIDI SoundFonts, in NSynth's layout: 0.8 GB, 2 minutes",
@@ -223,15 +220,16 @@ def plan(profile: Profile = "mini", dataset: Dataset = None, device: Device = "a
     todo = [run for run, row in zip(runs, rows, strict=True) if row["state"] in ("missing", "stale")]
     cost = estimate(todo, device, workers) if todo and timing else None
     if as_json:
-        print(json.dumps({"runs": rows, "cost": cost and cost._asdict()}, indent=1))
+        print(json.dumps({"runs": rows, "cost": cost}, indent=1))
     elif cost:
         print(_forecast(todo, cost))
 
 
-def _forecast(todo: list[Run], cost: Cost) -> str:
-    duration = f"{60 * cost.hours:.0f} minutes" if cost.hours < 2 else f"{cost.hours:.2g} hours"
-    return (f"{len(todo)} runs to train: {cost.steps:,} steps, about {duration} with {cost.workers} at a time, "
-            f"{cost.memory_gb:.1f} GB of memory, {cost.disk_gb:.1f} GB of disk for features and runs")
+def _forecast(todo: list[Run], cost: dict[str, float]) -> str:
+    duration = f"{60 * cost['hours']:.0f} minutes" if cost["hours"] < 2 else f"{cost['hours']:.2g} hours"
+    return f"{len(todo)} runs to train: " + (
+        "{steps:,} steps, about {duration} with {workers} at a time, {memory_gb:.1f} GB of memory, {disk_gb:.1f} GB of "
+        "disk for features and runs").format(**cost, duration=duration)
 
 
 @app.command(epilog=examples("train", "train --variant FMUC --seed 1",
@@ -314,16 +312,18 @@ def notebooks(
     workers: Workers = None, force: Force = False, as_json: Json = False,
 ) -> None:
     """Execute copies of those notebooks that are not up to date."""
-    from fmuc.machinery.notebooks import execute
+    import pandas as pd
+
+    from fmuc.machinery.notebooks import check, execute
 
     _require_writable(paths.figures_dir(profile, source))
     experiments.chosen(profile, dataset)  # refuse an unknown one before anything runs
     parameters = {name: value for name, _, value in (text.partition("=") for text in parameter or ())}
-    summary = execute(profile, source=source, dataset=dataset, only=only, parameters=parameters, force=force,
-                      workers=workers or 2)
-    print(json.dumps(summary.asdict(), indent=1) if as_json else summary)
-    if summary.error:
-        raise FmucError(summary.error)
+    outcomes = execute(profile, source=source, dataset=dataset, only=only, parameters=parameters, force=force,
+                       workers=workers or 2)
+    print(json.dumps([outcome._asdict() for outcome in outcomes], indent=1) if as_json else
+          pd.DataFrame(outcomes).drop(columns="error").round(1).to_string(index=False))
+    check(outcomes)
 
 
 @app.command(epilog=examples("figures", "figures --dataset nsynth-gm --force"))

@@ -1,99 +1,67 @@
-"""What the missing runs of a plan cost on this machine: steps, disk, memory and hours, from a few timed steps."""
+"""What the missing runs of a plan cost on this machine, from a few timed steps of the dearest run of each data set."""
 
 from __future__ import annotations
 
 import resource
-import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import NamedTuple
 
 import torch
 
+from fmuc import config, datasets, features
 from fmuc.batches import RESIDENT_BYTES
-from fmuc.config import Run, run_from_dict
-from fmuc.datasets import load
 from fmuc.devices import pick_device
 from fmuc.errors import FmucError
-from fmuc.features import open_cache
+from fmuc.experiments import step_units
 from fmuc.fixmatch import Batch, build, step
 from fmuc.machinery.parallel import worker_variables
 from fmuc.machinery.workers import run_parallel
 from fmuc.model import parameter_count
 
-TIMED = 4  # steps of each kind; the first does not count
-CLASSES = 15
 PATCHES = {"nsynth": 305_979, "tut2017": 4 * 6_300}  # of data sets that may not be there yet
 
 
-class Cost(NamedTuple):
-    """``hours`` with ``workers`` runs at a time; ``memory_gb`` of all of them; ``disk_gb`` of features and runs."""
+def estimate(runs: Sequence[config.Run], device: str = "auto", workers: int | None = None) -> dict[str, float]:
+    """Steps, hours with ``workers`` runs at a time, GB of memory of all of them, GB of disk for features and runs.
 
-    steps: int
-    workers: int
-    hours: float
-    memory_gb: float
-    disk_gb: float
-
-
-def estimate(runs: Sequence[Run], device: str = "auto", workers: int | None = None) -> Cost:
-    """Time a few steps of each kind of run, as many at a time as would train. Evaluations are left out."""
+    As many steps at a time are timed as would train; other runs are reckoned by their units of work. No evaluations.
+    """
     workers = workers or len(worker_variables(device))
-    phases = list(_phases(runs))
-    kinds = {_kind(run): run for run, _ in phases}
-    tasks = [(asdict(run), device) for run in kinds.values()]
-    timed = dict(zip(kinds, run_parallel(_measure, tasks, workers), strict=True))
-    seconds = sum(steps * timed[_kind(run)].seconds for run, steps in phases)
-    values = [_patch_count(run) * run.features.mel_bands * run.features.patch_frames
-              for run in {run.dataset: run for run in runs}.values()]  # of each data set's patches
-    resident = max(min(4 * count, RESIDENT_BYTES) for count in values)
-    memory = workers * (max(part.memory for part in timed.values()) + resident)
-    disk = 2 * sum(values) + sum(12 * timed[_kind(run)].parameters for run in runs)
-    return Cost(sum(steps for _, steps in phases), workers, seconds / workers / 3600, memory / 1e9, disk / 1e9)
+    shared = {(run.dataset, run.seed, run.labels, run.labelled_share, run.outside): run for run in runs}  # warm starts
+    phases = [(replace(run, selection=None), run.training.warm_start) for run in shared.values()]
+    phases += [(run, run.training.epochs * run.training.iterations_per_epoch) for run in runs]
+    dearest = {run.dataset: run for run in sorted(runs, key=step_units)}.values()
+    tasks = [(asdict(run), device) for run in dearest for _ in range(workers)]
+    timed = {task[0]["dataset"]: each for task, each in zip(tasks, run_parallel(_measure, tasks, workers), strict=True)}
+    seconds = sum(steps * step_units(run) * timed[run.dataset][0] for run, steps in phases) / workers
+    values = [_values(run) for run in dearest]
+    memory = max(used for _, used, _ in timed.values()) + max(min(4 * count, RESIDENT_BYTES) for count in values)
+    disk = 2 * sum(values) + sum(12 * timed[run.dataset][2] for run in runs)  # float16; weights and two moments
+    return {"steps": sum(steps for _, steps in phases), "workers": workers, "hours": seconds / 3600,
+            "memory_gb": workers * memory / 1e9, "disk_gb": disk / 1e9}
 
 
-def _phases(runs: Sequence[Run]) -> Iterator[tuple[Run, int]]:
-    """Runs and their steps; a warm start is a run of its own, which the rows of a seed share (D12)."""
-    yield from ((run, run.training.epochs * run.training.iterations_per_epoch) for run in runs)
-    started = {(run.dataset, run.seed, run.labels, run.labelled_share, run.outside): run
-               for run in runs if run.training.warm_start}
-    yield from ((replace(run, selection=None), run.training.warm_start) for run in started.values())
-
-
-def _kind(run: Run) -> tuple:
-    """Runs of one kind have steps of one cost."""
-    return run.dataset, run.selection and run.selection.passes, run.network.kind
-
-
-class _Timing(NamedTuple):
-    seconds: float  # of a step
-    memory: int  # bytes, largest of the process
-    parameters: int
-
-
-def _measure(content: dict, device: str) -> _Timing:
-    """In a worker: time steps on random patches."""
-    run, device = run_from_dict(content), pick_device(device)
+def _measure(content: dict, device: str) -> tuple[float, int, int]:
+    """In a worker, on random patches: seconds of a unit of work, bytes of memory, parameters."""
+    run, device = config.run_from_dict(content), pick_device(device)
     if device.type == "cpu":
         torch.set_num_threads(1)
-    training, shape = run.training, (run.features.mel_bands, run.features.patch_frames)
-    labelled = training.supervised_batch if run.selection is None else training.labelled_batch
-    batch = Batch(torch.randn(labelled, *shape, device=device), torch.zeros(labelled, dtype=torch.int64, device=device))
-    if run.selection is not None:
-        batch = replace(batch, unlabelled=torch.randn(training.unlabelled_batch, *shape, device=device))
-    (net, optimiser), rng, seconds = build(run, CLASSES, device), torch.Generator(device), []
-    for _ in range(TIMED):
-        started = time.perf_counter()
+    shape = run.features.mel_bands, run.features.patch_frames
+    labelled = run.training.supervised_batch if run.selection is None else run.training.labelled_batch
+    unlabelled = None if run.selection is None else torch.randn(run.training.unlabelled_batch, *shape, device=device)
+    batch = Batch(torch.randn(labelled, *shape, device=device), torch.zeros(labelled, device=device).long(), unlabelled)
+    (net, optimiser), rng, ends = build(run, 15, device), torch.Generator(device), []
+    for _ in range(4):
         step(net, optimiser, batch, run, rng).tolist()  # which waits for a GPU
-        seconds.append(time.perf_counter() - started)
-    memory = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return _Timing(statistics.median(seconds[1:]), memory, parameter_count(net))
+        ends.append(time.perf_counter())
+    seconds = (ends[-1] - ends[0]) / 3  # without the first step
+    return seconds / step_units(run), 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, parameter_count(net)
 
 
-def _patch_count(run: Run) -> int:
-    """Patches of a run's data set; of a published one that is not there, as many as it will have."""
+def _values(run: config.Run) -> int:
+    """Numbers in the features of a run's data set; of a published one that is not there, as many as there will be."""
     try:
-        return len(open_cache(load(run.dataset), run.features).patches)
+        return features.open_cache(datasets.load(run.dataset), run.features).patches.size
     except FmucError:
-        return PATCHES.get(run.dataset, 0)
+        return PATCHES.get(run.dataset, 0) * run.features.mel_bands * run.features.patch_frames

@@ -12,11 +12,10 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import nbformat
 import papermill
@@ -36,7 +35,6 @@ COMMON = {  # parameters of every notebook; profile and data set are parts of a 
     "source": Literal["runs", "shipped"],
     "dataset": Annotated[str, StringConstraints(pattern="^[a-z0-9-]{0,40}$")],
 }
-UNRELATED = ("__main__.py", "notebooks.py", "fetch.py", "parallel.py", "cluster.py", "workers.py")  # change no output
 SMALL = 1_000_000  # bytes; larger files beside a record (checkpoints) count by name and size only
 
 
@@ -50,8 +48,7 @@ class OwnKernel(AsyncKernelManager):
         return KernelSpec(argv=command, env={"PYTHONPATH": path, "PYDEVD_DISABLE_FILE_VALIDATION": "1"})
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One notebook, where its executed copy goes, the values of all its parameters, and the digest of its inputs."""
 
     notebook: Path
@@ -60,8 +57,7 @@ class Job:
     digest: str
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one notebook: ``status`` is "ran", "up to date", "failed" or "not run"."""
 
     name: str
@@ -71,38 +67,15 @@ class Outcome:
     error: str | None = None  # one line that names notebook and error
 
 
-@dataclass(frozen=True)
-class Summary:
-    """The outcomes in the notebooks' order; ``str()`` is the table to print."""
-
-    outcomes: tuple[Outcome, ...]
-    seconds: float
-
-    @property
-    def error(self) -> str | None:
-        """One line about the first failure, None if there is none."""
-        return next((outcome.error for outcome in self.outcomes if outcome.error), None)
-
-    def asdict(self) -> dict:
-        """Everything as plain values."""
-        return {**asdict(self), "error": self.error}
-
-    def __str__(self) -> str:
-        rows = [f"{outcome.name:<24}  {outcome.status:<10}  {outcome.seconds:6.1f} s" for outcome in self.outcomes]
-        folders = sorted({Path(outcome.output).parents[1].as_posix() for outcome in self.outcomes})
-        return "\n".join([*rows, f"{len(rows)} notebooks, {self.seconds:.1f} s; results in {', '.join(folders)}"])
-
-
 def execute(profile: str | None = None, source: str | None = None, dataset: str | None = None, *,
             only: Sequence[str] | None = None, parameters: Mapping[str, object] | None = None, force: bool = False,
-            workers: int = 2, progress: bool = True, folder: Path = paths.NOTEBOOKS) -> Summary:
+            workers: int = 2, progress: bool = True, folder: Path = paths.NOTEBOOKS) -> list[Outcome]:
     """Execute the notebooks that are not up to date (all of them with ``force``), ``workers`` at a time.
 
     ``profile``, ``source`` ("runs" or "shipped"), ``dataset`` (that one alone) and further ``parameters`` override the
-    defaults. After a failure no further notebook is started; see :attr:`Summary.error`. Raises :class:`FmucError`,
-    before anything is executed, for an unknown notebook or parameter, or a value of another type.
+    defaults. After a failure no further notebook is started. Raises :class:`FmucError`, before anything is executed,
+    for an unknown notebook or parameter, or a value of another type.
     """
-    start = time.perf_counter()
     given = {name: value for name, value in zip(COMMON, (profile, source, dataset), strict=True) if value is not None}
     code, records = _code_digest(), cache(records_digest)  # most notebooks read the same records
     jobs = []
@@ -112,13 +85,20 @@ def execute(profile: str | None = None, source: str | None = None, dataset: str 
         digest = _digest(read(path), values, code, records(paths.records_dir(profile, source)))
         jobs.append(Job(path, paths.figures_dir(profile, source, dataset) / "notebooks" / path.name, values, digest))
     stale = [job for job in jobs if force or not _is_current(job)]
-    outcomes = {job.notebook.stem: Outcome(job.notebook.stem, "not run" if job in stale else "up to date", 0.0,
-                                           paths.relative(job.output)) for job in jobs}
+    outcomes = {job.notebook: Outcome(job.notebook.stem, "not run" if job in stale else "up to date", 0.0,
+                                      paths.relative(job.output)) for job in jobs}
     with tqdm(total=len(stale), desc="notebooks", disable=not progress) as bar:
         for outcome in _run_all(stale, workers):
-            outcomes[outcome.name] = outcome
+            outcomes[folder / f"{outcome.name}.ipynb"] = outcome
             bar.update()
-    return Summary(tuple(outcomes.values()), time.perf_counter() - start)
+    return list(outcomes.values())
+
+
+def check(outcomes: Sequence[Outcome]) -> None:
+    """Raise :class:`FmucError` about the first failure, if there is one."""
+    for outcome in outcomes:
+        if outcome.error:
+            raise FmucError(outcome.error)
 
 
 def find(only: Sequence[str] | None = None, folder: Path = paths.NOTEBOOKS) -> list[Path]:
@@ -180,9 +160,10 @@ def records_digest(folder: Path) -> str:
 
 
 def _code_digest() -> str:
-    files = [file for file in sorted((paths.ROOT / "fmuc").rglob("*"))
-             if file.suffix in (".py", ".mplstyle") and file.name not in UNRELATED]
-    return sha256(b"".join(file.read_bytes() for file in [*files, *sorted(paths.PUBLISHED.glob("*.csv"))])).hexdigest()
+    package, state = paths.ROOT / "fmuc", sha256()
+    for files in (package.rglob("*.py"), package.rglob("*.mplstyle"), paths.PUBLISHED.glob("*.csv")):
+        state.update(b"".join(file.read_bytes() for file in sorted(files)))
+    return state.hexdigest()
 
 
 def _digest(notebook: nbformat.NotebookNode, *others: object) -> str:
@@ -199,10 +180,10 @@ def _is_current(job: Job) -> bool:
 
 def _run_all(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
     """Yield the outcomes as they come in; none is started after a failure."""
-    failed = False
-    tasks = ((job,) for job in jobs if not failed)
+    failures: list[Outcome] = []
+    tasks = ((job,) for job in jobs if not failures)
     for outcome in run_parallel(_run, tasks, max(1, min(workers, len(jobs))), ordered=False):
-        failed = failed or outcome.error is not None
+        failures += [outcome] if outcome.error else []
         yield outcome
 
 
