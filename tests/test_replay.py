@@ -1,11 +1,8 @@
-"""Replay: the run's own choice exactly, curves against slow references, calibration at the edges of its bins."""
+"""Replay: the run's own choice exactly, every threshold on its curve, calibration at the edges of its bins."""
 
 from __future__ import annotations
 
-import itertools
-import math
 from dataclasses import replace
-from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -45,17 +42,6 @@ def scores(rng) -> replay.Scores:
                          np.arange(60) % 3)
 
 
-def pairwise(score, correct):
-    pairs = [(r > w) + 0.5 * (r == w) for r in score[correct] for w in score[~correct]]
-    return sum(pairs) / len(pairs)
-
-
-def test_replay_at_the_runs_own_settings_is_the_recorded_choice(scores):
-    chosen = replay.replay(scores, TABLE_1["FMUC"])
-    assert np.array_equal(chosen.labels, scores.labels) and np.array_equal(chosen.mask, scores.kept)
-    assert 0 < scores.kept.sum() < len(scores.kept)
-
-
 @pytest.mark.usefixtures("trainable")
 def test_replay_of_a_trained_run_gives_its_recorded_choice(tmp_path):
     folder = tmp_path / "runs" / "run"
@@ -65,6 +51,9 @@ def test_replay_of_a_trained_run_gives_its_recorded_choice(tmp_path):
         taken = replay.at_epoch(record, epoch)
         chosen = replay.replay(taken, record.run.selection)
         assert np.array_equal(chosen.labels, taken.labels) and np.array_equal(chosen.mask, taken.kept)
+    errors = replay.calibration(record, draws=20).set_index(["epoch", "part"])
+    known = taken.truth >= 0
+    assert errors.loc[(taken.epoch, ["all", "selected"]), "n"].tolist() == [known.sum(), (known & taken.kept).sum()]
     rows = replay.against_training({"FM": record})
     assert rows.loc["FM", "replayed"].equals(rows.loc["FM", "trained"])
     with pytest.raises(FmucError, match="no scores of epoch 3"):
@@ -88,33 +77,6 @@ def test_every_threshold_of_a_rule_lies_on_its_curve(scores, rule):
         assert at["quality"] == pytest.approx(right.mean(), nan_ok=True)
 
 
-def test_auroc_equals_all_pairs_with_ties(rng):
-    score, correct = rng.integers(0, 6, 80) / 5, rng.random(80) < 0.6
-    assert replay.auroc(score, correct) == pytest.approx(pairwise(score, correct))
-    assert replay.auroc(np.zeros(80), correct) == pytest.approx(0.5)
-
-
-@pytest.mark.parametrize("all_of_them", [True, False])
-def test_auroc_is_undefined_where_there_is_nothing_to_tell_apart(all_of_them):
-    assert math.isnan(replay.auroc(np.arange(4.0), np.full(4, all_of_them)))
-
-
-def test_risk_is_the_mean_over_orders_of_equal_scores(rng):
-    score, correct = rng.integers(0, 3, 12).astype(float), rng.random(12) < 0.5
-    risks = []
-    for _ in range(20_000):
-        order = np.lexsort((rng.random(12), -score))
-        risks.append((~correct[order]).cumsum() / np.arange(1, 13))
-    assert np.allclose(replay.risk_coverage(score, correct)["risk"], np.mean(risks, axis=0), atol=0.02)
-
-
-def test_without_dropout_nothing_is_spread(scores):
-    _, values = replay.uncertainty_scores(scores, 2.0, 0)
-    assert (values[replay.STD] == 0).all() and np.allclose(values[replay.INFORMATION], 0, atol=1e-12)
-    with pytest.raises(FmucError, match="11 passes were asked for, but 10"):
-        replay.uncertainty_scores(scores, 1.0, 11)
-
-
 def test_outcomes_and_mistakes_count_the_same(scores):
     counts = replay.outcomes(scores, TABLE_1["FMUC"])
     table = replay.mistakes(scores, TABLE_1["FMUC"], ("a", "b", "c", "d"))
@@ -124,37 +86,14 @@ def test_outcomes_and_mistakes_count_the_same(scores):
 
 
 def test_laboratory_draws_the_rule_on_its_curve_and_every_row_of_table_1(scores):
-    plane, risk, bars = pictures.laboratory(scores, TABLE_1["FMUC"]).axes
+    plane, bars = pictures.laboratory(scores, TABLE_1["FMUC"]).axes
     quality, quantity = replay.summary(scores, TABLE_1["FMUC"])[["quality", "quantity"]]
     drawn = [line.get_xydata() for line in plane.lines if len(line.get_xydata())]
     assert len(drawn) == 1 + len(TABLE_1) + 1  # the curve, the rows, the rule itself
     assert np.allclose(drawn[-1], [(quantity, quality)]) and np.isclose(drawn[0], drawn[-1]).all(axis=1).any()
-    assert len(risk.lines) == len(replay.SCORES)
     assert [bar.get_width() for bar in bars.patches] == replay.outcomes(scores, TABLE_1["FMUC"]).tolist()
-
-
-def test_laboratory_of_patches_that_nobody_knows_shows_the_quantity_alone(scores):
-    unknown = scores._replace(truth=np.full(60, -1))
-    plane, risk, _ = pictures.laboratory(unknown, TABLE_1["FM"]).axes
-    assert np.isnan(plane.lines[0].get_ydata()).all() and len(risk.lines[0].get_xdata()) == 0
-    assert replay.score_table(unknown).isna().all(axis=None)
-
-
-def test_reliability_over_epochs_shows_every_epoch_of_all_and_of_the_selected(scores):
-    stored = scores._asdict() | {"plain": scores.plain.numpy(), "passes": scores.passes.numpy()}
-    twice = {name: np.stack([stored[name]] * 2) for name in ("plain", "passes", "labels", "kept")}
-    record = SimpleNamespace(scores=stored | twice | {"epochs": np.array([1, 5])},
-                             run=SimpleNamespace(selection=TABLE_1["FMUC"]))
-    table = replay.reliabilities(record)
-    epochs = record.scores["epochs"].tolist()
-    fig = pictures.reliability_over_epochs({"FMUC": table})
-    assert [ax.get_title() for ax in fig.axes[: len(epochs)]] == [f"epoch {epoch}" for epoch in epochs]
-    for ax, (part, epoch) in zip(fig.axes, itertools.product(("all", "selected"), epochs), strict=True):
-        of = table[(table["part"] == part) & (table["epoch"] == epoch)]
-        scores = replay.at_epoch(record, epoch)
-        known = scores.truth >= 0
-        assert of["n"].sum() == (known if part == "all" else known & scores.kept).sum()
-        assert np.allclose(ax.collections[0].get_offsets(), 100 * of.query("n > 0")[["confidence", "accuracy"]])
+    unknown = scores._replace(truth=np.full(60, -1))  # shows the quantity alone
+    assert np.isnan(pictures.laboratory(unknown, TABLE_1["FM"]).axes[0].lines[0].get_ydata()).all()
 
 
 def test_a_patch_is_shown_with_every_pass_in_the_colour_of_its_class(rng):

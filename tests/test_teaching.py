@@ -7,7 +7,6 @@ import base64
 import io
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import librosa
 import matplotlib.pyplot as plt
@@ -29,8 +28,7 @@ from fmuc.uncertainty import pass_statistics, temperature_softmax, weak_logits
 
 @pytest.fixture(scope="module")
 def toy():
-    points, labels = helpers.toy_points(40, torch.Generator().manual_seed(1))
-    return SimpleNamespace(points=points, labels=labels, net=helpers.train_toy(points, labels))
+    return helpers.train_toy(*helpers.toy_points(40, torch.Generator().manual_seed(1)))
 
 
 @pytest.mark.parametrize("item", [draw_split, weak_logits], ids=["plain", "decorated"])
@@ -94,36 +92,16 @@ def test_cut_spectrogram_shows_its_patches_and_the_tail(frames, names):
     plt.close("all")
 
 
-def test_toy_points_lie_around_their_centres():
-    points, labels = helpers.toy_points(2000, torch.Generator().manual_seed(0))
-    assert points.shape == (6000, 2)
-    for index, centre in enumerate(helpers.TOY_CENTRES):
-        cloud = points[labels == index]
-        assert len(cloud) == 2000
-        torch.testing.assert_close(cloud.mean(dim=0), torch.tensor(centre), atol=0.05, rtol=0)
-        torch.testing.assert_close(cloud.std(dim=0), torch.full((2,), 0.45), atol=0.03, rtol=0)
-    again, _ = helpers.toy_points(2000, torch.Generator().manual_seed(0))
-    assert torch.equal(points, again)
-
-
 def test_toy_net_is_sure_far_away_and_its_passes_differ(toy):
     far = helpers.as_input(torch.tensor([[0.0, 100.0], [100.0, -50.0], [-100.0, -50.0]]))
-    assert temperature_softmax(weak_logits(toy.net, far, passes=0), 1)[0].max(dim=1).values.min() > 0.999
+    assert temperature_softmax(weak_logits(toy, far, passes=0), 1)[0].max(dim=1).values.min() > 0.999
     border = helpers.as_input(torch.tensor([[0.0, 0.0]]))
-    assert pass_statistics(weak_logits(toy.net, border, passes=50), 1).std.max() > 0.05
+    assert pass_statistics(weak_logits(toy, border, passes=50), 1).std.max() > 0.05
+    assert helpers.plane(3.0, 4)[[0, 3, 12]].tolist() == [[-3, -3], [3, -3], [-3, 3]]  # row by row from below
 
 
-def test_plane_runs_from_left_to_right_and_from_below():
-    points = helpers.plane(3.0, 4)
-    assert points.shape == (16, 2)
-    assert points[0].tolist() == [-3, -3]
-    assert points[3].tolist() == [3, -3]
-    assert points[12].tolist() == [-3, 3]
-
-
-@pytest.mark.parametrize("threshold", [0.7, 0.9, 0.95])
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 4.0])
-@pytest.mark.parametrize("rivals", [1, 3, 10])
+@pytest.mark.parametrize(("threshold", "temperature", "rivals"), [(0.7, 0.5, 3), (0.9, 1.0, 10), (0.9, 2.0, 10),
+                                                                  (0.95, 4.0, 1)])
 def test_required_confidence_reaches_the_threshold_exactly(threshold, temperature, rivals):
     confidence = helpers.required_confidence(threshold, temperature, rivals)
     probabilities = torch.zeros(1 + rivals, dtype=torch.float64)
@@ -155,9 +133,8 @@ def test_one_data_set_by_its_name(trainable):
 
 
 @pytest.mark.parametrize(("profile", "name", "expected"), [
-    ("mini", NOTES, "nsynth-gm"), ("mini", SCENES, "scenes-sim"), ("mini", "scenes-sim", "scenes-sim"),
-    ("mini", "tut2017", "scenes-sim"), ("smoke", "nsynth-gm", NOTES), ("smoke", SCENES, SCENES),
-    ("paper", NOTES, "nsynth"), ("paper", SCENES, "tut2017"),
+    ("mini", NOTES, "nsynth-gm"), ("mini", "tut2017", "scenes-sim"), ("smoke", SCENES, SCENES),
+    ("paper", NOTES, "nsynth"),
 ])
 def test_preset_is_that_of_the_data_set_in_the_same_place(profile, name, expected):
     assert helpers.preset_for(profile, name) == experiments.preset(profile, expected)
@@ -172,12 +149,8 @@ def test_examples_are_training_files_of_the_class_notes_nearest_to_middle_c_firs
     data = data_of(("a-040-100", "dog", "train"), ("a-061-025", "dog", "train"), ("a-060-100", "dog", "test"),
                    ("a-061-100", "dog", "train"), ("a-060-101", "cat", "train"), ("a-060-102", None, "train"))
     assert helpers.examples_of(data, "dog") == [3, 1, 0]
-    scenes = data_of(("b_20_30", "dog", "train"), ("a_0_10", "cat", "train"), ("a_10_20", "dog", "train"))
-    assert helpers.examples_of(scenes, "dog") == [0, 2]
-
-
-def test_class_without_a_training_file_is_refused_with_those_that_have_one():
-    data = data_of(("a", "dog", "train"), ("b", "cat", "test"), ("c", None, "train"))
+    data = data_of(("b_20_30", "dog", "train"), ("a", "dog", "train"), ("b", "cat", "test"), ("c", None, "train"))
+    assert helpers.examples_of(data, "dog") == [0, 1]
     with pytest.raises(FmucError, match=r"no training clip of the class 'cat': choose one of dog$"):
         helpers.examples_of(data, "cat")
 
@@ -274,7 +247,7 @@ def test_the_lead_that_reaches_the_threshold_is_marked_on_its_curve(ax):
         assert height == 0.9 and temperature_softmax(logits, temperature)[0].item() == pytest.approx(0.9)
 
 
-# --- dropout and BatchNorm ---
+# --- BatchNorm ---
 
 
 @pytest.fixture
@@ -288,28 +261,6 @@ def net() -> CNN420:
 @pytest.fixture
 def x() -> torch.Tensor:
     return torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-
-
-@pytest.mark.parametrize("passes", [0, 3])
-def test_variances_are_those_of_what_the_norms_get(net, x, passes):
-    seen = []
-    names = [name for name, m in net.named_modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    for name in names:
-        net.get_submodule(name).register_forward_pre_hook(lambda _, args, name=name: seen.append((name, args[0])))
-    torch.manual_seed(4)
-    found = helpers.norm_input_variances(net, x, passes)
-    assert list(found) == list(dict.fromkeys(name for name, _ in seen)) and set(found) == set(names)
-    for name, variance in found.items():
-        inputs = torch.cat([value for other, value in seen if other == name]).double()
-        torch.testing.assert_close(variance, inputs.var(dim=(0, 2, 3), correction=0))
-
-
-def test_variances_differ_only_behind_the_first_dropout_and_leave_no_hook(net, x):
-    off, on = helpers.norm_input_variances(net, x, 0), helpers.norm_input_variances(net, x, 20)
-    first, *rest = off
-    torch.testing.assert_close(off[first], on[first])
-    assert all(not torch.allclose(off[name], on[name], rtol=1e-3) for name in rest)
-    assert not any(module._forward_pre_hooks for module in net.modules())
 
 
 def test_companions_change_a_prediction_unless_the_batch_is_always_the_same(net, x):

@@ -1,4 +1,4 @@
-"""Helpers of the notebooks: data sets, source listings, players, sliders, a toy in the plane, BatchNorm's inputs."""
+"""Helpers of the notebooks: data sets, source listings, players, sliders, a toy in the plane."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ from fmuc.datasets import Dataset
 from fmuc.errors import FmucError
 from fmuc.experiments import Preset
 from fmuc.machinery.fetch import is_there
-from fmuc.model import Activation
 from fmuc.standins.render import STAND_INS, ensure
 from fmuc.tables import paper_dataset
 from fmuc.train import Trainer
@@ -213,33 +212,6 @@ def required_confidence(threshold: float, temperature: float, rivals: int) -> fl
         raise ValueError("threshold must lie in (0, 1), temperature must be positive and rivals at least 1")
     lead = temperature * np.log(rivals * threshold / (1 - threshold))
     return float(1 / (1 + rivals * np.exp(-lead)))
-
-
-def norm_input_variances(net: nn.Module, x: Tensor, passes: int) -> dict[str, Tensor]:
-    """Variance of what each BatchNorm gets, by channel, over patches (B, 1, F, T), places and N passes, in net order.
-
-    By module name, each (channels,) in float64; ``passes`` = 0: dropout off. A layer expects its ``running_var``,
-    which training gathers with dropout on (variance shift; Li et al. 2019).
-    """
-    moments: dict[str, tuple] = {}  # number, sum and sum of squares
-
-    def watch(name: str, before: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, tuple[Tensor]], None]:
-        def hook(_: nn.Module, inputs: tuple[Tensor]) -> None:
-            value = before(inputs[0]).double().transpose(0, 1).flatten(1)  # (channels, values)
-            count, total, squares = moments.get(name, (0, 0.0, 0.0))
-            moments[name] = count + value.shape[1], total + value.sum(dim=1), squares + value.square().sum(dim=1)
-        return hook
-
-    hooks = [module.register_forward_pre_hook(watch(f"{name}.norm", functional.relu))
-             for name, module in net.named_modules() if isinstance(module, Activation)]
-    if isinstance(net.norm, nn.BatchNorm2d):
-        hooks.append(net.norm.register_forward_pre_hook(watch("norm", lambda value: value)))
-    try:
-        weak_logits(net, x, passes)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {name: squares / n - (total / n) ** 2 for name, (n, total, squares) in moments.items()}
 
 
 def logits_in_batches(net: nn.Module, x: Tensor, size: int, draws: int, rng: Generator) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import librosa
 import numpy as np
@@ -73,98 +73,71 @@ def draw_cut(axes: Axes, spectrogram: np.ndarray | Tensor, features: Features) -
 
 # --- Fig. 1 and Fig. 4 ---
 
-HEIGHT, TOP, MIDDLE, BOTTOM = 0.62, 2.3, 1.3, 0.3  # one unit is a little less than an inch at double width
-NET_X, SOFTMAX_X, RULE_X, LABEL_X = 2.95, 4.15, 5.6, 7.3
 INK, FILL, NET = "#444444", "#F4F4F4", "#FFF3D6"
+TOP, MIDDLE, BOTTOM, HEIGHT = 2.3, 1.3, 0.3, 0.62  # one unit is a little less than an inch at double width
 
 
 @styled
 def fixmatch_diagram(ax: Axes, pictures: Pictures = None) -> Axes:
     """Fig. 1: the unlabelled part of a step of FixMatch; ``pictures``: (F, T) of "example", "weak" and "strong"."""
-    _step(ax, pictures, ("CNN420", "softmax", f"largest output\n≥ {FM.threshold:g} ?"), COLOURS["FM"], sheets=0)
-    return ax
+    return _diagram(ax, pictures or {}, COLOURS["FM"], "CNN420", "softmax", f"largest output\n≥ {FM.threshold:g} ?")
 
 
 @styled
 def fmuc_diagram(ax: Axes, pictures: Pictures = None) -> Axes:
     """Fig. 4: the same for FMUC: N dropout passes, temperature, mean minus standard deviation."""
-    texts = ("CNN420\nwith dropout", f"softmax\n(logits / {FMUC.temperature:g})",
-             f"mean − std of the\npasses > {FMUC.threshold:g} ?")
-    _step(ax, pictures, texts, COLOURS["FMUC"], sheets=2)
-    ax.text((NET_X + SOFTMAX_X) / 2, TOP + HEIGHT / 2 + 0.2, f"N = {FMUC.passes} passes", ha="center", va="bottom",
-            color=INK)
+    return _diagram(ax, pictures or {}, COLOURS["FMUC"], f"CNN420, dropout\nN = {FMUC.passes} passes",
+                    f"softmax\n(logits / {FMUC.temperature:g})", f"mean − std of the\npasses > {FMUC.threshold:g} ?")
+
+
+def _diagram(ax: Axes, pictures: Mapping[str, np.ndarray], colour: str, net: str, softmax: str, rule: str) -> Axes:
+    """Weak view -> network, softmax and rule -> pseudo-label -> target of the strong view's prediction."""
+    boxes = {  # x, y, width, text and fill
+        "example": (0.45, MIDDLE, 0.9, "unlabelled\nexample", FILL),
+        "weak": (1.7, TOP, 1.0, "weak\naugmentation", FILL),
+        "net": (3.0, TOP, 1.15, net, NET),
+        "softmax": (4.3, TOP, 0.95, softmax, FILL),
+        "rule": (5.7, TOP, 1.25, rule, FILL),
+        "pseudo-label": (7.35, TOP, 1.05, "pseudo-label\n(one-hot)", FILL),
+        "nothing": (5.7, MIDDLE, 0.9, "not used in\nthis step", "white"),
+        "strong": (1.7, BOTTOM, 1.0, "strong\naugmentation", FILL),
+        "same net": (3.0, BOTTOM, 1.15, "CNN420", NET),
+        "output": (4.3, BOTTOM, 0.95, "softmax", FILL),
+        "loss": (7.35, BOTTOM, 1.05, "cross-entropy", FILL),
+    }
+    arrows = [("example", "weak", INK, ""), ("example", "strong", INK, ""), ("weak", "net", colour, ""),
+              ("net", "softmax", colour, ""), ("softmax", "rule", colour, ""), ("rule", "pseudo-label", colour, "yes"),
+              ("rule", "nothing", INK, "no"), ("strong", "same net", INK, ""), ("same net", "output", INK, ""),
+              ("output", "loss", INK, "prediction"), ("pseudo-label", "loss", colour, "target")]
+    drawn = {name: _box(ax, *box, pictures.get(name)) for name, box in boxes.items()}
+    for start, end, shade, text in arrows:
+        (x, y), (to_x, to_y) = boxes[start][:2], boxes[end][:2]
+        ax.add_patch(FancyArrowPatch((x, y), (to_x, to_y), patchA=drawn[start], patchB=drawn[end], arrowstyle="-|>",
+                                     mutation_scale=8, shrinkA=0, shrinkB=1, color=shade, linewidth=1.1, zorder=1.5))
+        level = y == to_y
+        ax.text((x + to_x) / 2 + 0.05 * (not level), (y + to_y) / 2 + 0.05 * level, text, color=shade,
+                ha="center" if level else "left", va="bottom" if level else "center")
+    ax.plot([3.0, 3.0], [TOP, BOTTOM], ":", color=INK, linewidth=0.9, zorder=0)
+    ax.text(3.0, MIDDLE, "  same weights", va="center", color=INK)
+    ax.set(xlim=(-0.05, 7.95), ylim=(-0.5, 2.7), aspect="equal")
+    ax.set_axis_off()
     return ax
 
 
-def _step(ax: Axes, pictures: Pictures, texts: tuple[str, str, str], colour: str, sheets: int) -> None:
-    """Weak view -> network, softmax and rule (``texts``) -> pseudo-label -> target of the strong view's prediction."""
-    ax.set(xlim=(-0.05, 7.95), ylim=(-0.3, 2.95), aspect="equal")
-    ax.set_axis_off()
-    weak, strong = _views(ax, pictures or {})
-    net, softmax, rule = texts
-    upper = [(NET_X, 0.9, net, NET, sheets), (SOFTMAX_X, 0.9, softmax, FILL, sheets), (RULE_X, 1.2, rule, FILL, 0)]
-    lower = [(NET_X, 0.9, "CNN420", NET, 0), (SOFTMAX_X, 0.9, "softmax", FILL, 0)]
-    kept = _chain(ax, weak, TOP, upper, colour)
-    prediction = _chain(ax, strong, BOTTOM, lower, INK)
-    _box(ax, (LABEL_X, TOP), 1.05, "pseudo-label\n(one-hot)", FILL)
-    _box(ax, (LABEL_X, BOTTOM), 1.05, "cross-entropy", FILL)
-    _arrow(ax, kept, (LABEL_X - 0.525, TOP), colour, "yes")
-    _arrow(ax, prediction, (LABEL_X - 0.525, BOTTOM), INK, "prediction")
-    _arrow(ax, (LABEL_X, TOP - HEIGHT / 2), (LABEL_X, BOTTOM + HEIGHT / 2), colour, "target")
-    _arrow(ax, (RULE_X, TOP - HEIGHT / 2), (RULE_X, MIDDLE + 0.2), INK, "no")
-    ax.text(RULE_X, MIDDLE, "not used in\nthis step", ha="center", va="center", color=INK)
-    ax.plot([NET_X, NET_X], [TOP - HEIGHT / 2, BOTTOM + HEIGHT / 2], ":", color=INK, linewidth=0.9, zorder=0)
-    ax.text(NET_X + 0.06, MIDDLE, "same weights", ha="left", va="center", color=INK)
-
-
-def _views(ax: Axes, pictures: Mapping[str, np.ndarray]) -> tuple[Point, Point]:
-    """An unlabelled example and its two views; returns the right ends of the weak and the strong view."""
-    _box(ax, (0.5, MIDDLE), 0.9, "unlabelled\nexample", FILL, picture=pictures.get("example"))
-    ends = []
-    for view, y, sign in (("weak", TOP, 1), ("strong", BOTTOM, -1)):
-        ends.append(_box(ax, (1.75, y), 1.0, f"{view}\naugmentation", FILL, picture=pictures.get(view)))
-        corner = f"angle,angleA={sign * 90},angleB=180,rad=5"
-        text = 0.2 if sign < 0 and "example" in pictures else 0  # height of the text below the picture
-        _arrow(ax, (0.5, MIDDLE + sign * (HEIGHT / 2 + text)), (1.25, y), INK, bend=corner)
-    return tuple(ends)
-
-
-def _chain(ax: Axes, start: Point, y: float, boxes: list[tuple], colour: str) -> Point:
-    """Boxes (x, width, text, fill, sheets) from left to right, joined by arrows; returns the right end of the last."""
-    for x, width, text, fill, sheets in boxes:
-        _arrow(ax, start, (x - width / 2, y), colour)
-        start = _box(ax, (x, y), width, text, fill, sheets=sheets)
-    return start
-
-
-def _box(ax: Axes, centre: Point, width: float, text: str, fill: str, *, sheets: int = 0,
-         picture: np.ndarray | None = None) -> Point:
-    """A box with its text (``sheets`` more behind it), or a picture with text below; the middle of its right side."""
-    x, y = centre
+def _box(ax: Axes, x: float, y: float, width: float, text: str, fill: str, picture: np.ndarray | None
+         ) -> FancyBboxPatch:
+    """A box with its text, or a picture with the text below."""
     left, bottom = x - width / 2, y - HEIGHT / 2
-    for shift in 0.06 * np.arange(sheets, -1, -1):
-        box = FancyBboxPatch((left + shift, bottom + shift), width, HEIGHT, boxstyle="round,pad=0,rounding_size=0.06",
-                             facecolor=fill, edgecolor=INK, linewidth=0.8, zorder=2)
-        ax.add_patch(box)
+    box = FancyBboxPatch((left, bottom), width, HEIGHT, boxstyle="round,pad=0,rounding_size=0.06", facecolor=fill,
+                         edgecolor=INK, linewidth=0.8, zorder=2)
+    ax.add_patch(box)
     if picture is None:
         ax.text(x, y, text, ha="center", va="center", linespacing=1.25)
     else:
-        extent = (left, left + width, bottom, bottom + HEIGHT)
-        image = ax.imshow(picture, origin="lower", aspect="auto", cmap="magma", zorder=3, extent=extent)
-        image.set_clip_path(box)
-        ax.set(xlim=(-0.05, 7.95), ylim=(-0.3, 2.95), aspect="equal")  # imshow changes them
-        ax.text(x, bottom - 0.05, text.replace("\n", " "), ha="center", va="top",
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
-    return x + width / 2 + 0.06 * sheets, y
-
-
-def _arrow(ax: Axes, start: Point, end: Point, colour: str, text: str = "", bend: str = "arc3") -> None:
-    ax.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=8, shrinkA=0, shrinkB=1, color=colour,
-                                 linewidth=1.1, connectionstyle=bend, zorder=1.5))
-    upright = start[0] == end[0]
-    x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
-    ax.text(x + 0.06 * upright, y + 0.05 * (not upright), text, color=colour, ha="left" if upright else "center",
-            va="center" if upright else "bottom")
+        ax.imshow(picture, origin="lower", aspect="auto", cmap="magma", zorder=3,
+                  extent=(left, left + width, bottom, bottom + HEIGHT)).set_clip_path(box)
+        ax.text(x, bottom - 0.05, text, ha="center", va="top")
+    return box
 
 
 # --- temperature and passes ---
@@ -309,23 +282,6 @@ def entropy_dots(ax: Axes, parts: EntropyParts, right: Sequence[bool]) -> Axes:
 
 
 @styled
-def variance_ratios(ax: Axes, variances: Mapping[str, Sequence[Tensor]], expected: Sequence[Tensor]) -> Axes:
-    """Variance before each BatchNorm divided by the ``expected`` one, layer by layer: the line is the median of the
-    layer's channels, the band its middle half. ``variances`` by what they were measured with."""
-    for (name, layers), shade, mark in zip(variances.items(), (WRONG, "#0072B2"), "so", strict=False):
-        ratios = [(found.cpu() / wanted.cpu()).double().numpy() for found, wanted in zip(layers, expected, strict=True)]
-        low, middle, high = np.transpose([np.percentile(ratio, (25, 50, 75)) for ratio in ratios])
-        place = np.arange(1, len(ratios) + 1)
-        ax.fill_between(place, low, high, color=shade, alpha=0.2, linewidth=0)
-        ax.plot(place, middle, marker=mark, color=shade, markersize=3, linewidth=1.0, label=name)
-    ax.axhline(1, color=GREY, linestyle=":", linewidth=0.8)
-    ax.set(xlabel="BatchNorm layer, input to output")
-    if len(variances) > 1:
-        ax.legend()
-    return ax
-
-
-@styled
 def companions(ax: Axes, alone: Tensor, together: Tensor) -> Axes:
     """Confidence of each example (B,) with running statistics against those with the statistics of R different batches
     (R, B): a vertical line from the least to the largest, a dot for the mean."""
@@ -338,17 +294,14 @@ def companions(ax: Axes, alone: Tensor, together: Tensor) -> Axes:
 
 # --- replayed rules ---
 
-SCORE_STYLES = {score: {"color": shade, "marker": sign, "markersize": 3, "linewidth": 1.0}
-                for score, shade, sign in zip(replay.SCORES, (WRONG, "#0072B2", "#56B4E9", RIGHT, "#CC79A7"), "osD^v",
-                                              strict=True)}
 _OUTCOME_COLOURS = (RIGHT, WRONG, "#80CEB9", "#EAAE80")  # of ``replay.OUTCOMES``
 
 
 @styled
 def laboratory(scores: replay.Scores, selection: Selection) -> Figure:
-    """One rule on the scores of one epoch: its trade-off curve and point, risk and coverage, and what happens to all
-    patches of known class. The figure that the widget redraws."""
-    fig, (plane, risk, bars) = figure("double", columns=3, aspect=1.05)
+    """One rule on the scores of one epoch: its trade-off curve and point, and what happens to all patches of known
+    class. The figure that the widget redraws."""
+    fig, (plane, bars) = figure("double", columns=2, aspect=0.75)
     curve = 100 * replay.trade_off(scores, selection)
     line = plane.plot(curve["quantity"], curve["quality"], color=GREY, linewidth=1.0, label="threshold moves")
     marks = []
@@ -362,7 +315,6 @@ def laboratory(scores: replay.Scores, selection: Selection) -> Figure:
     plane.legend(handles=[*line, *this], loc="lower left")  # below the curve, which falls
     fig.legend(handles=marks, loc="outside lower center", ncols=4, title_fontsize=6.5,
                title="hollow, on the left: the rules of Table I on these scores")
-    risk_coverage(risk, scores, selection.temperature, selection.passes)
     counts = replay.outcomes(scores, selection)
     drawn = bars.barh(range(len(counts)), counts, color=_OUTCOME_COLOURS)
     bars.bar_label(drawn, fontsize=6.5, padding=2)
@@ -374,92 +326,33 @@ def laboratory(scores: replay.Scores, selection: Selection) -> Figure:
 
 
 @styled
-def risk_coverage(ax: Axes, scores: replay.Scores, temperature: float, passes: int) -> Axes:
-    """Risk against coverage of every uncertainty score, over the patches of known class."""
-    labels, values = replay.uncertainty_scores(scores, temperature, passes)
-    known = scores.truth >= 0
-    for name in values:
-        curve = 100 * replay.risk_coverage(values[name][known].to_numpy(), (labels == scores.truth)[known])
-        ax.plot(curve["coverage"], curve["risk"], label=name, **SCORE_STYLES[name] | {"marker": ""})
-    ax.set(xlabel="coverage (% of patches, surest first)", ylabel="risk (% wrong)", xlim=(0, 100), ylim=(0, None))
-    ax.set_ylim(top=1.5 * max(ax.get_ylim()[1], 1e-9))  # room for the legend above the curves
-    ax.legend(loc="upper left", fontsize=6, labelspacing=0.2)
-    return ax
-
-
-@styled
-def auroc_curves(ax: Axes, table: pd.DataFrame, name: str) -> Axes:
-    """AUROC of every uncertainty score over the stored epochs, from :func:`replay.score_table` with a column
-    epoch; epochs on a logarithmic axis, the dotted line is chance. The legend is the figure's: panels have no room."""
-    for score, rows in table.groupby("score", sort=False):
-        ax.plot(rows["epoch"], 100 * rows["AUROC"], label=score, **SCORE_STYLES[score])
-    ax.axhline(50, color=GREY, linewidth=0.8, linestyle=":")
-    _epoch_axis(ax, table["epoch"])
-    ax.set(ylabel="AUROC (%)" if ax.get_subplotspec().is_first_col() else "", title=class_label(name))
-    return ax
-
-
-def _epoch_axis(ax: Axes, epochs: Iterable[int]) -> None:
-    known = sorted(set(epochs))
-    ax.set_xscale("log")
-    ax.set_xticks(known, [str(epoch) for epoch in known])
-    ax.minorticks_off()
-    ax.set(xlabel="epoch")
-
-
-@styled
 def reliability_diagram(ax: Axes, parts: Mapping[str, tuple[np.ndarray, np.ndarray]], name: str) -> Axes:
     """Accuracy against confidence, bin by bin, of ``parts``: by variant (confidence, correct), each (K,). The area of a
     dot is the share of the variant's patches in its bin."""
     ax.plot([0, 100], [0, 100], color=GREY, linewidth=0.8, linestyle=":")
     for variant, (confidence, correct) in parts.items():
-        _reliability_dots(ax, metrics.reliability(confidence, correct), variant, 120)
+        bins = metrics.reliability(confidence, correct).query("n > 0")
+        ax.scatter(100 * bins["confidence"], 100 * bins["accuracy"], s=4 + 120 * bins["n"] / max(1, bins["n"].sum()),
+                   color=colour(variant), alpha=0.8, linewidths=0, clip_on=False, zorder=3)
+        ax.plot([], [], "o", color=colour(variant), label=variant)
     ax.set(xlabel="confidence (%)", ylabel="right (%)", xlim=(0, 100), ylim=(0, 100), title=name)
     ax.legend(loc="upper left")
     return ax
-
-
-def _reliability_dots(ax: Axes, table: pd.DataFrame, variant: str, area: float) -> None:
-    """A dot for each bin that holds something; all of them together have ``area`` square points and a bit."""
-    table = table[table["n"] > 0]
-    ax.scatter(100 * table["confidence"], 100 * table["accuracy"], s=4 + area * table["n"] / max(1, table["n"].sum()),
-               color=colour(variant), alpha=0.8, linewidths=0, clip_on=False, zorder=3)
-    ax.plot([], [], "o", color=colour(variant), label=variant)
-
-
-@styled
-def reliability_over_epochs(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Reliability diagrams after every stored epoch, above of all, below of the selected pseudo-labels; ``tables``: by
-    variant what :func:`replay.reliabilities` gives. Dots as in :func:`reliability_diagram`."""
-    epochs = sorted(set.union(*(set(table["epoch"]) for table in tables.values())))
-    fig, axes = figure("double", rows=2, columns=len(epochs), aspect=1.25, sharex=True, sharey=True, squeeze=False)
-    for row, part in zip(axes, ("all", "selected"), strict=True):
-        for ax, epoch in zip(row, epochs, strict=True):
-            ax.plot([0, 100], [0, 100], color=GREY, linewidth=0.8, linestyle=":")
-            for variant, table in tables.items():
-                _reliability_dots(ax, table[(table["epoch"] == epoch) & (table["part"] == part)], variant, 50)
-            ax.set(xlabel="confidence (%)", ylabel=f"{part}: right (%)", xlim=(0, 100), ylim=(0, 100),
-                   xticks=(0, 50, 100))
-            ax.label_outer()
-    for ax, epoch in zip(axes[0], epochs, strict=True):
-        ax.set_title(f"epoch {epoch}")
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(tables))
-    return fig
 
 
 @styled
 def calibration_curves(ax: Axes, tables: dict[str, pd.DataFrame], part: str) -> Axes:
     """Expected calibration error with its interval over the stored epochs, one line per variant
     (:func:`replay.calibration`); epochs on a logarithmic axis."""
-    epochs: set[int] = set()
+    epochs = sorted({epoch for table in tables.values() for epoch in table["epoch"]})
     for variant, table in tables.items():
         rows = table[(table["part"] == part) & (table["n"] > 0)]
-        epochs.update(rows["epoch"])
         ax.fill_between(rows["epoch"], 100 * rows["low"], 100 * rows["high"], color=colour(variant), alpha=0.2,
                         linewidth=0)
         ax.plot(rows["epoch"], 100 * rows["error"], marker="o", color=colour(variant), label=variant)
-    _epoch_axis(ax, epochs)
-    ax.set(ylabel="ECE (points)", title=f"{part} pseudo-labels")
+    ax.set(xlabel="epoch", ylabel="ECE (points)", title=f"{part} pseudo-labels", xscale="log")
+    ax.set_xticks(epochs, [str(epoch) for epoch in epochs])
+    ax.minorticks_off()
     ax.set_ylim(0, 1.3 * ax.get_ylim()[1])  # room for the legend above the bands
     ax.legend(loc="upper left", ncols=2)
     return ax

@@ -1,4 +1,4 @@
-"""Other rules on the stored scores of a run, without training: quality against quantity, risk against coverage.
+"""Other rules on the stored scores of a run, without training: quality against quantity, calibration, mistakes.
 
 Replay asks what a rule *would have chosen* from a net that was trained with another one. It calls the functions of the
 training (:func:`fmuc.records.choice`), so a run's own settings give its own choice exactly. It cannot tell what a rule
@@ -7,14 +7,13 @@ does to the net that trains on its choices.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from fmuc import datasets, metrics, paths
@@ -24,10 +23,8 @@ from fmuc.experiments import TABLE_1
 from fmuc.features import FeatureCache, open_cache, read_audio
 from fmuc.records import Record, choice, find
 from fmuc.selection import PseudoLabels
-from fmuc.uncertainty import entropy_parts, pass_statistics, temperature_softmax
+from fmuc.uncertainty import pass_statistics
 
-MAX_SOFTMAX, MEAN_MINUS_STD, STD, ENTROPY, INFORMATION = SCORES = (
-    "max softmax", "mean − std", "−std", "−entropy", "−mutual information")
 OUTCOMES = ("kept, right", "kept, wrong", "rejected, right", "rejected, wrong")
 
 
@@ -94,88 +91,24 @@ def summary(scores: Scores, selection: Selection) -> pd.Series:
 # Curves
 
 
-def threshold_score(scores: Scores, selection: Selection) -> tuple[np.ndarray, np.ndarray]:
-    """Pseudo-labels and the score that the rule compares with its threshold, each (P,).
+def trade_off(scores: Scores, selection: Selection) -> pd.DataFrame:
+    """Quality and quantity (shares) as the threshold falls through every score: columns threshold, quantity, quality.
 
-    Of two thresholds the one on the mean moves and the one on the standard deviation stays: what that rejects has the
-    score -inf, since no threshold keeps it.
+    A row keeps all scores >= its threshold, so that the points are all choices that some threshold makes. Of two
+    thresholds the one on the mean moves and the one on the standard deviation stays.
     """
     chosen = replay(scores, selection)
     score = chosen.score.double().numpy()
     if selection.rule == "two_thresholds":
         every = replay(scores, replace(selection, threshold=1e-30))  # kept by the threshold on the std alone
         score = np.where(every.mask.numpy(), score, -np.inf)
-    return chosen.labels.numpy(), score
-
-
-def trade_off(scores: Scores, selection: Selection) -> pd.DataFrame:
-    """Quality and quantity (shares) as the threshold falls through every score: columns threshold, quantity, quality.
-
-    A row keeps all scores >= its threshold, so that the points are all choices that some threshold makes.
-    """
-    labels, score = threshold_score(scores, selection)
     order = np.argsort(-score, kind="stable")
     score, known = score[order], (scores.truth >= 0)[order]
-    right = (labels == scores.truth)[order] & known
+    right = (chosen.labels.numpy() == scores.truth)[order] & known
     last = np.flatnonzero(np.isfinite(score) & (score != np.append(score[1:], -np.inf)))  # of each group of equals
     total = known.cumsum()[last]
     quality = np.divide(right.cumsum()[last], total, out=np.full(len(last), np.nan), where=total > 0)
     return pd.DataFrame({"threshold": score[last], "quantity": (last + 1) / len(score), "quality": quality})
-
-
-def uncertainty_scores(scores: Scores, temperature: float = 1.0, passes: int | None = None
-                       ) -> tuple[np.ndarray, pd.DataFrame]:
-    """Pseudo-labels (P,), the class of the largest mean, and for each of them five scores (P, 5), larger is surer.
-
-    All from the tempered softmax of the same N dropout passes (all stored ones if ``passes`` is None; 0: the plain
-    pass), in nats: the largest mean; that minus its standard deviation; minus the standard deviation; minus the
-    entropy of the mean (total uncertainty); minus the mutual information of class and net, which is that entropy less
-    the mean entropy of the passes (epistemic part; Houlsby et al. 2011, Gal 2016).
-    """
-    passes = len(scores.passes) if passes is None else passes
-    if passes > len(scores.passes):
-        raise FmucError(f"{passes} passes were asked for, but {len(scores.passes)} were stored: ask for fewer")
-    logits = scores.passes[:passes] if passes else scores.plain[None]
-    mean, std = pass_statistics(logits.float(), temperature)
-    largest, labels = mean.max(dim=1)
-    spread = std.gather(1, labels[:, None]).squeeze(1)
-    parts = entropy_parts(temperature_softmax(logits, temperature))
-    values = (largest, largest - spread, -spread, -parts.total, -parts.epistemic)
-    return labels.numpy(), pd.DataFrame({name: v.double().numpy() for name, v in zip(SCORES, values, strict=True)})
-
-
-def risk_coverage(score: np.ndarray, correct: np.ndarray) -> pd.DataFrame:
-    """Share of wrong ones among the n surest (risk) for n = 1 ... P (coverage = n / P), from (P,) each.
-
-    Among equal scores the order is unknown: the risk is its expectation over all orders. Columns coverage, risk.
-    """
-    order = np.argsort(-score, kind="stable")
-    _, group = np.unique(-score[order], return_inverse=True)  # of equal scores, surest first
-    wrong = np.bincount(group, weights=~correct[order].astype(bool)) / np.bincount(group)
-    number = np.arange(1, len(score) + 1)
-    return pd.DataFrame({"coverage": number / len(score), "risk": wrong[group].cumsum() / number})
-
-
-def auroc(score: np.ndarray, correct: np.ndarray) -> float:
-    """Probability that a wrong pseudo-label has a lower score than a right one, equal scores counting one half.
-
-    1/2 is chance. NaN where all are right or all are wrong: then there is nothing to tell apart.
-    """
-    correct = np.asarray(correct, dtype=bool)
-    return float(roc_auc_score(correct, score)) if 0 < correct.sum() < len(correct) else float("nan")
-
-
-def score_table(scores: Scores, temperature: float = 1.0, passes: int | None = None) -> pd.DataFrame:
-    """AUROC for finding wrong pseudo-labels, and AURC, of each uncertainty score over the patches of known class.
-
-    AURC is the area under the risk-coverage curve (Geifman et al. 2019): its mean risk, the smaller the better.
-    """
-    labels, values = uncertainty_scores(scores, temperature, passes)
-    known = scores.truth >= 0
-    correct, values = (labels == scores.truth)[known], values[known]
-    rows = {name: (auroc(score, correct), risk_coverage(score.to_numpy(), correct)["risk"].mean())
-            for name, score in values.items()}
-    return pd.DataFrame(rows, index=["AUROC", "AURC"]).T.rename_axis("score")
 
 
 # Calibration
@@ -190,14 +123,6 @@ def confidences(scores: Scores, selection: Selection) -> tuple[np.ndarray, np.nd
     return confidence[known], (chosen.labels.numpy() == scores.truth)[known], kept[known], scores.ids[known]
 
 
-def _parts(record: Record) -> Iterator[tuple[int, str, np.ndarray, np.ndarray, np.ndarray]]:
-    """Confidence, correctness and clip of all and of the selected pseudo-labels after every stored epoch."""
-    for epoch in record.scores["epochs"].tolist():
-        confidence, correct, kept, ids = confidences(at_epoch(record, epoch), record.run.selection)
-        yield epoch, "all", confidence, correct, ids
-        yield epoch, "selected", confidence[kept], correct[kept], ids[kept]
-
-
 def calibration(record: Record, draws: int = 1000, bins: int = 15) -> pd.DataFrame:
     """Expected calibration error of a run's pseudo-labels at every stored epoch, of all and of the selected ones.
 
@@ -205,19 +130,15 @@ def calibration(record: Record, draws: int = 1000, bins: int = 15) -> pd.DataFra
     :func:`fmuc.metrics.calibration_error_interval`); shares, NaN where nothing was selected.
     """
     rows = []
-    for epoch, part, confidence, correct, ids in _parts(record):
-        low, high = metrics.calibration_error_interval(confidence, correct, ids, bins=bins, draws=draws)
-        means = (confidence.mean(), correct.mean()) if len(confidence) else (np.nan, np.nan)
-        error = metrics.expected_calibration_error(confidence, correct, bins)
-        rows.append((epoch, part, len(confidence), *means, error, low, high))
+    for epoch in record.scores["epochs"].tolist():
+        confidence, correct, kept, ids = confidences(at_epoch(record, epoch), record.run.selection)
+        for part, which in (("all", slice(None)), ("selected", kept)):
+            of = confidence[which], correct[which]
+            low, high = metrics.calibration_error_interval(*of, ids[which], bins=bins, draws=draws)
+            means = map(np.mean, of) if len(of[0]) else (np.nan, np.nan)
+            error = metrics.expected_calibration_error(*of, bins)
+            rows.append((epoch, part, len(of[0]), *means, error, low, high))
     return pd.DataFrame(rows, columns=["epoch", "part", "n", "confidence", "accuracy", "error", "low", "high"])
-
-
-def reliabilities(record: Record, bins: int = 15) -> pd.DataFrame:
-    """Reliability diagrams at every stored epoch: columns epoch, part and those of :func:`fmuc.metrics.reliability`."""
-    tables = {(epoch, part): metrics.reliability(confidence, correct, bins)
-              for epoch, part, confidence, correct, _ in _parts(record)}
-    return pd.concat(tables, names=["epoch", "part"]).reset_index(level=[0, 1]).reset_index(drop=True)
 
 
 # Against the trained rows
