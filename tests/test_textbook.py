@@ -13,12 +13,12 @@ from conftest import TINY
 from torch import nn
 from torch.testing import assert_close
 
-from fmuc import datasets, fixmatch, uncertainty
+from fmuc import fixmatch, uncertainty
 from fmuc.augment import Draw, sharpen, translate
 from fmuc.config import Features, Network, Run, Selection
 from fmuc.experiments import FM, FMUC, NSYNTH, TUT
 from fmuc.fast.activations import FusedActivation
-from fmuc.features import extract, log_mel, read_audio
+from fmuc.features import log_mel, read_audio
 from fmuc.model import CNN420
 from fmuc.selection import PseudoLabelCounts
 from fmuc.uncertainty import pass_statistics
@@ -127,10 +127,3 @@ def test_log_mel_is_ours(preset: Features, rate: int, channels: int, subtype: st
     soundfile.write(tmp_path / "a.wav", sound, rate, subtype=subtype)
     ours = log_mel(read_audio(tmp_path / "a.wav", preset.sample_rate), preset).numpy()
     np.testing.assert_allclose(textbook.log_mel(tmp_path / "a.wav", preset), ours, rtol=0, atol=1e-4)
-
-
-def test_everything_in_memory_is_what_the_cache_gives(nsynth_root):
-    cache = extract(datasets.load("nsynth"), TINY, workers=1, progress=False)
-    patches = textbook.load_everything(cache)
-    assert patches.dtype == torch.float32
-    np.testing.assert_allclose(patches.numpy(), cache.normalised(np.arange(len(cache.patches))), rtol=1e-5, atol=1e-6)

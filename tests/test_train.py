@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import soundfile
 import torch
@@ -28,7 +27,7 @@ from fmuc.errors import FmucError
 from fmuc.features import extract
 from fmuc.fixmatch import Batch, as_images, build, step
 from fmuc.machinery import checkpoints
-from fmuc.records import Record, is_finished, load_record
+from fmuc.records import Record, load_record
 from fmuc.selection import PseudoLabelCounts
 from fmuc.train import Trainer, is_current, predict, train
 
@@ -242,13 +241,6 @@ def test_the_truth_of_unlabelled_files_is_counted_but_never_learnt_from(trainabl
 # Epochs, resuming, warm start
 
 
-def test_the_seed_decides_everything(trainable, tmp_path):
-    first, again, other = (trained(tmp_path, replace(RUN, seed=seed)) for seed in (0, 0, 1))
-    assert_equal_weights(first.net, again.net)
-    assert not torch.equal(first.net.head.weight, other.net.head.weight)
-    assert first.split.digest != other.split.digest
-
-
 @pytest.mark.parametrize(("run", "stop"), [
     (RUN, 1), (replace(RUN, selection=LOW_FMUC), 3), (PART, 1),
     (replace(RUN, selection=replace(LOW_FMUC, rule="flexmatch")), 2), (replace(RUN, outside=0.5), 2),
@@ -306,24 +298,6 @@ def test_accuracy_is_the_mean_of_the_last_ten_evaluations(trainable, tmp_path):
     assert results["test_accuracy_last"] == pytest.approx(accuracies[-1])
 
 
-def test_an_interrupted_run_goes_on_and_its_history_can_be_watched(trainable, tmp_path):
-    folder, epochs, watched = tmp_path / "run", [], []
-
-    def interrupt(row: dict) -> None:
-        epochs.append(row["epoch"])
-        watched.append(len(pd.read_csv(folder / "history.csv")))
-        if row["epoch"] == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(RUN, device="cpu", folder=folder, progress=False, on_epoch=interrupt)
-    assert not is_finished(folder)
-    record = train(RUN, device="cpu", folder=folder, progress=False, on_epoch=interrupt)
-    assert epochs == watched == [1, 2, 3, 4] == record.history.index.tolist()
-    assert record.kept.shape == (4, 12, 11) and (record.seen.sum(axis=1) == 30).all()
-    assert {path.name for path in folder.glob(".*")} <= {".lock"}
-
-
 def test_warm_start_takes_its_number_of_supervised_steps(trainable, tmp_path):
     for warm_start in (5, 0):
         t = trained(tmp_path, changed(warm_start=warm_start))
@@ -351,9 +325,7 @@ def test_rows_of_a_seed_share_their_warm_start_bit_for_bit(trainable, tmp_path, 
 
 
 @pytest.mark.parametrize("change", [
-    {"seed": 1}, {"labelled_share": 0.5}, {"network": Network(widths=(4, 8), blocks=(1, 1), stem=(3, 2), dropout=0.2)},
-    *({"training": changed(**{name: value}).training} for name, value in (
-        ("warm_start", 6), ("learning_rate", 1e-2), ("supervised_batch", 7), ("precision", "bfloat16"))),
+    {"seed": 1}, {"network": replace(RUN.network, dropout=0.2)}, {"training": changed(learning_rate=1e-2).training},
     {"augmentation": replace(RUN.augmentation, weak=View())},
 ], ids=str)
 def test_whatever_changes_the_warm_start_gives_another_one(trainable, tmp_path, change):
@@ -633,10 +605,8 @@ def one_line(error: pytest.ExceptionInfo) -> str:
     ({"features": replace(TINY, hop=256)}, "cpu", r"no features under .* 'python -m fmuc features --dataset nsynth "),
     ({"labelled_share": 1.0}, "cpu", "labelled_share"),
     ({"selection": replace(LOW_FM, rule="typo")}, "cpu", "'typo'.*confidence"),
-    ({"selection": replace(LOW_FM, threshold=1.5)}, "cpu", "selection.threshold"),
     ({"network": replace(RUN.network, kind="typo")}, "cpu", "'typo'.*cnn420"),
     ({"network": replace(RUN.network, dropout=0.0), "selection": LOW_FMUC}, "cpu", "network.dropout"),
-    ({}, "gpu", "gpu"),
     ({}, "cuda:99", "cuda:99"),
 ])
 def test_what_cannot_be_trained_is_said_in_one_line(trainable, tmp_path, change, device, named):
