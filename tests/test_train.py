@@ -417,18 +417,6 @@ def test_a_finished_run_whose_data_changed_is_kept_aside_and_trained_again(own_c
     assert message.count("\n") == 1 and "run: it was trained on other data; the old files are kept in" in message
 
 
-def test_a_checkpoint_of_other_data_is_kept_aside(own_copy, tmp_path, capsys):
-    run, folder = replace(SHORT, training=replace(SHORT.training, epochs=2)), tmp_path / "run"
-    folder.mkdir()
-    trained(folder, run).save_checkpoint()
-    other_sound(own_copy)
-    make_features()
-    assert finished(folder, run)[0] == [1, 2]
-    assert [path.name for path in checkpoints.files(tmp_path / "replaced" / "run.1")] == ["checkpoint-0001.safetensors"]
-    message = capsys.readouterr().err
-    assert message.count("\n") == 1 and "the data set or its labelled part has changed" in message
-
-
 def test_a_finished_run_of_other_code_is_used_and_it_is_said_so(trainable, tmp_path, capsys, monkeypatch):
     with monkeypatch.context() as before:
         before.setattr("fmuc.records.code_digest", lambda: "older")
