@@ -51,9 +51,10 @@ def test_replay_of_a_trained_run_gives_its_recorded_choice(tmp_path):
         taken = replay.at_epoch(record, epoch)
         chosen = replay.replay(taken, record.run.selection)
         assert np.array_equal(chosen.labels, taken.labels) and np.array_equal(chosen.mask, taken.kept)
-    errors = replay.calibration(record, draws=20).set_index(["epoch", "part"])
+    confidence, correct, kept, ids = replay.confidences(taken, record.run.selection)
     known = taken.truth >= 0
-    assert errors.loc[(taken.epoch, ["all", "selected"]), "n"].tolist() == [known.sum(), (known & taken.kept).sum()]
+    assert np.array_equal(kept, taken.kept[known]) and np.array_equal(ids, taken.ids[known])
+    assert np.array_equal(correct, (taken.labels == taken.truth)[known]) and (confidence[kept] >= 0.95).all()
     rows = replay.against_training({"FM": record})
     assert rows.loc["FM", "replayed"].equals(rows.loc["FM", "trained"])
     with pytest.raises(FmucError, match="no scores of epoch 3"):

@@ -341,24 +341,6 @@ def reliability_diagram(ax: Axes, parts: Mapping[str, tuple[np.ndarray, np.ndarr
 
 
 @styled
-def calibration_curves(ax: Axes, tables: dict[str, pd.DataFrame], part: str) -> Axes:
-    """Expected calibration error with its interval over the stored epochs, one line per variant
-    (:func:`replay.calibration`); epochs on a logarithmic axis."""
-    epochs = sorted({epoch for table in tables.values() for epoch in table["epoch"]})
-    for variant, table in tables.items():
-        rows = table[(table["part"] == part) & (table["n"] > 0)]
-        ax.fill_between(rows["epoch"], 100 * rows["low"], 100 * rows["high"], color=colour(variant), alpha=0.2,
-                        linewidth=0)
-        ax.plot(rows["epoch"], 100 * rows["error"], marker="o", color=colour(variant), label=variant)
-    ax.set(xlabel="epoch", ylabel="ECE (points)", title=f"{part} pseudo-labels", xscale="log")
-    ax.set_xticks(epochs, [str(epoch) for epoch in epochs])
-    ax.minorticks_off()
-    ax.set_ylim(0, 1.3 * ax.get_ylim()[1])  # room for the legend above the bands
-    ax.legend(loc="upper left", ncols=2)
-    return ax
-
-
-@styled
 def table1_replay(ax: Axes, rows: pd.DataFrame, dataset: str) -> Axes:
     """:func:`replay.against_training`: a hollow mark is a rule on one net's scores, the filled one its own net's;
     the line between them is what training with the rule changed."""

@@ -123,24 +123,6 @@ def confidences(scores: Scores, selection: Selection) -> tuple[np.ndarray, np.nd
     return confidence[known], (chosen.labels.numpy() == scores.truth)[known], kept[known], scores.ids[known]
 
 
-def calibration(record: Record, draws: int = 1000, bins: int = 15) -> pd.DataFrame:
-    """Expected calibration error of a run's pseudo-labels at every stored epoch, of all and of the selected ones.
-
-    Columns: epoch, part ("all" or "selected"), n, confidence, accuracy, error, low, high (95 %, see
-    :func:`fmuc.metrics.calibration_error_interval`); shares, NaN where nothing was selected.
-    """
-    rows = []
-    for epoch in record.scores["epochs"].tolist():
-        confidence, correct, kept, ids = confidences(at_epoch(record, epoch), record.run.selection)
-        for part, which in (("all", slice(None)), ("selected", kept)):
-            of = confidence[which], correct[which]
-            low, high = metrics.calibration_error_interval(*of, ids[which], bins=bins, draws=draws)
-            means = map(np.mean, of) if len(of[0]) else (np.nan, np.nan)
-            error = metrics.expected_calibration_error(*of, bins)
-            rows.append((epoch, part, len(of[0]), *means, error, low, high))
-    return pd.DataFrame(rows, columns=["epoch", "part", "n", "confidence", "accuracy", "error", "low", "high"])
-
-
 # Against the trained rows
 
 
