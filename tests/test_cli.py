@@ -110,7 +110,7 @@ def test_the_names_of_the_command_line_are_those_of_the_modules():
 
 @pytest.mark.parametrize("command", ["features", "train", "plan", "compare", "notebooks", "figures", "reproduce"])
 def test_unknown_profile(capsys, data_root, command):
-    assert re.search("unknown profile 'maxi'.*smoke, mini, long, beyond, paper", failing(capsys, command, "--profile", "maxi"))
+    assert re.search("unknown profile 'maxi'.*smoke, mini, .*paper", failing(capsys, command, "--profile", "maxi"))
 
 
 @pytest.mark.parametrize("command", ["features", "train", "plan", "notebooks", "compare"])

@@ -42,11 +42,6 @@ def test_indices_partition_the_clips_and_labels_are_class_indices(nsynth_root):
         dataset.indices("dev")
 
 
-def test_unknown_label_is_minus_one(tmp_path):
-    clips = (Clip("a", tmp_path, None, "g", "train"), Clip("b", tmp_path, "y", "g", "train"))
-    assert Dataset("d", ("x", "y"), clips).labels().tolist() == [-1, 1]
-
-
 def test_digest_covers_the_index_and_not_the_place(nsynth_root, tmp_path):
     first = load("nsynth")
     moved = nsynth_root.rename(tmp_path / "elsewhere")
@@ -163,19 +158,14 @@ def own(data_root: Path, **changes) -> Path:
 
 
 def test_own_audio_loads_with_its_settings(data_root):
-    own(data_root)
+    preset = Features(8000, 256, 128, 20, 30)
+    own(data_root, features=asdict(preset))
     dataset = load("mine")
-    assert dataset.classes == ("cat", "dog")
+    assert dataset.classes == ("cat", "dog") and dataset.labels().tolist() == [1, -1, 0]
     assert [(clip.id, clip.label, clip.group, clip.split) for clip in dataset.clips] == [
         ("dog/a.wav", "dog", "g1", "train"), ("dog/b.wav", None, "g2", "test"), ("dog/x,y.wav", "cat", "g3", "train")]
     assert all(clip.path.is_file() for clip in dataset.clips)
-    assert own_settings("mine") == OwnSettings(0.2, None) and own_settings("yours") is None
-
-
-def test_own_audio_may_have_features_of_its_own(data_root):
-    preset = Features(8000, 256, 128, 20, 30)
-    own(data_root, features=asdict(preset))
-    assert own_settings("mine") == OwnSettings(0.2, preset)
+    assert own_settings("mine") == OwnSettings(0.2, preset) and own_settings("yours") is None
 
 
 @pytest.mark.parametrize(("file", "old", "new", "message"), [

@@ -296,20 +296,6 @@ def size_of(source: Source) -> int:
     return sum(archive.size for part in source.parts for archive in part.archives)
 
 
-def test_nsynth_arrives_where_its_loader_reads_it(nsynth, root, tmp_path):
-    assert take(nsynth, root) == ("train", "valid", "test")
-    assert [len(load_nsynth(root, "nsynth").indices(split)) for split in ("train", "valid", "test")] == [12, 3, 6]
-    assert tree(root) == tree(tmp_path / "made")
-    assert sorted(path.name for path in root.iterdir()) == ["nsynth-test", "nsynth-train", "nsynth-valid"]
-
-
-def test_tut2017_arrives_where_its_loader_reads_it(tut2017, root, tmp_path):
-    assert take(tut2017, root) == ("development", "evaluation")
-    dataset = load_tut2017(root, "tut2017")
-    assert len(dataset.indices("train")) == len(TRAIN) and len(dataset.indices("test")) == len(TEST)
-    assert tree(root) == tree(tmp_path / "made")
-
-
 @pytest.mark.parametrize("breaks", [[], [777, 1]])
 def test_fsdd_arrives_where_its_loader_reads_it(fsdd, root, tmp_path, server, breaks):
     server.files["/v1.0.10.tar.gz"].breaks = breaks
@@ -353,10 +339,12 @@ def test_a_recording_that_differs_is_named_and_nothing_is_taken(fsdd, root, tmp_
     assert "1.0.10.tar.gz: cannot be unpacked" in fails(fsdd, root)
 
 
-def test_a_second_call_fetches_what_is_missing(nsynth, root, server):
-    take(nsynth, root)
+def test_nsynth_arrives_where_its_loader_reads_it_and_a_second_call_fetches_what_is_missing(nsynth, root, server,
+                                                                                           tmp_path):
+    assert take(nsynth, root) == ("train", "valid", "test")
+    assert [len(load_nsynth(root, "nsynth").indices(split)) for split in ("train", "valid", "test")] == [12, 3, 6]
     before, requests = tree(root), len(server.seen)
-    assert take(nsynth, root) == ()
+    assert before == tree(tmp_path / "made") and take(nsynth, root) == ()
     assert tree(root) == before and len(server.seen) == requests
     shutil.rmtree(root / "nsynth-test")
     assert take(nsynth, root) == ("test",)
@@ -402,11 +390,11 @@ def own(tut2017, server, tmp_path) -> Path:
     return own
 
 
-def test_archives_of_a_folder_are_used_and_left_there(tut2017, root, server, own):
+def test_archives_of_a_folder_are_used_and_left_there(tut2017, root, server, own, tmp_path):
     before = tree(own)
     assert take(tut2017, root, archives_from=own) == ("development", "evaluation")
     assert len(load_tut2017(root, "tut2017").clips) == len(TRAIN) + len(TEST)
-    assert tree(own) == before and not server.seen
+    assert tree(root) == tree(tmp_path / "made") and tree(own) == before and not server.seen
 
 
 def test_what_a_folder_lacks_or_has_wrong_is_named(tut2017, root, server, own):

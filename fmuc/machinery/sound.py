@@ -155,7 +155,7 @@ def _decode(stream: soundfile.SoundFile, size: int, *, exact: bool = True) -> So
         count += read
         if count > max(_DENSEST * size, 2**26):
             raise ValueError(f"it unpacks to more than {_DENSEST} samples per byte")
-    samples = np.concatenate(parts) if len(parts) > 1 else parts[0] if parts else np.empty(0, np.float32)
+    samples = np.concatenate(parts or [np.empty(0, np.float32)])
     claimed = stream.frames if exact and stream.frames < _UNKNOWN_LENGTH else count
     note, cut = _oddities(stream.extra_info) if exact else ("", False)
     if count < claimed:
