@@ -133,7 +133,7 @@ def test_one_data_set_by_its_name(trainable):
 
 @pytest.mark.parametrize(("profile", "name", "expected"), [
     ("mini", NOTES, "nsynth-gm"), ("mini", "tut2017", "scenes-sim"), ("smoke", SCENES, SCENES),
-    ("paper", NOTES, "nsynth"),
+    ("paper", NOTES, "nsynth"), ("mini", "fsdd-smoke", "fsdd"),
 ])
 def test_preset_is_that_of_the_data_set_in_the_same_place(profile, name, expected):
     assert helpers.preset_for(profile, name) == experiments.preset(profile, expected)

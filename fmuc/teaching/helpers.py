@@ -47,8 +47,8 @@ class Words(NamedTuple):
     classes: str
 
 
-_WORDS = {"nsynth": Words("note", "instrument", "families"), "tut2017": Words("clip", "recording", "scenes"),
-          None: Words("file", "group", "classes")}
+_WORDS = {"fsdd": Words("recording", "speaker", "digits"), "nsynth": Words("note", "instrument", "families"),
+          "tut2017": Words("clip", "recording", "scenes")}
 
 
 class SoundSet(NamedTuple):
@@ -60,20 +60,27 @@ class SoundSet(NamedTuple):
 
 
 def sound_sets(profile: str, dataset: str = "") -> dict[str, SoundSet]:
-    """Data sets that the notebooks look at, by name: the smallest ones, FSDD if it is there, or the one that is named.
+    """Data sets that the notebooks look at, by name: the smallest ones, or the one that is named.
+
+    FSDD is left out where it is not there, and in the profile paper, which does not have it.
 
     A stand-in that is not there yet is rendered (seconds). Raises :class:`FmucError` for a name that is not known.
     """
     names = (dataset,) if dataset else tuple(name for name in experiments.presets("smoke")
-                                             if name in STAND_INS or is_there(name))
+                                             if name in STAND_INS or (profile != "paper" and is_there(name)))
     found = {name: (ensure(name, progress=False), preset_for(profile, name)) for name in names}
-    return {name: SoundSet(*both, _WORDS[paper_dataset(name)]) for name, both in found.items()}
+    return {name: SoundSet(*both, _words(name)) for name, both in found.items()}
+
+
+def _words(name: str) -> Words:
+    return _WORDS.get(paper_dataset(name) or name.removesuffix("-smoke"), Words("file", "group", "classes"))
 
 
 def preset_for(profile: str, name: str) -> Preset:
     """What ``profile`` does with a data set, or with the one in its place: another size of it, or the real data."""
     known, place = experiments.presets(profile), paper_dataset(name)
-    same = [known[other] for other in known if place is not None and paper_dataset(other) == place]
+    same = [known[other] for other in known if other == name.removesuffix("-smoke")
+            or (place is not None and paper_dataset(other) == place)]
     return same[0] if same and name not in known else experiments.preset(profile, name)
 
 
