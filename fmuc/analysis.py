@@ -10,13 +10,10 @@ import numpy as np
 import pandas as pd
 
 from fmuc import tables
-from fmuc.claims import Claim, spread
-from fmuc.experiments import FULLY_SUPERVISED
+from fmuc.claims import Claim
 from fmuc.metrics import expected_calibration_error, row_normalised
-from fmuc.records import Record
-from fmuc.tables import ESTIMATES, METRICS, PARTS, history_table, measured, table1, truth_known
-
-PAIR = ("FM", "FMUC")
+from fmuc.records import Record, find
+from fmuc.tables import ESTIMATES, EVALUATIONS, METRICS, PAIR, PARTS, differences, history_table, truth_known
 
 
 def data_sets(records: Sequence[Record]) -> list[str]:
@@ -174,70 +171,27 @@ def shared_sources(sources: Mapping[str, Collection[str]]) -> pd.DataFrame:
     return table.assign(place=table["overlap"].rank(ascending=False, method="min").astype(int))
 
 
-# Differences between rows of a table
+# Differences between rows
 
-def row_differences(records: Sequence[Record], dataset: str, epochs: int) -> pd.DataFrame:
-    """Each row of Table I minus the row that it changes, FMUC or else FM, in points.
+def accuracy_gap(records: Sequence[Record], dataset: str, part: str, ours: str = "FMUC",
+                 other: str = "FM") -> pd.DataFrame:
+    """One row's file-wise accuracy minus another's, in points: training steps x seeds that both were evaluated at.
 
-    Index: the variants that were run; columns base, seeds (those that both rows have) and, for each metric of
-    :func:`fmuc.tables.table1`, "<metric>, ours" (mean over these seeds) and "<metric>, paper".
+    Each is the mean of the last :data:`fmuc.tables.EVALUATIONS` up to there, like the accuracies of the tables.
     """
-    runs, paper, rows = measured(records, dataset, epochs), table1(records, dataset, epochs), {}
-    for variant in (name for name in paper.index if name not in PAIR):
-        base = "FMUC" if variant.startswith("FMUC") else "FM"
-        if variant not in runs.index or base not in runs.index:
-            continue
-        ours = (runs.loc[variant] - runs.loc[base]).dropna(how="all")
-        rows[variant] = {"base": base, "seeds": ", ".join(map(str, ours.index))}
-        for metric in paper.columns.unique(0):
-            published = paper[metric]["paper"]
-            rows[variant] |= {f"{metric}, ours": ours[metric].mean(skipna=False),
-                              f"{metric}, paper": published[variant] - published[base]}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("variant")
+    sides = []
+    for variant in (ours, other):
+        runs = {r.run.seed: 100 * r.history[f"{part}_accuracy"].rename(lambda epoch, run=r.run:
+                epoch * run.training.iterations_per_epoch).dropna()
+                for r in find(records, dataset, variant) if f"{part}_accuracy" in r.history}
+        sides.append(pd.DataFrame(runs).rolling(EVALUATIONS, min_periods=1).mean())
+    return (sides[0] - sides[1]).dropna(axis=1, how="all").dropna().rename_axis("step")
 
 
-def ranks(records: Sequence[Record], dataset: str, epochs: int, metric: str) -> pd.DataFrame:
-    """Places of the rows of Table I by one metric, 1 the highest: columns ours, paper, apart (how many places).
-
-    Only rows with a number on both sides: those that Spearman's correlation is computed from. Ties share a mean place.
-    """
-    table = table1(records, dataset, epochs)[metric][["mean", "paper"]].astype(float).dropna()
-    places = table.rank(ascending=False).set_axis(["ours", "paper"], axis=1)
-    return places.assign(apart=(places["ours"] - places["paper"]).abs())
-
-
-def paired_accuracy(records: Sequence[Record], dataset: str) -> pd.DataFrame:
-    """Final file-wise accuracy of FMUC minus that of FM, in points: seeds that both have x parts."""
-    runs = measured(records, dataset)[list(PARTS)]
-    fm, fmuc = (runs[runs.index.get_level_values("variant") == variant].droplevel("variant") for variant in PAIR)
-    seeds = fm.index.intersection(fmuc.index)
-    return fmuc.loc[seeds] - fm.loc[seeds]
-
-
-def accuracy_gap(records: Sequence[Record], dataset: str, part: str) -> pd.DataFrame:
-    """File-wise accuracy of FMUC minus that of FM, in points: epochs x seeds that both were evaluated at."""
-    column = f"{part}_accuracy"
-    history = history_table(records, dataset, PAIR).dropna(subset=[column])
-    fm, fmuc = (history[history["variant"] == variant].pivot(index="epoch", columns="seed", values=column)
-                for variant in PAIR)
-    epochs, seeds = fm.index.intersection(fmuc.index), fm.columns.intersection(fmuc.columns)
-    return (fmuc - fm).loc[epochs, seeds].astype(float)
-
-
-def by_thirds(gap: pd.DataFrame) -> tuple[float, float, float]:
-    """Mean of :func:`accuracy_gap` over all seeds in each third of the evaluated epochs; NaN for an empty third."""
-    parts = np.array_split(gap.to_numpy(), 3)
-    return tuple(float(part.mean()) if part.size else float("nan") for part in parts)
-
-
-def gap_closed(table: pd.DataFrame, column: str = "mean", part: str = "test") -> float:
-    """How much of the way from FM's accuracy to full supervision FMUC goes, in %: Table II's own summary (§VI).
-
-    ``table`` and ``column`` ("mean" ours, "paper") as in :func:`fmuc.tables.table2`; NaN where full supervision is not
-    above FM. Negative where FMUC is below FM.
-    """
-    fm, fmuc, full = (table.loc[(part, variant), column] for variant in (*PAIR, FULLY_SUPERVISED))
-    return float(100 * (fmuc - fm) / (full - fm)) if full > fm else float("nan")
+def rule_pairs(records: Sequence[Record], dataset: str, ending: str = " + FMUC") -> pd.DataFrame:
+    """Each rule with FMUC's score in it minus the rule as published: see :func:`fmuc.tables.differences`."""
+    rules = dict.fromkeys(r.run.variant for r in records if r.run.dataset == dataset and r.run.variant.endswith(ending))
+    return differences(records, dataset, [(rule, rule.removesuffix(ending)) for rule in rules])
 
 
 def calibration(records: Sequence[Record], dataset: str, bins: int = 15) -> pd.DataFrame:
@@ -257,12 +211,3 @@ def calibration(records: Sequence[Record], dataset: str, bins: int = 15) -> pd.D
                 values = correct.mean(), confidence.mean(), expected_calibration_error(confidence, correct, bins)
                 rows.append((part, record.run.variant, record.run.seed, *np.multiply(values, 100)))
     return pd.DataFrame(rows, columns=["part", "variant", "seed", "accuracy", "confidence", "error"])
-
-
-def calibration_table(records: Sequence[Record], dataset: str) -> pd.DataFrame:
-    """:func:`calibration` as text: mean ± sample standard deviation over the seeds of each part and variant."""
-    groups = calibration(records, dataset).groupby(["part", "variant"])[["accuracy", "confidence", "error"]]
-    mean, std = groups.mean(), groups.std()
-    texts = {column: [spread(m, s) for m, s in zip(mean[column], std[column], strict=True)] for column in mean}
-    table = pd.DataFrame(texts, index=mean.index).rename(columns={"error": "expected calibration error"})
-    return table.assign(n=groups.size()).reset_index()

@@ -1,56 +1,56 @@
-"""The paper's claims of §IV to §VI as rules on measured rows: each holds, does not hold, or was not run."""
+"""The paper's claims as differences between rows, in points: each holds, is contradicted, or is not decidable.
+
+A claim holds if the 95 % intervals of all its differences lie where it says, and is contradicted if one of them lies
+wholly elsewhere. The intervals are not corrected for the number of claims. "As good as" means within a stated margin,
+which is ours: the paper names none.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
+from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
-from fmuc.experiments import FULLY_SUPERVISED, LABELLED_ONLY, TABLE_2
+from fmuc.evidence import Interval, t_interval, verdict, welch
+from fmuc.experiments import FULLY_SUPERVISED, LABELLED_ONLY, TABLE_1
 
 THIRDS = ("quality_third_1", "quality_third_2", "quality_third_3")
-BOTH = ["quality", "quantity"]
-TOLERANCE = 1.0  # percentage points within which two rows count as equally good
-NO_TEMPERATURE, NO_DROPOUT, TWO, HOTTEST = "FMUC w/o temp.", "FMUC w/o MC-Dr.", "FMUC two thresh.", "FMUC w. temp. 4"
-ROWS = ("FM", "FM thresh. 0.99", "FMUC", "FMUC thresh. 0.95", TWO, NO_TEMPERATURE, HOTTEST, NO_DROPOUT)  # the paper's
+MARGIN = 1.0  # points within which two rows count as equally good
+SHOWN = 3  # differences that a verdict names; the closest ones
 
-Decision = tuple[bool, str]  # and the numbers that decide
-Decide = Callable[[pd.DataFrame, pd.DataFrame], Decision]  # from the means (variant x column) and the rows of each seed
+Terms = Sequence[tuple[float, str, str]]  # weight, variant and column of each number of a sum
+Measure = Callable[[Terms], Interval | None]  # None where a row was not run
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A claim in our own words; ``holds``: None where what it needs was not run or is not known; ``ours``: what decides
-    it."""
+class Difference(NamedTuple):
+    """A weighted sum of rows' numbers that a claim says lies between ``low`` and ``high``."""
 
-    key: str
     text: str
-    section: str
-    holds: bool | None
-    ours: str
-
-    @property
-    def verdict(self) -> str:
-        if self.holds is None:
-            return "unknown" if self.ours else "not run"
-        return "holds" if self.holds else "does not hold"
+    terms: Terms
+    low: float = 0.0
+    high: float = inf
 
 
-@dataclass(frozen=True)
-class Rule:
-    """A claim and its decision from the rows of ``variants``; ``paper``: the one data set that it is made for;
-    ``truth``: it is about true classes of unlabelled examples, ``test``: about test files."""
+class Rule(NamedTuple):
+    """A claim in our own words and its differences; ``paper``: the one data set that the paper makes it for."""
 
     key: str
     section: str
     text: str
-    variants: tuple[str, ...]
-    decide: Decide
+    differences: Sequence[Difference]
     paper: str | None = None
-    truth: bool = True
-    test: bool = False
+
+
+class Claim(NamedTuple):
+    """A claim with its verdict (*holds*, *contradicted*, *not decidable*, *not run*, *unknown*) and what decides it."""
+
+    key: str
+    section: str
+    text: str
+    verdict: str
+    ours: str
 
 
 def number(value: float | None, sign: str = "") -> str:
@@ -63,155 +63,123 @@ def spread(mean: float | None, std: float | None) -> str:
     return number(mean) if pd.isna(mean) or pd.isna(std) else f"{mean:.1f} ± {std:.1f}"
 
 
-def judge(runs: pd.DataFrame, paper: str | None) -> list[Claim]:
-    """Decide every claim on ``runs`` as :func:`fmuc.tables.measured` gives them.
+def limits(low: float, high: float) -> str:
+    """The ends of an interval in brackets, nothing for none."""
+    return "" if pd.isna(low) else f"[{low:+.1f}, {high:+.1f}]"
 
-    Rows are compared on the seeds that they have in common. A value that does not exist (the quality of no
-    pseudo-label) supports no claim. ``paper``: the published data set in whose place ours stands.
+
+def points(interval: Interval) -> str:
+    """Mean, 95 % interval and seeds in favour: ``+1.2 [-0.3, +2.7] 4/5``; what has no interval stands alone."""
+    seeds = f"{interval.favour:g}/{interval.n:g}" if interval.n and not pd.isna(interval.mean) else ""
+    ends = limits(interval.low, interval.high) if interval.low != interval.high or interval.n else ""
+    return " ".join(filter(None, [number(interval.mean, "+"), ends, seeds]))
+
+
+def from_runs(runs: pd.DataFrame) -> Measure:
+    """Differences of our runs (:func:`fmuc.tables.measured`), seed by seed on the seeds that all rows have."""
+    def measure(terms: Terms) -> Interval | None:
+        if not {variant for _, variant, _ in terms} <= set(runs.index.get_level_values("variant")):
+            return None
+        parts = [weight * runs[column].xs(variant, level="variant") for weight, variant, column in terms]
+        seeds = pd.concat(parts, axis=1, join="inner").sum(axis=1, skipna=False)
+        return t_interval(seeds) if len(seeds) else None
+
+    return measure
+
+
+def from_paper(numbers: pd.DataFrame) -> Measure:
+    """Differences of published numbers: index (variant, column), columns mean, std, n.
+
+    Table I has single numbers without an interval, so their sign decides; Table II mean, standard deviation and n = 3.
     """
-    return [Claim(rule.key, rule.text, rule.section, *_decide(rule, runs))
-            for rule in RULES if rule.paper in (None, paper)]
+    def measure(terms: Terms) -> Interval | None:
+        found = [(variant, column) in numbers.index for _, variant, column in terms]
+        return welch([(weight, *numbers.loc[(v, c)]) for weight, v, c in terms]) if all(found) else None
+
+    return measure
 
 
-def _decide(rule: Rule, runs: pd.DataFrame) -> tuple[bool | None, str]:
-    """``holds`` and ``ours`` of a claim."""
-    seeds = [set(runs.loc[[v]].index.get_level_values("seed")) if v in runs.index else set() for v in rule.variants]
-    common = sorted(set.intersection(*seeds))
-    if not common:
-        return None, ""
-    rows = runs.loc[(list(rule.variants), common), :]
-    if rule.truth and (rows["known"] == 0).any():
-        return None, "the true classes of the unlabelled files are not known"
-    if rule.test and rows["test"].isna().all():
-        return None, "there are no test files of known class"
-    by_variant = rows.groupby(level="variant")
-    means = by_variant.mean().mask(rows.isna().groupby(level="variant").any())  # NaN if any seed has no value
-    holds, ours = rule.decide(means, rows)
-    return bool(holds), f"{ours} (seed{'s' if len(common) > 1 else ''} {', '.join(map(str, common))})"
+def judge(measure: Measure, paper: str | None, unknown: Mapping[str, str] = {}) -> list[Claim]:
+    """Decide the paper's claims. ``paper``: the published data set in whose place ours stands, None for all of them.
+
+    ``unknown``: the columns that cannot be known, and why.
+    """
+    return [Claim(rule.key, rule.section, rule.text, *_decide(rule, measure, unknown))
+            for rule in RULES if rule.paper is None or paper in (None, rule.paper)]
 
 
-def _say(means: pd.DataFrame, columns: Sequence[str], *variants: str) -> str:
-    parts = [", ".join(f"{variant} {number(means.loc[variant, column])}" for variant in variants) for column in columns]
-    return "; ".join(f"{column}: {part}" for column, part in zip(columns, parts, strict=True))
+def _decide(rule: Rule, measure: Measure, unknown: Mapping[str, str]) -> tuple[str, str]:
+    """Verdict, and the differences that decide it: the contradicted or open ones, if any, the closest first."""
+    measured = [(difference, measure(difference.terms)) for difference in rule.differences]
+    if any(interval is None for _, interval in measured):
+        return "not run", ""
+    for _, _, column in (term for difference in rule.differences for term in difference.terms):
+        if column in unknown:
+            return "unknown", unknown[column]
+    decided = {"contradicted": [], "not decidable": [], "holds": []}
+    for difference, interval in measured:
+        room = min(interval.mean - difference.low, difference.high - interval.mean)
+        word = verdict(interval, difference.low, difference.high)
+        decided[word].append((room, f"{difference.text} {points(interval)}"))
+    word = next(word for word, found in decided.items() if found)
+    texts = [text for _, text in sorted(decided[word])]
+    return word, "; ".join(texts[:SHOWN]) + (f"; {len(texts) - SHOWN} more" if len(texts) > SHOWN else "")
 
 
-def _every_third(means: pd.DataFrame, rows: pd.DataFrame) -> Decision:
-    return (means.loc["FMUC", list(THIRDS)] > means.loc["FM", list(THIRDS)]).all(), _say_thirds(means, "FMUC", "FM")
+def gain(ours: str, other: str, *columns: str, low: float = 0.0, high: float = inf) -> list[Difference]:
+    """Ours minus the other row, in each column."""
+    return [Difference(f"{column}: {ours} − {other}".replace("_", " "), ((1, ours, column), (-1, other, column)), low,
+                       high) for column in columns]
 
 
-def _recovers(means: pd.DataFrame, rows: pd.DataFrame) -> Decision:
-    return means.loc["FM", THIRDS[2]] > means.loc["FM", THIRDS[0]], _say_thirds(means, "FM")
+def exceeds(text: str, first: Difference, second: Difference) -> Difference:
+    """The first difference is larger than the second."""
+    return Difference(text, (*first.terms, *((-weight, *term) for weight, *term in second.terms)))
 
 
-def _say_thirds(means: pd.DataFrame, *variants: str) -> str:
-    sides = [f"{variant} {', '.join(map(number, means.loc[variant, list(THIRDS)]))}" for variant in variants]
-    return f"quality by thirds: {'; '.join(sides)}"
+FM_99, STRICT, TWO = "FM thresh. 0.99", "FMUC thresh. 0.95", "FMUC two thresh."
+NO_TEMPERATURE, HOTTEST, NO_DROPOUT = "FMUC w/o temp.", "FMUC w. temp. 4", "FMUC w/o MC-Dr."
+QUALITY, QUANTITY = gain("FMUC", "FM", "quality", "quantity")
+TEST, UNLABELLED = gain("FMUC", "FM", "test", "unlabelled")
+COLDER = [row for row in TABLE_1 if row != HOTTEST]
 
-
-def _higher(column: str, high: str, low: str) -> Decide:
-    """The first variant's mean of ``column`` is higher than the second's."""
-    def decide(means: pd.DataFrame, rows: pd.DataFrame) -> Decision:
-        return means.loc[high, column] > means.loc[low, column], _say(means, (column,), low, high)
-
-    return decide
-
-
-def _trade(strict: str, loose: str, better: bool) -> Decide:
-    """The stricter row keeps less, and its quality is higher (``better``) or not."""
-    def decide(means: pd.DataFrame, rows: pd.DataFrame) -> Decision:
-        gain = means.loc[strict, "quality"] - means.loc[loose, "quality"]
-        holds = (gain > 0 if better else gain <= 0) and means.loc[strict, "quantity"] < means.loc[loose, "quantity"]
-        return holds, _say(means, BOTH, strict, loose)
-
-    return decide
-
-
-def _extreme(means: pd.DataFrame, rows: pd.DataFrame) -> Decision:
-    others = means.drop(index=HOTTEST)
-    best = others["quality"].fillna(-np.inf).idxmax()  # a row that kept nothing has no quality
-    holds = (means.loc[HOTTEST, "quality"] > others["quality"].max()
-             and means.loc[HOTTEST, "quantity"] < others["quantity"].min())
-    least = others["quantity"].idxmin()
-    return holds, f"{_say(means, ('quality',), HOTTEST, best)}; {_say(means, ('quantity',), HOTTEST, least)}"
-
-
-def _most_effective(means: pd.DataFrame, rows: pd.DataFrame) -> Decision:
-    temperature, dropout = means.loc["FMUC", "quality"] - means.loc[[NO_TEMPERATURE, NO_DROPOUT], "quality"]
-    return 0 < temperature > dropout, (f"gain in quality: by temperature {number(temperature, '+')}, "
-                                       f"by MC-Dropout {number(dropout, '+')}")
-
-
-def _one_threshold(means: pd.DataFrame, rows: pd.DataFrame) -> Decision:
-    behind = means.loc[TWO] - means.loc["FMUC"]
-    return (behind[BOTH] <= TOLERANCE).all(), _say(means, BOTH, "FMUC", TWO)
-
-
-def _dropout_negligible(means: pd.DataFrame, rows: pd.DataFrame) -> Decision:
-    apart = (means.loc[NO_DROPOUT] - means.loc["FMUC"]).abs()
-    return (apart[BOTH] <= TOLERANCE).all(), _say(means, BOTH, NO_DROPOUT, "FMUC")
-
-
-def _more_accurate(better: str, worse: str, part: str) -> Decide:
-    """Mean file-wise accuracy on ``part`` is higher; says the spread and for how many seeds it is so."""
-    def decide(means: pd.DataFrame, rows: pd.DataFrame) -> Decision:
-        mean, std = means[part], rows[part].groupby(level="variant").std()
-        seeds = rows.loc[better, part] > rows.loc[worse, part]
-        sides = ", ".join(f"{v} {spread(mean[v], std[v])}" for v in (better, worse))
-        return mean[better] > mean[worse], f"{part} accuracy: {sides}; higher in {seeds.sum()} of {len(seeds)} seeds"
-
-    return decide
-
-
-def _gain_shrinks(means: pd.DataFrame, rows: pd.DataFrame) -> Decision:
-    gain = means.loc["FMUC"] - means.loc["FM"]
-    text = f"gain in quality {number(gain['quality'], '+')}, in test accuracy {number(gain['test'], '+')}"
-    return 0 < gain["test"] < gain["quality"], text
-
-
-def _known_domain(means: pd.DataFrame, rows: pd.DataFrame) -> Decision:
-    pair = means.loc[["FM", "FMUC"]]
-    return (pair["unlabelled"] > pair["test"]).all(), _say(means, ("unlabelled", "test"), "FM", "FMUC")
-
-
-def _on_top(means: pd.DataFrame, rows: pd.DataFrame) -> Decision:
-    others = means["test"].drop(FULLY_SUPERVISED)
-    return (means.loc[FULLY_SUPERVISED, "test"] > others).all(), _say(means, ("test",), *TABLE_2[::-1])
-
-
-PAIR = ("FMUC", "FM")
 RULES = (
-    Rule("fm_recovers", "§IV", "FM's pseudo-labels get better during the training", ("FM",), _recovers),
-    Rule("quality_every_third", "§V-B", "FMUC's quality is above FM's in every third of the training", PAIR,
-         _every_third),
-    Rule("quantity_below", "§V-B", "FMUC keeps fewer pseudo-labels than FM", PAIR, _higher("quantity", "FM", "FMUC"),
-         truth=False),
-    Rule("fm_threshold", "§V-B", "Raising FM's threshold to 0.99 raises the quality and lowers the quantity",
-         ("FM thresh. 0.99", "FM"), _trade("FM thresh. 0.99", "FM", better=True)),
-    Rule("fmuc_threshold", "§V-B", "Raising FMUC's threshold to 0.95 lowers the quantity without raising the quality",
-         ("FMUC thresh. 0.95", "FMUC"), _trade("FMUC thresh. 0.95", "FMUC", better=False), "nsynth"),
-    Rule("fmuc_threshold", "§V-B", "Raising FMUC's threshold to 0.95 raises the quality and lowers the quantity",
-         ("FMUC thresh. 0.95", "FMUC"), _trade("FMUC thresh. 0.95", "FMUC", better=True), "tut2017"),
-    Rule("temperature_4", "§V-B", "T = 4 has the best quality and the least quantity of all rows", ROWS, _extreme),
-    Rule("no_temperature", "§V-B", "Without temperature the quality is lower", (NO_TEMPERATURE, "FMUC"),
-         _higher("quality", "FMUC", NO_TEMPERATURE)),
-    Rule("temperature_most", "§V-B", "Temperature raises the quality by more than MC-Dropout does",
-         ("FMUC", NO_TEMPERATURE, NO_DROPOUT), _most_effective),
-    Rule("one_threshold", "§V-B", f"One combined threshold is as good as two (at most {TOLERANCE:g} point behind in "
-         "quality and in quantity)", ("FMUC", TWO), _one_threshold),
-    Rule("mc_dropout", "§V-B", "Without MC-Dropout the quality is lower (by Table I; the text names the quantity)",
-         (NO_DROPOUT, "FMUC"), _higher("quality", "FMUC", NO_DROPOUT), "nsynth"),
-    Rule("mc_dropout", "§V-B", f"MC-Dropout hardly matters (at most {TOLERANCE:g} point in quality and in quantity)",
-         (NO_DROPOUT, "FMUC"), _dropout_negligible, "tut2017"),
-    Rule("test_accuracy", "§VI", "FMUC is more accurate than FM on test files", PAIR, _more_accurate(*PAIR, "test"),
-         truth=False, test=True),
-    Rule("unlabelled_accuracy", "§VI", "FMUC is more accurate than FM on the left-out unlabelled files", PAIR,
-         _more_accurate(*PAIR, "unlabelled")),
-    Rule("gain_shrinks", "§VI", "FMUC gains test accuracy, but less than it gains pseudo-label quality", PAIR,
-         _gain_shrinks, test=True),
-    Rule("known_domain", "§VI", "FM and FMUC are more accurate on unlabelled files than on test files", PAIR,
-         _known_domain, test=True),
     Rule("fm_helps", "§I", "FM is more accurate on test files than training on the labelled part alone",
-         ("FM", LABELLED_ONLY), _more_accurate("FM", LABELLED_ONLY, "test"), truth=False, test=True),
-    Rule("supervision_on_top", "§VI", "Full supervision is the most accurate on test files", TABLE_2, _on_top,
-         truth=False, test=True),
+         gain("FM", LABELLED_ONLY, "test")),
+    Rule("fm_recovers", "§IV", "FM's pseudo-labels get better during the training",
+         [Difference("FM's quality: last third − first", ((1, "FM", THIRDS[2]), (-1, "FM", THIRDS[0])))]),
+    Rule("quality", "§V-B", "FMUC's pseudo-labels are better than FM's", [QUALITY]),
+    Rule("quality_every_third", "§V-B", "They are so in every third of the training (Fig. 2a)",
+         gain("FMUC", "FM", *THIRDS)),
+    Rule("quantity_below", "§V-B", "FMUC keeps fewer pseudo-labels than FM", gain("FM", "FMUC", "quantity")),
+    Rule("fm_threshold", "§V-B", "Raising FM's threshold to 0.99 raises the quality, and lowers the quantity by more",
+         [*gain(FM_99, "FM", "quality"), exceeds("quantity lost − quality gained", *gain("FM", FM_99, "quantity"),
+                                                 *gain(FM_99, "FM", "quality"))]),
+    Rule("stricter_not_better", "§V-B", f"Raising FMUC's threshold to 0.95 lowers the quantity and raises the quality "
+         f"by less than {MARGIN:g} point, if at all (NSynth)",
+         [*gain("FMUC", STRICT, "quantity"), *gain(STRICT, "FMUC", "quality", low=-inf, high=MARGIN)], "nsynth"),
+    Rule("stricter_better", "§V-B", "Raising FMUC's threshold to 0.95 lowers the quantity and raises the quality "
+         "(TUT2017)", [*gain("FMUC", STRICT, "quantity"), *gain(STRICT, "FMUC", "quality")], "tut2017"),
+    Rule("one_threshold", "§V-B", f"One combined threshold is as good as two (less than {MARGIN:g} point behind in "
+         "quality and in quantity)", gain("FMUC", TWO, "quality", "quantity", low=-MARGIN)),
+    Rule("no_temperature", "§V-B", "Without temperature the quality is lower", gain("FMUC", NO_TEMPERATURE, "quality")),
+    Rule("temperature_4", "§V-B", "T = 4 has the best quality and the least quantity of all rows",
+         [difference for row in COLDER
+          for difference in (*gain(HOTTEST, row, "quality"), *gain(row, HOTTEST, "quantity"))]),
+    Rule("mc_dropout", "§V-B", "Without MC-Dropout the quality is lower (NSynth: by its Table I; its text names the "
+         "quantity)", gain("FMUC", NO_DROPOUT, "quality"), "nsynth"),
+    Rule("mc_dropout_negligible", "§V-B", f"MC-Dropout changes quality and quantity by less than {MARGIN:g} point "
+         "(TUT2017)", gain("FMUC", NO_DROPOUT, "quality", "quantity", low=-MARGIN, high=MARGIN), "tut2017"),
+    Rule("test_accuracy", "§VI", "FMUC is more accurate than FM on test files", [TEST]),
+    Rule("unlabelled_accuracy", "§VI", "FMUC is more accurate than FM on the left-out unlabelled files", [UNLABELLED]),
+    Rule("gain_shrinks", "§VI", "FMUC gains test accuracy, but less than pseudo-label quality",
+         [TEST, exceeds("gain in quality − in test", QUALITY, TEST)]),
+    Rule("known_domain", "§VI", "FMUC gains accuracy on unlabelled files, and more than on test files",
+         [UNLABELLED, exceeds("gain on unlabelled − on test", UNLABELLED, TEST)]),
+    Rule("gap_remains", "§VI", "Full supervision stays more accurate on test files than FMUC and FM",
+         [*gain(FULLY_SUPERVISED, "FMUC", "test"), *gain(FULLY_SUPERVISED, "FM", "test")]),
+    Rule("temperature_most", "§VII", "Temperature raises the quality, and by more than MC-Dropout",
+         [*gain("FMUC", NO_TEMPERATURE, "quality"),
+          exceeds("gain by temperature − by MC-Dropout", *gain("FMUC", NO_TEMPERATURE, "quality"),
+                  *gain("FMUC", NO_DROPOUT, "quality"))]),
 )

@@ -28,11 +28,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from fmuc import paths
-from fmuc.analysis import PAIR, compared, shown_history
-from fmuc.experiments import FULLY_SUPERVISED, LABELLED_ONLY, TABLE_1
+from fmuc.analysis import compared, shown_history
+from fmuc.equal_quantity import SOFTMAX
+from fmuc.evidence import t_interval
+from fmuc.experiments import EQUAL_QUANTITY, FULLY_SUPERVISED, LABELLED_ONLY, TABLE_1
 from fmuc.machinery.atomic import write_bytes, write_json
 from fmuc.records import Record
-from fmuc.tables import ESTIMATES, METRICS, PARTS, TITLES, history_table, paper_dataset, read_published, title
+from fmuc.tables import ESTIMATES, METRICS, PAIR, PARTS, TITLES, history_table, paper_dataset, read_published, title
 
 # Fonts of other scripts, for names of your own classes; only those that are installed are asked for
 _FALLBACKS = ("Noto Sans CJK JP", "Noto Sans JP", "Hiragino Sans", "PingFang SC", "Yu Gothic", "Microsoft YaHei",
@@ -45,7 +47,7 @@ WIDTHS = {"column": 3.5, "double": 7.16}  # inches
 SMALLEST = 6  # points of text at these widths
 
 COLOURS = {"FM": "#D55E00", "FMUC": "#0072B2", LABELLED_ONLY: "#CC79A7", FULLY_SUPERVISED: "#009E73"}
-MARKERS = dict(zip(TABLE_1, "o^o^svDP", strict=False))  # with its colour a row's own
+MARKERS = dict(zip((*TABLE_1, *EQUAL_QUANTITY), "o^o^svDP<>X<>", strict=False))  # with its colour a row's own
 _OTHER_COLOURS, _OTHER_MARKERS = ("#E69F00", "#56B4E9", "#000000", "#8B5A2B", "#7F3FBF"), "X*ph<>d"
 GREY, PAPER_COLOUR = "#777777", "#444444"
 SEED_DOT, FAINT_DOT = {"markersize": 3.2, "markeredgewidth": 0}, {"markersize": 2.2, "markeredgewidth": 0, "alpha": 0.6}
@@ -54,7 +56,7 @@ MEAN_BAR = {"marker": "_", "markersize": 7, "markeredgewidth": 1.6}
 
 def colour(variant: str) -> str:
     """The colour of a row's method; a name that the paper does not have always gets the same one of a few others."""
-    method = variant.split()[0] if variant in TABLE_1 else variant
+    method = variant.split()[0] if variant in MARKERS else variant
     return COLOURS.get(method) or _OTHER_COLOURS[zlib.crc32(variant.encode()) % len(_OTHER_COLOURS)]
 
 
@@ -321,10 +323,11 @@ def _cell_width(ax: Axes, names: Sequence[str]) -> float:
 
 
 @styled
-def table1_plane(ax: Axes, table: pd.DataFrame, dataset: str) -> Axes:
+def table1_plane(ax: Axes, table: pd.DataFrame, dataset: str, curves: pd.DataFrame | None = None) -> Axes:
     """Table I as a plane: quality against quantity, ours filled (mean; small: every seed), the paper's rows hollow.
 
-    Both on validation files where the table has these estimates, since then nobody knows the quality.
+    Both on validation files where the table has these estimates, since then nobody knows the quality. ``curves``: what
+    moving a threshold gives, from :func:`fmuc.equal_quantity.threshold_curves`.
     """
     known = ESTIMATES[0] not in table.columns.get_level_values(0)
     quality, quantity = METRICS if known else ESTIMATES
@@ -339,11 +342,15 @@ def table1_plane(ax: Axes, table: pd.DataFrame, dataset: str) -> Axes:
         if ours.notna().all():
             ax.plot(*ours, gid=variant, **style)
             points.append((variant, *ours))
+    lines = [] if curves is None else [
+        ax.plot(line["quantity"], line["quality"], "-" if score == SOFTMAX else "--", color=colour(net), linewidth=1,
+                label=f"{score}, {net}'s nets")[0]
+        for (net, score), line in curves.groupby(["net", "score"], sort=False)]
     ax.set(xlabel=axis_label("quantity", known), ylabel=axis_label("quality", known), title=title(dataset))
     ax.margins(0.08)
     _say_if_unknown(ax, table[[(quality, "mean"), (quality, "paper")]])
     handles = [_handle("ours, mean of seeds", marker="o"), _handle("ours, each seed", marker="o", **FAINT_DOT)]
-    ax.legend(handles=handles + _paper_handle(dataset, "o"), loc="best")
+    ax.legend(handles=[*handles, *_paper_handle(dataset, "o"), *lines], loc="best")
     label_points(ax, points, colour)
     return ax
 
@@ -374,6 +381,20 @@ def table2_points(ax: Axes, table: pd.DataFrame, dataset: str) -> Axes:
     ax.margins(y=0.12)  # room for these words
     handles = [_handle("our seeds", marker="o", **SEED_DOT), _handle("our mean ± std", **MEAN_BAR)]
     _legend_above(ax, title(dataset), handles + _paper_handle(dataset, "D"))
+    return ax
+
+
+@styled
+def gap_curves(ax: Axes, gaps: Mapping[str, pd.DataFrame], part: str) -> Axes:
+    """Each :func:`fmuc.analysis.accuracy_gap` against training steps: mean over seeds, 95 % interval (Student's t)."""
+    ax.axhline(0, color=GREY, linewidth=0.8)
+    for name, gap in gaps.items():
+        intervals = pd.DataFrame([t_interval(seeds) for seeds in gap.to_numpy()], gap.index, ["mean", "low", "high"])
+        style = {"color": colour(name.split(" − ")[0])}
+        ax.plot(intervals["mean"], label=f"{name} (n={gap.shape[1]})", **style)
+        ax.fill_between(gap.index, intervals["low"], intervals["high"], alpha=0.2, linewidth=0, **style)
+    ax.set(xlabel="training steps", ylabel=f"{part} accuracy: difference (points)")
+    ax.legend()
     return ax
 
 

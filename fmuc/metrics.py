@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from fmuc.evidence import group_draws, percentiles
+
 
 def quality(kept: np.ndarray) -> float:
     """Share of the kept pseudo-labels that are right, from (..., C + 1 or C, C) counts; NaN when none was kept."""
@@ -68,8 +70,8 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins
 
 
 def calibration_error_interval(confidence: np.ndarray, correct: np.ndarray, groups: np.ndarray, *, bins: int = 15,
-                               draws: int = 1000, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap interval of :func:`expected_calibration_error`, all arrays (n,).
+                               draws: int = 1000) -> tuple[float, float]:
+    """95 % bootstrap interval of :func:`expected_calibration_error`, all arrays (n,).
 
     Whole ``groups`` (clips) are drawn, since patches of a clip are right or wrong together. The error is a sum of
     absolute values, so that chance only adds to it: of few examples the interval may lie above the estimate. NaN for
@@ -80,8 +82,55 @@ def calibration_error_interval(confidence: np.ndarray, correct: np.ndarray, grou
     _, group = np.unique(groups, return_inverse=True)
     gaps, sizes = np.zeros((group.max() + 1, bins)), np.bincount(group)
     np.add.at(gaps, (group, _bins(confidence, bins)), correct.astype(float) - confidence)
-    drawn = np.random.default_rng(seed).integers(len(sizes), size=(draws, len(sizes)))
-    times = np.stack([np.bincount(row, minlength=len(sizes)) for row in drawn])  # a tenth of a multinomial's time
-    errors = np.abs(times @ gaps).sum(axis=1) / (times @ sizes)
-    low, high = np.quantile(errors, [(1 - level) / 2, (1 + level) / 2])
+    times = group_draws(len(sizes), draws)
+    low, high = percentiles(np.abs(times @ gaps).sum(axis=1) / (times @ sizes))
     return float(low), float(high)
+
+
+# Selective classification: the surest first
+
+
+def surest(certainty: np.ndarray, right: np.ndarray, group: np.ndarray | None = None, groups: int = 1,
+           steps: int | None = None) -> np.ndarray:
+    """How many examples are at least so sure, and how many of them are right, (n,) each -> (2, groups, steps).
+
+    From the surest to the last, in steps of n / ``steps`` examples (default: single ones), of each group (default:
+    one). Equally sure examples come together, since their order is chance.
+    """
+    n = len(certainty)
+    steps = steps or n
+    step = np.searchsorted(np.sort(-certainty), -certainty) * steps // n  # from the number of surer examples
+    group = np.zeros(n, dtype=np.int64) if group is None else group
+    counts = np.zeros((2, groups, steps))
+    np.add.at(counts, (0, group, step), 1)
+    np.add.at(counts, (1, group, step), right)
+    return counts.cumsum(axis=-1)
+
+
+def quality_of_surest(counts: np.ndarray, share: float) -> np.ndarray:
+    """Share of right ones among the surest ``share``, from counts of :func:`surest`: (2, D, steps) -> (D,)."""
+    return np.array([np.interp(share * kept[-1], [0, *kept], [0, *right]) / (share * kept[-1])
+                     for kept, right in zip(*counts, strict=True)])
+
+
+def area_under_risk(counts: np.ndarray) -> np.ndarray:
+    """Area under the risk-coverage curve (Geifman and El-Yaniv 2017), (2, D, steps) -> (D,).
+
+    The mean over all examples of the risk, the share of wrong ones, among those at least as sure.
+    """
+    kept, right = counts
+    risk = 1 - np.divide(right, kept, out=np.ones_like(kept), where=kept > 0)
+    return (np.diff(kept, axis=-1, prepend=0) * risk).sum(axis=-1) / kept[:, -1]
+
+
+def quality_at(certainty: np.ndarray, labels: np.ndarray, truth: np.ndarray, share: float) -> float:
+    """Quality of the pseudo-labels (n,) if the surest ``share`` of those of known class (``truth`` >= 0) is kept."""
+    known = truth >= 0
+    return float(quality_of_surest(surest(certainty[known], labels[known] == truth[known]), share)[0])
+
+
+def risk_coverage(certainty: np.ndarray, labels: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Share kept, and share of wrong ones among them, from the surest example of known class on: (n,) each."""
+    known = truth >= 0
+    kept, right = surest(certainty[known], labels[known] == truth[known])[:, 0]
+    return kept / kept[-1], 1 - right / kept

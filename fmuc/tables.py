@@ -7,50 +7,48 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 from tabulate import tabulate
 
-from fmuc import claims as rules
 from fmuc import paths
-from fmuc.claims import THIRDS, Claim, number, spread
+from fmuc.claims import THIRDS, Claim, from_paper, from_runs, gain, judge, limits, number, points, spread
 from fmuc.config import Run
 from fmuc.errors import FmucError
-from fmuc.experiments import TABLE_1, TABLE_2, VARIANTS, chosen
+from fmuc.evidence import (
+    Interval,
+    clustered,
+    group_mean,
+    interquartile_mean,
+    probability_of_improvement,
+    stratified,
+    t_interval,
+)
+from fmuc.experiments import ALL_ROWS, TABLE_1, TABLE_2, chosen
 from fmuc.metrics import quality, quantity
 from fmuc.records import Record, available, find
+from fmuc.train import EVALUATIONS
 
 METRICS, PARTS = ("quality", "quantity"), ("test", "unlabelled")
 ESTIMATES = tuple(f"validation_{metric}" for metric in METRICS)  # where the truth of unlabelled files is not known
-COLUMNS = (*METRICS, *THIRDS, *PARTS, "known", *ESTIMATES)
+LAST = tuple(f"{part}_last" for part in PARTS)
+COLUMNS = (*METRICS, *THIRDS, *PARTS, *LAST, "known", *ESTIMATES)
 NAMES = {**{m: m for m in METRICS}, **{f"validation_{m}": f"{m} on validation files" for m in METRICS},
          **{part: f"accuracy on {part} files" for part in PARTS}}
+PAIR = ("FM", "FMUC")
+REPEATS = 3  # of the paper's Table II
 
 SIDES = {"shipped": "shipped", "yours": "runs"}  # of a comparison: where their records are
 
 PAPER = {"nsynth-gm": "nsynth", "nsynth": "nsynth", "scenes-sim": "tut2017", "tut2017": "tut2017"}
-TITLES = {"nsynth": "NSynth", "tut2017": "TUT2017"}
-_PUBLISHED = {"table1": METRICS, "table2": ("mean", "std"), "fig2": ("value",), "fig3": ("share",)}  # columns in %
+TITLES = {"nsynth": "NSynth", "tut2017": "TUT2017", "fsdd": "FSDD (real recordings; not in the paper)",
+          "fsdd-smoke": "fsdd-smoke (real recordings; not in the paper)"}
 
 
 def read_published(name: str) -> pd.DataFrame:
-    """Return one of the paper's tables or figures, tidy; :class:`FmucError` for what cannot be the paper's number."""
-    path = paths.PUBLISHED / f"{name}.csv"
-    try:
-        frame = pd.read_csv(path)
-        if frame.empty or not isinstance(frame.index, pd.RangeIndex):
-            raise ValueError("it is empty, or a line has more fields than the header")
-        shares = frame[list(_PUBLISHED[name])].apply(pd.to_numeric, errors="coerce")
-        texts = frame.drop(columns=list(_PUBLISHED[name]))
-    except (OSError, ValueError, KeyError, OverflowError) as error:
-        raise FmucError(f"{paths.relative(path)}: {str(error)[:200]}: restore it from git") from None
-    wrong = ~((shares >= 0) & (shares <= 100)).all(axis=1) | texts.isna().any(axis=1) | texts.duplicated()
-    if wrong.any():
-        raise FmucError(f"{paths.relative(path)}, line {wrong.idxmax() + 2}: not a share in % with its names, or there "
-                        "twice: restore it from git")
+    """One of the paper's tables or figures, tidy, in %."""
+    frame = pd.read_csv(paths.PUBLISHED / f"{name}.csv")
     return frame.rename(columns={"split": "part"}).replace({"unlabeled": "unlabelled"})
 
 
@@ -78,10 +76,10 @@ def last_tenth(epochs: int) -> tuple[int, int]:
 def measured(records: Sequence[Record], dataset: str, epochs: int | None = None) -> pd.DataFrame:
     """One row per run of a data set: index (variant, seed), columns ``COLUMNS``, NaN where there is no value.
 
-    Quality and quantity come from the counts of the first ``epochs`` epochs (default: all): the learning rate is
-    constant, so the beginning of a longer run of Table II is the run of Table I. Accuracies are those of the whole run.
-    "known" is the share of the unlabelled examples whose true class is known; the estimates on validation files are
-    those of the last epoch that has them.
+    All of the first ``epochs`` epochs (default: the whole run): the learning rate is constant, so the beginning of a
+    longer run of Table II is the run of Table I. Quality and quantity are from the counts of the last tenth (D13),
+    accuracies the mean of the last ``EVALUATIONS``, beside the last one alone. "known" is the share of the unlabelled
+    examples whose true class is known; the estimates on validation files are those of the last epoch that has them.
     """
     rows: dict[tuple[str, int], dict] = {}
     for record in (r for r in records if r.run.dataset == dataset):
@@ -90,11 +88,13 @@ def measured(records: Sequence[Record], dataset: str, epochs: int | None = None)
             raise FmucError(f"two records of {dataset}, {run.variant}, seed {run.seed}, one of them {run.name}: "
                             "delete the one of another configuration")
         kept, seen = record.counts(*last_tenth(last))
-        estimates = record.history.reindex(columns=list(ESTIMATES)).loc[:last].ffill().iloc[-1]
+        history = record.history.reindex(columns=[*(f"{part}_accuracy" for part in PARTS), *ESTIMATES]).loc[:last]
+        accuracies = [history[f"{part}_accuracy"].dropna() for part in PARTS]
         thirds = (part.sum(axis=0) for part in np.array_split(record.kept[:last], 3))
         values = [quality(kept), quantity(kept, seen), *map(quality, thirds),
-                  *(record.results.get(f"{part}_accuracy", np.nan) for part in PARTS),
-                  seen[:-1].sum() / seen.sum() if seen.sum() else np.nan, *estimates]
+                  *(values.tail(EVALUATIONS).mean() for values in accuracies),
+                  *(values.tail(1).mean() for values in accuracies),
+                  seen[:-1].sum() / seen.sum() if seen.sum() else np.nan, *history[list(ESTIMATES)].ffill().iloc[-1]]
         rows[run.variant, run.seed] = dict(zip(COLUMNS, np.multiply(values, 100), strict=True))
     index = pd.MultiIndex.from_tuples(list(rows), names=["variant", "seed"])
     return pd.DataFrame(list(rows.values()), index=index, columns=list(COLUMNS), dtype=float).sort_index()
@@ -110,8 +110,8 @@ def truth_known(records: Sequence[Record], dataset: str) -> bool:
 
 
 def own_variants(records: Sequence[Record], dataset: str) -> dict[str, Run]:
-    """One run of each variant of a data set that no row of the paper is, by variant."""
-    return {r.run.variant: r.run for r in records if r.run.dataset == dataset and r.run.variant not in VARIANTS}
+    """One run of each variant of a data set that is no row of :mod:`fmuc.experiments`, by variant."""
+    return {r.run.variant: r.run for r in records if r.run.dataset == dataset and r.run.variant not in ALL_ROWS}
 
 
 def _summary(values: pd.Series, variants: Sequence[str]) -> pd.DataFrame:
@@ -129,28 +129,44 @@ def _summary(values: pd.Series, variants: Sequence[str]) -> pd.DataFrame:
 def table1(records: Sequence[Record], dataset: str, epochs: int) -> pd.DataFrame:
     """Table I from the counts of the last tenth of ``epochs`` epochs (D13), the paper's numbers beside ours.
 
-    Index: its rows, then your own variants that select pseudo-labels; columns (metric, x) for x of mean, std, n (runs
+    Index: its rows, then what else was run and selects pseudo-labels; columns (metric, x) for x of mean, std, n (runs
     with a value), seeds (their values), paper. Where no true class is known, the metrics include ``ESTIMATES``.
     """
     runs, paper = measured(records, dataset, epochs), read_published("table1")
     paper = paper[paper["dataset"] == paper_dataset(dataset)].set_index("variant")
     paper = paper.reindex(columns=[*METRICS, *ESTIMATES]).astype(float)
     metrics = METRICS if truth_known(records, dataset) else (*METRICS, *ESTIMATES)
-    own = [variant for variant, run in own_variants(records, dataset).items() if run.selection]
-    return pd.concat({m: _summary(runs[m], [*TABLE_1, *own]).assign(paper=paper[m]) for m in metrics}, axis=1)
+    others = (r.run.variant for r in records if r.run.dataset == dataset and r.run.selection)
+    rows = dict.fromkeys([*TABLE_1, *others])
+    return pd.concat({m: _summary(runs[m], list(rows)).assign(paper=paper[m]) for m in metrics}, axis=1)
 
 
 def table2(records: Sequence[Record], dataset: str) -> pd.DataFrame:
-    """Table II, file-wise accuracy: index (part, variant); columns mean, std, n, seeds, paper, paper_std.
+    """Table II, file-wise accuracy: index (part, variant); columns mean, std, n, seeds, last, paper, paper_std.
 
-    Your own variants come last, those that have trained as long as the paper's.
+    Means of the last ``EVALUATIONS``; "last": of the last one alone, mean over seeds. Your own variants come last,
+    those that have trained as long as the paper's.
     """
     runs, paper = measured(records, dataset), read_published("table2")
     paper = paper[paper["dataset"] == paper_dataset(dataset)].set_index(["part", "variant"])[["mean", "std"]]
     epochs = max((r.run.training.epochs for v in TABLE_2 for r in find(records, dataset, v)), default=0)
     own = [variant for variant, run in own_variants(records, dataset).items() if run.training.epochs >= epochs]
-    ours = pd.concat({part: _summary(runs[part], [*TABLE_2, *own]) for part in PARTS}, names=["part"])
+    last = runs[list(LAST)].groupby(level="variant").mean()
+    ours = pd.concat({part: _summary(runs[part], [*TABLE_2, *own]).join(last[f"{part}_last"].rename("last"))
+                      for part in PARTS}, names=["part"])
     return ours.join(paper.rename(columns={"mean": "paper", "std": "paper_std"}))
+
+
+def paper_numbers(paper: str) -> pd.DataFrame:
+    """What is published about a data set, in the columns of :func:`measured`: index (variant, column); mean, std, n.
+
+    Table I and Fig. 2 (of FM: how the quality starts and ends) have no standard deviation.
+    """
+    one, two, curves = (frame[frame["dataset"] == paper] for frame in map(read_published, ("table1", "table2", "fig2")))
+    ends = curves.assign(column=curves["at"].map({"start": THIRDS[0], "end": THIRDS[2]}))
+    parts = [one.melt("variant", METRICS, "column", "mean"), ends.rename(columns={"value": "mean"}),
+             two.rename(columns={"part": "column"}).assign(n=REPEATS)]
+    return pd.concat(parts).set_index(["variant", "column"])[["mean", "std", "n"]].astype(float)
 
 
 def cell(mean: float, std: float, n: float) -> str:
@@ -159,9 +175,10 @@ def cell(mean: float, std: float, n: float) -> str:
 
 
 def _beside_paper(row: Mapping, dataset: str) -> str:
-    """Ours and, where the paper has the data set, its number: ``86.7 ± 0.4 (n=3) | paper 86.7``."""
+    """Ours and, where the paper has the data set, its number: ``86.7 ± 0.4 (n=3), last 86.1 | paper 86.7``."""
+    last = "" if pd.isna(row.get("last", np.nan)) else f", last {number(row['last'])}"
     paper = f" | paper {spread(row['paper'], row.get('paper_std', np.nan))}" if paper_dataset(dataset) else ""
-    return cell(row["mean"], row["std"], row["n"]) + paper
+    return cell(row["mean"], row["std"], row["n"]) + last + paper
 
 
 def format_table1(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
@@ -195,45 +212,97 @@ def history_table(records: Sequence[Record], dataset: str, variants: Sequence[st
 
 
 def claims(records: Sequence[Record], dataset: str, epochs: int) -> list[Claim]:
-    """Every claim of the paper (see :mod:`fmuc.claims`), decided on our records of one data set."""
-    return rules.judge(measured(records, dataset, epochs), paper_dataset(dataset))
+    """Every claim of the paper (see :mod:`fmuc.claims`), decided on our records of one data set.
 
-
-def spearman(records: Sequence[Record], dataset: str, epochs: int) -> dict:
-    """Rank correlation of our rows of Table I with the paper's, for quality and for quantity, and how many rows it has.
-
-    Rows without a number on either side are left out; NaN where fewer than two rows differ.
+    Pseudo-labels are those of Table I's ``epochs``, accuracies those of whole runs.
     """
-    table, result = table1(records, dataset, epochs), {"rows": {}}
+    runs = measured(records, dataset, epochs)
+    runs[list(PARTS)] = measured(records, dataset)[list(PARTS)]
+    unknown = {"test": "there are no test files of known class"} if runs["test"].isna().all() else {}
+    if (runs["known"] == 0).any():
+        why = "the true classes of the unlabelled files are not known"
+        unknown |= dict.fromkeys(("quality", *THIRDS, "unlabelled"), why)
+    return judge(from_runs(runs), paper_dataset(dataset), unknown)
+
+
+# Differences
+
+CLUSTER = ("cluster_low", "cluster_high", "groups")
+
+
+def differences(records: Sequence[Record], dataset: str, pairs: Sequence[tuple[str, str]],
+                epochs: int | None = None) -> pd.DataFrame:
+    """Rows minus other rows in points, seed by seed on common seeds: index (metric, variant, minus).
+
+    Columns: those of :class:`fmuc.evidence.Interval`; of the accuracies of whole runs also the interval over groups of
+    files (cluster_low, cluster_high) and how many groups there are. ``epochs``: only the first of every run.
+    """
+    rows, measure = {}, from_runs(measured(records, dataset, epochs))
+    for metric in (*METRICS, *PARTS):
+        for ours, other in pairs:
+            interval = measure(gain(ours, other, metric)[0].terms)
+            if interval is not None and interval.n:
+                groups = _over_groups(records, dataset, ours, other, metric) if metric in PARTS and not epochs else {}
+                rows[metric, ours, other] = interval._asdict() | groups
+    index = pd.MultiIndex.from_tuples(list(rows), names=["metric", "variant", "minus"])
+    return pd.DataFrame(list(rows.values()), index=index, columns=[*Interval._fields, *CLUSTER], dtype=float)
+
+
+def _over_groups(records: Sequence[Record], dataset: str, ours: str, other: str, part: str) -> dict[str, float]:
+    """The interval of a difference in accuracy if other groups (instruments, places, speakers) had been recorded."""
+    seeds = []
+    for pair in ((a, b) for a in find(records, dataset, ours) for b in find(records, dataset, other, a.run.seed)):
+        right = [record.files.get(f"{part}_correct", np.empty(0)).astype(float) for record in pair]
+        if len(right[0]) == len(right[1]) > 0:  # full supervision has no unlabelled files
+            known = pair[0].files[f"{part}_labels"] >= 0
+            seeds.append((100 * (right[0] - right[1])[known], pair[0].files[f"{part}_groups"][known]))
+    return dict(zip(CLUSTER, clustered(seeds, group_mean), strict=True)) if seeds else {}
+
+
+def across(records: Sequence[Record], part: str, rows: tuple[str, str] = ("FMUC", "FM")) -> dict[str, Interval]:
+    """Two rows over all data sets that have both: interquartile mean of each, probability that the first is better.
+
+    Empty for fewer than two data sets. Bootstrap intervals, stratified by data set, as rliable has them.
+    """
+    scores = {row: [] for row in rows}
+    for dataset in dict.fromkeys(record.run.dataset for record in records):
+        runs = measured(records, dataset)[part].dropna()
+        if set(rows) <= set(runs.index.get_level_values("variant")):
+            for row in rows:
+                scores[row].append(runs.xs(row, level="variant").to_numpy())
+    if len(scores[rows[0]]) < 2:
+        return {}
+    return {**{row: stratified(interquartile_mean, scores[row]) for row in rows},
+            "better": stratified(probability_of_improvement, *(scores[row] for row in rows))}
+
+
+def spearman(records: Sequence[Record], dataset: str, epochs: int) -> dict[str, tuple[float, int]]:
+    """Rank correlation of our rows of Table I with the paper's, by quality and by quantity, and over how many rows."""
+    table, result = table1(records, dataset, epochs), {}
     for metric in METRICS:
-        both = table[metric][["mean", "paper"]].astype(float).dropna()
-        result["rows"][metric] = len(both)
-        result[metric] = float(both.rank().corr().iloc[0, 1]) if (both.nunique() > 1).all() else float("nan")
+        ranks = table[metric][["mean", "paper"]].astype(float).dropna().rank()
+        result[metric] = ranks["mean"].corr(ranks["paper"]), len(ranks)
     return result
 
 
 # Yours beside the shipped runs
 
-RULE = """'within': your mean lies in the 95 % prediction interval of the shipped seeds (Student's t), which holds the
-mean of as many new seeds as yours 19 times out of 20. 'equal': to one decimal. One shipped seed has no known spread."""
-
-
-def prediction_interval(seeds: Sequence[float], new: int) -> tuple[float, float]:
-    """95 % interval for the mean of ``new`` further seeds, from n seeds: mean ± t(n - 1) s sqrt(1 / n + 1 / new).
-
-    Student's t accounts for n being small; values of seeds are taken to be normally distributed. NaN for n < 2.
-    """
-    if len(seeds) < 2 or not new:
-        return np.nan, np.nan
-    half = stdtrit(len(seeds) - 1, 0.975) * np.std(seeds, ddof=1) * np.sqrt(1 / len(seeds) + 1 / new)
-    return float(np.mean(seeds) - half), float(np.mean(seeds) + half)
+LEGEND = """± is the sample standard deviation over n seeds; accuracies are means of the last ten evaluations.
+minus FM: difference seed by seed in points, its 95 % interval (Student's t), and in how many seeds it is above 0.
+over groups: its 95 % bootstrap interval over instruments, places or speakers; none for fewer than five of them.
+A claim holds if the intervals of its differences lie where it says, and is contradicted if one lies wholly elsewhere.
+The paper's Table I has no intervals: there the sign decides. Intervals are not corrected for the number of claims.
+'within': your mean lies in the 95 % prediction interval of the shipped seeds (Student's t), which holds the mean of as
+many new seeds as yours 19 times out of 20. 'equal': to one decimal. One shipped seed has no known spread."""
+ROUNDING = """Noise that seeds do not show, measured once with the same code and seeds on two makes of CPU: rounding
+alone moved one run's test accuracy by a standard deviation of 1.8 (nsynth-gm) and 2.3 points (scenes-sim)."""
 
 
 def _verdict(shipped: pd.Series, yours: pd.Series) -> dict:
-    """Interval of the shipped seeds and where your number lies, see ``RULE``; "–" if one of the two does not exist."""
+    """Interval of the shipped seeds and where your number lies, see ``LEGEND``; "–" if one does not exist."""
     if pd.isna(shipped["mean"]) or pd.isna(yours["mean"]):
         return {"low": np.nan, "high": np.nan, "verdict": "–"}
-    low, high = prediction_interval(shipped["seeds"], yours["n"])
+    _, low, high, *_ = t_interval(shipped["seeds"], yours["n"])
     word = "no spread known" if np.isnan(low) else "within" if low <= yours["mean"] <= high else "outside"
     return {"low": low, "high": high, "verdict": "equal" if number(shipped["mean"]) == number(yours["mean"]) else word}
 
@@ -241,8 +310,9 @@ def _verdict(shipped: pd.Series, yours: pd.Series) -> dict:
 def compare(profile: str, dataset: str | None = None) -> dict:
     """The paper's numbers, the shipped ones and yours, ready for JSON; what does not exist is None.
 
-    ``{<data set>: {"header", "epochs", "runs", "numbers", "claims"}}``; "numbers" has a row for each metric and variant
-    with its verdict, see ``RULE``, and "claims" those of each source. ``dataset`` as in :func:`fmuc.records.load_all`.
+    "data sets": for each "header", "epochs", "runs", "numbers" (a row for each metric and variant, with its verdict,
+    see ``LEGEND``, and its difference to FM) and "claims" (by the paper's own numbers and on each side); "across": see
+    :func:`across`, for each side and part. ``dataset`` as in :func:`fmuc.records.load_all`.
     """
     sources = {whose: available(profile, source, dataset) for whose, source in SIDES.items()}
     result = {}
@@ -254,43 +324,68 @@ def compare(profile: str, dataset: str | None = None) -> dict:
         option = f" --dataset {dataset}" if dataset else ""
         raise FmucError(f"no run records of {dataset or profile}, neither shipped nor yours: train the runs with "
                         f"'python -m fmuc train --profile {profile}{option}'")
-    return result
+    return {"data sets": result,
+            "across": {whose: {part: across(found, part) for part in PARTS} for whose, found in sources.items()}}
 
 
 def _compare(records: Mapping[str, Sequence[Record]], dataset: str, epochs: int) -> dict:
     sides = pd.concat({whose: _all_numbers(found, dataset, epochs) for whose, found in records.items()}, axis=1)
     rows = [{"metric": metric, "variant": variant, "paper": np.fmax(*(row[whose]["paper"] for whose in SIDES)),
-             **{f"{whose}_{key}": row[whose][key] for whose in SIDES for key in ("mean", "std", "n")},
+             **{f"{whose}_{key}": value for whose in SIDES for key, value in row[whose].items()
+                if key not in ("seeds", "paper", "paper_std")},
              **_verdict(*(row[whose] for whose in SIDES))} for (metric, variant), row in sides.iterrows()]
-    judged = {whose: [asdict(claim) | {"verdict": claim.verdict} for claim in claims(found, dataset, epochs)]
-              for whose, found in records.items() if found}
+    paper = paper_dataset(dataset)
+    judged = {"paper": judge(from_paper(paper_numbers(paper)), paper)} if paper else {}
+    judged |= {whose: claims(found, dataset, epochs) for whose, found in records.items() if found}
     return {"header": header(dataset), "epochs": epochs, "runs": {whose: len(records[whose]) for whose in SIDES},
-            "numbers": json.loads(pd.DataFrame(rows).to_json(orient="records", double_precision=4)), "claims": judged}
+            "numbers": json.loads(pd.DataFrame(rows).to_json(orient="records", double_precision=4)),
+            "claims": {whose: [claim._asdict() for claim in found] for whose, found in judged.items()}}
 
 
 def _all_numbers(records: Sequence[Record], dataset: str, epochs: int) -> pd.DataFrame:
-    """Tables I and II below each other: index (metric or part, variant)."""
+    """Tables I and II below each other and the difference of each row to FM: index (metric or part, variant)."""
     one, two = table1(records, dataset, epochs), table2(records, dataset)
-    parts = {part: two.loc[part] for part in PARTS}
-    return pd.concat({metric: one[metric] for metric in one.columns.unique(0)} | parts)
+    tables = {metric: one[metric] for metric in one.columns.unique(0)} | {part: two.loc[part] for part in PARTS}
+    numbers = pd.concat(tables, names=["metric", "variant"])
+    pairs = [(variant, "FM") for variant in numbers.index.unique("variant") if variant != "FM"]
+    apart = pd.concat([differences(records, dataset, pairs, epochs).query("metric in @METRICS"),
+                       differences(records, dataset, pairs).query("metric in @PARTS")])
+    return numbers.join(apart.droplevel("minus").add_prefix("minus_fm_"))
 
 
 def format_compare(comparison: Mapping) -> str:
-    """:func:`compare` as a text to read."""
-    return "\n\n\n".join([*map(_format_dataset, comparison.values()), RULE])
+    """:func:`compare` as a text to read, 120 columns wide."""
+    over = [f"{NAMES[part]}, {whose}: interquartile mean FMUC {_percent(found['FMUC'])}, FM {_percent(found['FM'])}; "
+            f"probability that a run of FMUC is better {_percent(found['better'], 100)}"
+            for whose, parts in comparison["across"].items() for part, found in parts.items() if found]
+    heading = ["Over the data sets, in % with 95 % bootstrap intervals, stratified by data set:\n" + "\n".join(over)]
+    blocks = [*map(_format_dataset, comparison["data sets"].values()), *(heading if over else []), LEGEND, ROUNDING]
+    return "\n\n\n".join(blocks)
+
+
+def _percent(interval: Sequence[float], scale: float = 1.0) -> str:
+    mean, low, high, *_ = (scale * value for value in interval)
+    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def _format_dataset(part: Mapping) -> str:
     sides = [whose for whose in SIDES if part["runs"][whose]]
     runs = ", ".join(f"{count} {whose}" for whose, count in part["runs"].items())
-    blocks = [f"{part['header']}\nRuns: {runs}; ± is the sample standard deviation over seeds; "
-              f"Table I: last tenth of {part['epochs']} epochs"]
+    blocks = [f"{part['header']}\nRuns: {runs}; Table I: last tenth of {part['epochs']} epochs"]
     for metric, rows in pd.DataFrame(part["numbers"]).groupby("metric", sort=False):
+        def values(whose: str, *keys: str, rows: pd.DataFrame = rows) -> np.ndarray:
+            return rows[[f"{whose}_{key}" for key in keys]].to_numpy(float)
+
+        differences = values(sides[-1], *(f"minus_fm_{field}" for field in Interval._fields))
+        groups = values(sides[-1], *(f"minus_fm_{end}" for end in ("cluster_low", "cluster_high")))
         texts = {f"{NAMES[metric]} in %": rows["variant"], "paper": rows["paper"].map(number),
-                 **{whose: [cell(*row) for row in rows.filter(like=f"{whose}_").to_numpy(float)] for whose in sides},
-                 **({"yours in the shipped spread?": rows["verdict"]} if len(sides) == 2 else {})}
+                 **{whose: [cell(*row) for row in values(whose, "mean", "std", "n")] for whose in sides},
+                 **({"yours in the shipped spread?": rows["verdict"]} if len(sides) == 2 else {}),
+                 f"minus FM ({sides[-1]})": [points(Interval(*row)) for row in differences],
+                 **({"over groups": [limits(*row) for row in groups]} if metric in PARTS else {})}
         blocks.append(tabulate(texts, headers="keys", disable_numparse=True))
     claimed = [[*(claim["verdict"] for claim in claims), claims[0]["section"], claims[0]["text"], claims[-1]["ours"]]
                for claims in zip(*part["claims"].values(), strict=True)]
-    blocks.append(tabulate(claimed, [*sides, "", "claim of the paper", f"decided by ({sides[-1]})"], maxcolwidths=50))
+    headers = [*part["claims"], "", "claim of the paper", f"decided by ({sides[-1]})"]
+    blocks.append(tabulate(claimed, headers, maxcolwidths=[None] * (len(headers) - 2) + [34, 34]))
     return "\n\n".join(blocks)

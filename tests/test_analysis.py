@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
-from scipy.stats import spearmanr
 from synthetic_records import SCENES, synthetic_plan, synthetic_record, without_truth
 
 from fmuc import analysis, datasets, figures, paths, tables
@@ -105,67 +104,42 @@ def test_class_rates_against_loops():
     assert list(table["precision"]) == pytest.approx([100 * 8 / 9, 75, 0])
 
 
-def test_row_differences_are_taken_on_common_seeds(records):
-    table = analysis.row_differences(records, NAME, EPOCHS)
-    runs = tables.measured(records, NAME, EPOCHS)
-    assert "FM" not in table.index and "FMUC" not in table.index
-    assert table.loc["FM thresh. 0.99", "base"] == "FM"
-    assert set(table.loc[table.index != "FM thresh. 0.99", "base"]) == {"FMUC"}
-    assert set(table["seeds"]) == {"0"}  # the ablations have one seed, FM and FMUC three
-    for variant, row in table.iterrows():
-        for metric in ("quality", "quantity"):
-            expected = runs.loc[(variant, 0), metric] - runs.loc[(row["base"], 0), metric]
-            assert row[f"{metric}, ours"] == pytest.approx(expected)
-    assert table.loc["FMUC w. temp. 4", "quality, paper"] == pytest.approx(92.3 - 86.7)
-    assert analysis.row_differences([r for r in records if r.run.variant == "FM"], NAME, EPOCHS).empty
-
-
-@pytest.mark.parametrize("metric", ["quality", "quantity"])
-def test_ranks_are_those_of_spearmans_correlation(records, metric):
-    places = analysis.ranks(records, NAME, EPOCHS, metric)
-    assert len(places) == 8
-    assert places["paper"].idxmin() == {"quality": "FMUC w. temp. 4", "quantity": "FM"}[metric]
-    rho = tables.spearman(records, NAME, EPOCHS)[metric]
-    assert spearmanr(places["ours"], places["paper"]).statistic == pytest.approx(rho)
-    assert (places["apart"] == (places["ours"] - places["paper"]).abs()).all()
-
-
-def test_paired_accuracy_seed_by_seed(records):
-    table = analysis.paired_accuracy(records, NAME)
-    assert list(table.columns) == list(tables.PARTS) and list(table.index) == [0, 1, 2]
-    by_run = {(r.run.variant, r.run.seed): r.results for r in records}
-    for seed, row in table.iterrows():
-        for part in tables.PARTS:
-            apart = by_run["FMUC", seed][f"{part}_accuracy"] - by_run["FM", seed][f"{part}_accuracy"]
-            assert row[part] == pytest.approx(100 * apart)
-    one = [r for r in records if r.run.variant == "FM" or (r.run.variant, r.run.seed) == ("FMUC", 1)]
-    assert list(analysis.paired_accuracy(one, NAME).index) == [1]
-    alone = analysis.paired_accuracy([r for r in records if r.run.variant == "FM"], NAME)
-    assert alone.empty and list(alone.columns) == list(tables.PARTS)
-
-
 def evaluated(variant, seed, values):
-    record = synthetic_record(variant, [0.8] * 4, [0.5] * 4, seed=seed, test=values[-1])
+    record = synthetic_record(variant, [0.8] * len(values), [0.5] * len(values), seed=seed)
     record.history["test_accuracy"] = values
     return record
 
 
-def test_accuracy_gap_on_common_epochs_and_seeds():
+def test_accuracy_gap_on_common_steps_and_seeds():
     nan = np.nan
     records = [evaluated("FMUC", 0, [nan, 0.5, nan, 0.7]), evaluated("FM", 0, [nan, 0.6, nan, 0.6]),
                evaluated("FMUC", 1, [nan, 0.4, nan, 0.5]), evaluated("FM", 1, [nan, 0.4, nan, 0.3]),
                evaluated("FMUC", 2, [nan, 0.4, nan, 0.5])]
     gap = analysis.accuracy_gap(records, NAME, "test")
-    assert list(gap.index) == [2, 4] and list(gap.columns) == [0, 1]
-    np.testing.assert_allclose(gap, [[-10, 0], [10, 20]], atol=1e-9)
-    assert analysis.by_thirds(gap) == pytest.approx((-5, 15, np.nan), nan_ok=True)
+    steps = records[0].run.training.iterations_per_epoch
+    assert list(gap.index) == [2 * steps, 4 * steps] and list(gap.columns) == [0, 1]
+    np.testing.assert_allclose(gap, [[-10, 0], [0, 10]], atol=1e-9)  # the second: means of both evaluations
     assert analysis.accuracy_gap(records[:1], NAME, "test").empty
+    assert analysis.accuracy_gap(records, NAME, "test", "FM thresh. 0.999", "FM").empty
 
 
-def test_gap_closed_of_the_paper(records):
-    table = tables.table2(records, NAME)
-    assert analysis.gap_closed(table, "paper") == pytest.approx(100 * (72.1 - 71.0) / (77.1 - 71.0))
-    assert np.isnan(analysis.gap_closed(table, "paper", "unlabelled"))
+def test_an_accuracy_is_the_mean_of_the_last_ten_evaluations():
+    accuracies = np.linspace(0.3, 0.7, 15)
+    rows = {"FMUC": accuracies, "FM": accuracies / 2}
+    records = [evaluated(variant, 0, list(values)) for variant, values in rows.items()]
+    assert analysis.accuracy_gap(records, NAME, "test").iloc[-1, 0] == pytest.approx(50 * accuracies[5:].mean())
+    row = tables.measured(records, NAME).loc[("FMUC", 0)]
+    assert (row["test"], row["test_last"]) == pytest.approx((100 * accuracies[5:].mean(), 70))
+    assert tables.measured(records, NAME, 4).loc[("FMUC", 0), "test"] == pytest.approx(100 * accuracies[:4].mean())
+
+
+def test_rules_stand_beside_the_same_with_fmucs_score():
+    records = [evaluated(variant, seed, [accuracy + 0.01 * seed] * 3)
+               for variant, accuracy in (("FlexMatch", 0.5), ("FlexMatch + FMUC", 0.6), ("FreeMatch + FMUC", 0.7))
+               for seed in (0, 1, 2)]
+    table = analysis.rule_pairs(records, NAME)
+    assert set(table.droplevel("metric").index) == {("FlexMatch + FMUC", "FlexMatch")}
+    assert table.loc[("test", "FlexMatch + FMUC", "FlexMatch"), "mean"] == pytest.approx(10)
 
 
 def test_calibration_against_loops():

@@ -1,0 +1,148 @@
+"""Is FMUC a better filter or a stricter threshold? Scores at equal quantity, on the same nets and between trained rows.
+
+At equal quantity only the order of a score counts. Records keep every score of the whole unlabelled pool
+(:mod:`fmuc.pool`); quality and quantity are those of the patches of known class, in %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from fmuc.claims import MARGIN, points
+from fmuc.evidence import Interval, clustered, t_interval, verdict
+from fmuc.metrics import area_under_risk, quality_of_surest, surest
+from fmuc.records import Record, find
+from fmuc.tables import CLUSTER, PAIR, TITLES, measured, paper_dataset, read_published, title
+
+SOFTMAX, FILTER = "max softmax", "mean - std, 5"  # the scores of FixMatch and of FMUC
+THRESHOLDS = ("FM", "FM thresh. 0.99", "FM thresh. 0.999", "FM thresh. 0.9999")
+STEPS = 200  # of the pool, between which a bootstrap interpolates
+
+
+class Pool(NamedTuple):
+    """Scores of a net: ``names`` (S,), ``certainty`` and whether the label is ``right`` (S, n), ``groups`` (n,)."""
+
+    names: list[str]
+    certainty: np.ndarray
+    right: np.ndarray
+    groups: np.ndarray
+
+
+def pools(records: Sequence[Record], dataset: str, net: str, epochs: int) -> list[Pool]:
+    """The pool of each seed of a row after ``epochs`` epochs, or the nearest that was kept; patches of known class."""
+    found = []
+    for pool in (record.pool for record in find(records, dataset, net) if record.pool):
+        at, known = np.abs(pool["epochs"] - epochs).argmin(), pool["truth"] >= 0
+        right = pool["labels"][at][:, known] == pool["truth"][known]
+        names = [name.decode() for name in pool["names"]]
+        found.append(Pool(names, pool["certainty"][at][:, known], right, pool["groups"][known]))
+    return found
+
+
+def threshold_curves(records: Sequence[Record], dataset: str, epochs: int,
+                     scores: Sequence[str] = (SOFTMAX, FILTER)) -> pd.DataFrame:
+    """Quality at every quantity if a score's threshold is moved: net, score, quantity, quality (mean over seeds)."""
+    shares, rows = np.arange(0.02, 1.001, 0.02), []
+    for net in PAIR:
+        found = pools(records, dataset, net, epochs)
+        for score in scores if found else ():
+            counts = [surest(p.certainty[p.names.index(score)], p.right[p.names.index(score)]) for p in found]
+            rows += [(net, score, 100 * share, 100 * np.mean([quality_of_surest(seed, share) for seed in counts]))
+                     for share in shares]
+    return pd.DataFrame(rows, columns=["net", "score", "quantity", "quality"])
+
+
+def score_differences(records: Sequence[Record], dataset: str, epochs: int, share: float) -> pd.DataFrame:
+    """Every score minus the plain softmax on the same nets, in points: index (net, score, measure).
+
+    Measures: "quality" of the surest ``share`` of the pool, and "area" under the risk-coverage curve, where less is
+    better. Columns as in :func:`fmuc.tables.differences`, and the "value" of the score itself.
+    """
+    rows = {}
+    for net in PAIR:
+        found = pools(records, dataset, net, epochs)
+        if not found:
+            continue
+        base = found[0].names.index(SOFTMAX)
+
+        def apart(pool: Pool, index: np.ndarray, times: np.ndarray, base: int = base) -> np.ndarray:
+            values = _measures(pool, share, index, times, STEPS)
+            return values - values[base]
+
+        values = np.stack([_measures(pool, share)[..., 0] for pool in found])  # (seeds, S, measures)
+        low, high, groups = clustered([(pool, pool.groups) for pool in found], apart)
+        low, high = (np.broadcast_to(end, values.shape[1:]) for end in (low, high))
+        for i, score in enumerate(found[0].names):
+            for j, measure in enumerate(("quality", "area")):
+                interval = t_interval(values[:, i, j] - values[:, base, j])
+                rows[net, score, measure] = (*interval, low[i, j], high[i, j], groups, values[:, i, j].mean())
+    index = pd.MultiIndex.from_tuples(list(rows), names=["net", "score", "measure"])
+    return pd.DataFrame(list(rows.values()), index=index, columns=[*Interval._fields, *CLUSTER, "value"], dtype=float)
+
+
+def _measures(pool: Pool, share: float, index: np.ndarray | None = None, times: np.ndarray | None = None,
+              steps: int | None = None) -> np.ndarray:
+    """Quality and area of every score in %, (S, 2, draws), for groups drawn ``times`` (draws, groups); default once."""
+    times = np.ones((1, 1)) if times is None else times
+    counts = (times @ surest(*score, index, times.shape[1], steps)
+              for score in zip(pool.certainty, pool.right, strict=True))  # (2, draws, steps)
+    return 100 * np.array([(quality_of_surest(count, share), area_under_risk(count)) for count in counts])
+
+
+def trained_difference(runs: pd.DataFrame, variant: str = "FMUC", column: str = "quality") -> Interval:
+    """A row minus FM trained with the threshold that keeps as many, in points, over the seeds where there is one.
+
+    ``runs``: :func:`fmuc.tables.measured`. Between the trained thresholds FM is interpolated, never beyond them.
+    """
+    values = []
+    for seed, row in runs[runs.index.isin([variant], level="variant")].droplevel("variant").iterrows():
+        fm = runs.xs(seed, level="seed").reindex(THRESHOLDS).dropna(subset=["quantity", column])
+        fm = fm.sort_values("quantity")
+        if len(fm) > 1:
+            as_many = np.interp(row["quantity"], fm["quantity"], fm[column], left=np.nan, right=np.nan)
+            values.append(row[column] - as_many)
+    return t_interval([value for value in values if not np.isnan(value)])
+
+
+JUDGED = {  # by the verdicts on "FMUC's is better" in all three comparisons
+    frozenset({"holds"}): "a better filter, not only a stricter threshold",
+    frozenset({"holds", "not decidable"}): "a better filter in some of the comparisons, the others do not decide",
+    frozenset({"not decidable"}): "not shown to be a better filter than a stricter threshold",
+    frozenset({"contradicted", "not decidable"}): "nowhere shown to be a better filter than a stricter threshold, and "
+                                                  "somewhere a worse one",
+    frozenset({"contradicted"}): "a worse filter than a stricter threshold",
+}
+
+
+def conclusion(records: Sequence[Record], dataset: str, epochs: int) -> str:
+    """What the comparisons at equal quantity show, whichever way it comes out; empty where no pool was kept."""
+    runs = measured(records, dataset, epochs)
+    share = runs["quantity"][runs.index.isin(["FMUC"], level="variant")].mean()
+    scores = score_differences(records, dataset, epochs, share / 100)
+    if len(scores.index.unique("net")) < len(PAIR):
+        return ""
+    found = [Interval(*scores.loc[(net, FILTER, "quality"), list(Interval._fields)]) for net in PAIR]
+    found.append(trained_difference(runs))
+    words = frozenset(verdict(interval) for interval in found)
+    judged = JUDGED.get(words, "a better filter in one comparison and a worse one in another")
+    if all(verdict(interval, -MARGIN, MARGIN) == "holds" for interval in found):
+        judged = f"a stricter threshold: in no comparison is the difference as large as {MARGIN:g} point"
+    on_fm, on_fmuc, trained = map(points, found)
+    return (f"{title(dataset)}: at the quantity that FMUC keeps ({share:.0f} %), the quality of its score (mean − std, "
+            f"N = 5, T = 2) minus that of the plain softmax is {on_fm} points on FM's nets and {on_fmuc} on FMUC's; "
+            f"FMUC minus FM trained with as strict a threshold is {trained}. So here FMUC is {judged}."
+            + _papers(dataset))
+
+
+def _papers(dataset: str) -> str:
+    """What the paper's own Table I says about it, without intervals."""
+    paper, table = paper_dataset(dataset), read_published("table1").set_index(["dataset", "variant"])
+    if not paper:
+        return ""
+    apart = (table.loc[(paper, "FMUC")] - table.loc[(paper, THRESHOLDS[1])]).map("{:+.1f}".format)
+    return (f" In the paper's {TITLES[paper]}, FMUC minus {THRESHOLDS[1]} is {apart['quality']} points of quality and "
+            f"{apart['quantity']} of quantity.")
