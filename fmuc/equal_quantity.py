@@ -20,6 +20,8 @@ from fmuc.tables import CLUSTER, PAIR, TITLES, measured, paper_dataset, read_pub
 
 SOFTMAX, FILTER = "max softmax", "mean - std, 5"  # the scores of FixMatch and of FMUC
 THRESHOLDS = ("FM", "FM thresh. 0.99", "FM thresh. 0.999", "FM thresh. 0.9999")
+ROWS = (*THRESHOLDS, "FM thinned", "FMUC thresh. 0.6", "FMUC thresh. 0.75", "FMUC", "FMUC w/o MC-Dr.")  # of the picture
+MEASURES = ("quality", "mean quality")
 STEPS = 200  # of the pool, between which a bootstrap interpolates
 
 
@@ -59,8 +61,8 @@ def threshold_curves(records: Sequence[Record], dataset: str, epochs: int,
 def score_differences(records: Sequence[Record], dataset: str, epochs: int, share: float) -> pd.DataFrame:
     """Every score minus the plain softmax on the same nets, in points: index (net, score, measure).
 
-    Measures: "quality" of the surest ``share`` of the pool, and "area" under the risk-coverage curve, where less is
-    better. Columns as in :func:`fmuc.tables.differences`, and the "value" of the score itself.
+    Measures: "quality" of the surest ``share`` of the pool, and "mean quality" over all quantities, which is one minus
+    the area under the risk-coverage curve. Columns as in :func:`fmuc.tables.differences`, and the "value" itself.
     """
     rows = {}
     for net in PAIR:
@@ -77,7 +79,7 @@ def score_differences(records: Sequence[Record], dataset: str, epochs: int, shar
         low, high, groups = clustered([(pool, pool.groups) for pool in found], apart)
         low, high = (np.broadcast_to(end, values.shape[1:]) for end in (low, high))
         for i, score in enumerate(found[0].names):
-            for j, measure in enumerate(("quality", "area")):
+            for j, measure in enumerate(MEASURES):
                 interval = t_interval(values[:, i, j] - values[:, base, j])
                 rows[net, score, measure] = (*interval, low[i, j], high[i, j], groups, values[:, i, j].mean())
     index = pd.MultiIndex.from_tuples(list(rows), names=["net", "score", "measure"])
@@ -86,11 +88,11 @@ def score_differences(records: Sequence[Record], dataset: str, epochs: int, shar
 
 def _measures(pool: Pool, share: float, index: np.ndarray | None = None, times: np.ndarray | None = None,
               steps: int | None = None) -> np.ndarray:
-    """Quality and area of every score in %, (S, 2, draws), for groups drawn ``times`` (draws, groups); default once."""
+    """Every score's ``MEASURES`` in %, (S, 2, draws), for groups drawn ``times`` (draws, groups); default once."""
     times = np.ones((1, 1)) if times is None else times
     counts = (times @ surest(*score, index, times.shape[1], steps)
               for score in zip(pool.certainty, pool.right, strict=True))  # (2, draws, steps)
-    return 100 * np.array([(quality_of_surest(count, share), area_under_risk(count)) for count in counts])
+    return 100 * np.array([(quality_of_surest(count, share), 1 - area_under_risk(count)) for count in counts])
 
 
 def trained_difference(runs: pd.DataFrame, variant: str = "FMUC", column: str = "quality") -> Interval:
@@ -119,11 +121,11 @@ JUDGED = {  # by the verdicts on "FMUC's is better" in all three comparisons
 
 
 def conclusion(records: Sequence[Record], dataset: str, epochs: int) -> str:
-    """What the comparisons at equal quantity show, whichever way it comes out; empty where no pool was kept."""
+    """What the comparisons at equal quantity show, whichever way it comes out; empty without pools or pseudo-labels."""
     runs = measured(records, dataset, epochs)
     share = runs["quantity"][runs.index.isin(["FMUC"], level="variant")].mean()
     scores = score_differences(records, dataset, epochs, share / 100)
-    if len(scores.index.unique("net")) < len(PAIR):
+    if len(scores.index.unique("net")) < len(PAIR) or not share > 0:
         return ""
     found = [Interval(*scores.loc[(net, FILTER, "quality"), list(Interval._fields)]) for net in PAIR]
     found.append(trained_difference(runs))

@@ -30,7 +30,7 @@ from matplotlib.ticker import MaxNLocator
 from fmuc import paths
 from fmuc.analysis import compared, shown_history
 from fmuc.equal_quantity import SOFTMAX
-from fmuc.evidence import t_interval
+from fmuc.evidence import Interval, t_interval
 from fmuc.experiments import EQUAL_QUANTITY, FULLY_SUPERVISED, LABELLED_ONLY, TABLE_1
 from fmuc.machinery.atomic import write_bytes, write_json
 from fmuc.records import Record
@@ -389,7 +389,7 @@ def gap_curves(ax: Axes, gaps: Mapping[str, pd.DataFrame], part: str) -> Axes:
     """Each :func:`fmuc.analysis.accuracy_gap` against training steps: mean over seeds, 95 % interval (Student's t)."""
     ax.axhline(0, color=GREY, linewidth=0.8)
     for name, gap in gaps.items():
-        intervals = pd.DataFrame([t_interval(seeds) for seeds in gap.to_numpy()], gap.index, ["mean", "low", "high"])
+        intervals = pd.DataFrame([t_interval(seeds) for seeds in gap.to_numpy()], gap.index, Interval._fields)
         style = {"color": colour(name.split(" − ")[0])}
         ax.plot(intervals["mean"], label=f"{name} (n={gap.shape[1]})", **style)
         ax.fill_between(gap.index, intervals["low"], intervals["high"], alpha=0.2, linewidth=0, **style)

@@ -109,8 +109,9 @@ def surest(certainty: np.ndarray, right: np.ndarray, group: np.ndarray | None = 
 
 def quality_of_surest(counts: np.ndarray, share: float) -> np.ndarray:
     """Share of right ones among the surest ``share``, from counts of :func:`surest`: (2, D, steps) -> (D,)."""
-    return np.array([np.interp(share * kept[-1], [0, *kept], [0, *right]) / (share * kept[-1])
-                     for kept, right in zip(*counts, strict=True)])
+    wanted = share * counts[0, :, -1]
+    right = [np.interp(number, [0, *kept], [0, *right]) for number, kept, right in zip(wanted, *counts, strict=True)]
+    return np.divide(right, wanted, out=np.full(len(wanted), np.nan), where=wanted > 0)
 
 
 def area_under_risk(counts: np.ndarray) -> np.ndarray:

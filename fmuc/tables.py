@@ -259,6 +259,13 @@ def _over_groups(records: Sequence[Record], dataset: str, ours: str, other: str,
     return dict(zip(CLUSTER, clustered(seeds, group_mean), strict=True)) if seeds else {}
 
 
+def format_differences(table: pd.DataFrame) -> pd.DataFrame:
+    """A table like that of :func:`differences` as text: mean, interval over seeds, seeds in favour; and over groups."""
+    return pd.DataFrame({"difference": [points(Interval(*row)) for row in table[list(Interval._fields)].to_numpy()],
+                         "over groups": [limits(*row) or "–" for row in table[list(CLUSTER[:2])].to_numpy()]},
+                        index=table.index)
+
+
 def across(records: Sequence[Record], part: str, rows: tuple[str, str] = ("FMUC", "FM")) -> dict[str, Interval]:
     """Two rows over all data sets that have both: interquartile mean of each, probability that the first is better.
 

@@ -69,7 +69,7 @@ def pooled(lead, *, groups=12, quality=(0.8, 0.8), quantity=(0.9, 0.5)):
 
 
 def slow_apart(pool, share, index=None):
-    """Mean − std minus the softmax: quality of the surest and area under risk-coverage, by loops, in points."""
+    """Mean − std minus the softmax: quality of the surest, and its mean over all quantities, by loops."""
     index = np.flatnonzero(pool["truth"] >= 0) if index is None else index
     values = []
     for score in (2, 0):
@@ -78,7 +78,7 @@ def slow_apart(pool, share, index=None):
         count = share * len(hits)
         whole = int(count)
         quality = (sum(hits[:whole]) + (count - whole) * (hits[whole] if whole < len(hits) else 0)) / count
-        values.append((quality, np.mean([1 - np.mean(hits[: k + 1]) for k in range(len(hits))])))
+        values.append((quality, np.mean([np.mean(hits[: k + 1]) for k in range(len(hits))])))
     return 100 * np.subtract(*values)
 
 
@@ -87,7 +87,7 @@ def test_differences_of_scores_equal_loops():
     table = equal_quantity.score_differences(records, NAME, 10, 0.4)
     pools = [r.pool for r in records if r.run.variant == "FM"]
     slow = np.array([slow_apart(pool, 0.4) for pool in pools])
-    for j, measure in enumerate(("quality", "area")):
+    for j, measure in enumerate(equal_quantity.MEASURES):
         row = table.loc[("FM", "mean - std, 5", measure)]
         expected = stats.ttest_1samp(slow[:, j], 0).confidence_interval()
         assert row["mean"] == pytest.approx(slow[:, j].mean(), abs=0.05)  # half precision leaves a few ties

@@ -198,13 +198,29 @@ def test_table2_points_show_every_seed(records):
     assert labels == [*experiments.TABLE_2] * 2
 
 
+def test_gap_curves_are_means_with_their_t_interval():
+    gap = pd.DataFrame([[1.0, 2.0, 3.0], [2.0, 2.0, 5.0]], index=[96, 192])
+    _, ax = figures.figure()
+    assert figures.gap_curves(ax, {"FM thresh. 0.999 − FM": gap, "FMUC − FM": gap + 1}, "test") is ax
+    zero, *lines = ax.lines
+    assert list(zero.get_ydata()) == [0, 0] and [line.get_label() for line in lines] == [
+        "FM thresh. 0.999 − FM (n=3)", "FMUC − FM (n=3)"]
+    assert [line.get_color() for line in lines] == [figures.COLOURS["FM"], figures.COLOURS["FMUC"]]
+    assert lines[1].get_xydata() == pytest.approx(np.array([[96, 3], [192, 4]]))
+    band = ax.collections[0].get_paths()[0].vertices
+    half = 4.302653 / 3**0.5  # t with two degrees of freedom times s / sqrt(n)
+    assert band[band[:, 0] == 96][:, 1].min() == pytest.approx(2 - half, abs=1e-4)
+    assert band[band[:, 0] == 96][:, 1].max() == pytest.approx(2 + half, abs=1e-4)
+
+
 # --- style -----------------------------------------------------------------------------------------------------------
 
 def test_one_colour_per_method_and_none_shared():
     assert figures.colour("FMUC w. temp. 4") == figures.colour("FMUC")
     assert figures.colour("FM thresh. 0.99") == figures.colour("FM")
     assert len({figures.colour(variant) for variant in experiments.TABLE_2}) == 4
-    assert len({(figures.colour(variant), figures.marker(variant)) for variant in experiments.TABLE_1}) == 8
+    rows = (*experiments.TABLE_1, *experiments.EQUAL_QUANTITY)
+    assert len({(figures.colour(variant), figures.marker(variant)) for variant in rows}) == len(rows)
     grey = [np.dot(to_rgb(figures.COLOURS[method]), (0.299, 0.587, 0.114)) for method in ("FM", "FMUC")]
     assert abs(grey[0] - grey[1]) > 0.05  # FM and FMUC differ in a grey print, too
 

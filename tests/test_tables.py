@@ -261,7 +261,7 @@ def test_every_claim_holds_on_records_of_the_papers_shape(whole_plan):
     ({"FMUC_w/o_MC-Dr._quality": 0.92}, {"mc_dropout"}),
     ({"FMUC_test": 0.66}, {"test_accuracy", "gain_shrinks"}),
     ({"FMUC_unlabelled": 0.70}, {"unlabelled_accuracy", "known_domain"}),
-    ({"FMUC_test": 0.73, "FMUC_unlabelled": 0.75}, {"known_domain"}),
+    ({"FMUC_test": 0.74, "FMUC_unlabelled": 0.75}, {"known_domain"}),
     ({"FMUC_test": 0.89}, {"gain_shrinks", "gap_remains", "known_domain"}),
     ({"Labelled_part_only_test": 0.76}, {"fm_helps"}),
     ({"Fully_supervised_test": 0.66}, {"gap_remains"}),
