@@ -1,11 +1,9 @@
-"""Counts first, ratios last: quality and quantity of pseudo-labels (§IV, §V-A), confusion, file-wise accuracy (§VI)."""
+"""Counts first, ratios last: quality and quantity (§IV, §V-A), confusion, file-wise accuracy (§VI), the surest first."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-
-from fmuc.evidence import group_draws, percentiles
 
 
 def quality(kept: np.ndarray) -> float:
@@ -67,24 +65,6 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins
         return float("nan")
     gap = np.bincount(_bins(confidence, bins), weights=correct.astype(float) - confidence, minlength=bins)
     return float(np.abs(gap).sum() / len(confidence))
-
-
-def calibration_error_interval(confidence: np.ndarray, correct: np.ndarray, groups: np.ndarray, *, bins: int = 15,
-                               draws: int = 1000) -> tuple[float, float]:
-    """95 % bootstrap interval of :func:`expected_calibration_error`, all arrays (n,).
-
-    Whole ``groups`` (clips) are drawn, since patches of a clip are right or wrong together. The error is a sum of
-    absolute values, so that chance only adds to it: of few examples the interval may lie above the estimate. NaN for
-    no examples at all.
-    """
-    if not len(confidence):
-        return float("nan"), float("nan")
-    _, group = np.unique(groups, return_inverse=True)
-    gaps, sizes = np.zeros((group.max() + 1, bins)), np.bincount(group)
-    np.add.at(gaps, (group, _bins(confidence, bins)), correct.astype(float) - confidence)
-    times = group_draws(len(sizes), draws)
-    low, high = percentiles(np.abs(times @ gaps).sum(axis=1) / (times @ sizes))
-    return float(low), float(high)
 
 
 # Selective classification: the surest first

@@ -117,11 +117,3 @@ def test_bins_include_their_upper_edge_and_one_is_in_the_last():
     assert table["n"].tolist() == [2] + [1] * (bins - 2) + [2]
     above = metrics.reliability(np.nextafter(edges[:-1], 1), np.ones(bins - 1), bins)
     assert above["n"].tolist() == [0] + [1] * (bins - 1)
-
-
-def test_whole_clips_make_a_wider_interval_than_patches(rng):
-    correct = np.repeat(rng.random(40) < 0.7, 8)
-    confidence = np.full(320, 0.8)
-    clips = metrics.calibration_error_interval(confidence, correct, np.repeat(np.arange(40), 8))
-    patches = metrics.calibration_error_interval(confidence, correct, np.arange(320))
-    assert clips[1] - clips[0] > 1.5 * (patches[1] - patches[0])
