@@ -37,13 +37,16 @@ def sound(seconds: float, rate: int) -> np.ndarray:
     return (0.2 * np.sin(2 * np.pi * 220 * time) * np.exp(-time) + 0.05 * rng.standard_normal(len(time))).astype("f4")
 
 
-@pytest.mark.parametrize("preset", [NSYNTH, TUT2017, MINI], ids=["nsynth", "tut2017", "mini"])
+@pytest.mark.parametrize("preset", [
+    NSYNTH, TUT2017, MINI, Features(8000, 302, 101, 20, 8), Features(16000, 256, 128, 100, 8),
+], ids=["nsynth", "tut2017", "mini", "odd sizes", "bands without a bin"])
 def test_log_mel_equals_librosa(preset):
     waveform = sound(4, preset.sample_rate)
-    result = log_mel(waveform, preset)
-    assert result.dtype == torch.float32
-    np.testing.assert_allclose(result.numpy(), librosa_log_mel(waveform, preset), atol=1e-4)
-    torch.testing.assert_close(log_mel(torch.from_numpy(waveform), preset), result)
+    before = waveform.copy()
+    with warnings.catch_warnings(action="ignore"):  # of the last: some of its bands are too narrow
+        expected, result = librosa_log_mel(waveform, preset), log_mel(waveform, preset)
+    assert result.dtype == torch.float32 and np.array_equal(waveform, before)
+    np.testing.assert_allclose(result.numpy(), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(("length", "level"), [(1, 1.0), (511, 1.0), (512, 3e4), (196_613, 1e-30)])
@@ -53,23 +56,6 @@ def test_log_mel_of_any_length_and_level(length, level):
         expected = librosa_log_mel(waveform, NSYNTH)
     assert expected.shape == (128, 1 + length // 512)
     np.testing.assert_allclose(log_mel(waveform, NSYNTH).numpy(), expected, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("preset", [
-    Features(16000, 1000, 250, 40, 8), Features(8000, 302, 101, 20, 8), Features(16000, 256, 128, 100, 8),
-], ids=["not a power of two", "hop odd", "bands without a bin"])
-def test_log_mel_with_other_settings(preset):
-    waveform = sound(0.5, preset.sample_rate)
-    with warnings.catch_warnings(action="ignore"):  # of the last: some of its bands are too narrow
-        expected, result = librosa_log_mel(waveform, preset), log_mel(waveform, preset)
-    np.testing.assert_allclose(result.numpy(), expected, rtol=0, atol=1e-5)
-
-
-def test_log_mel_does_not_depend_on_level_nor_change_its_input():
-    waveform = sound(1, 16000)
-    before = waveform.copy()
-    torch.testing.assert_close(log_mel(waveform, NSYNTH), log_mel(waveform * 0.25, NSYNTH))
-    assert np.array_equal(waveform, before)
 
 
 @pytest.mark.parametrize(("preset", "seconds", "frames", "patches"), [

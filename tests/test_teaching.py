@@ -56,21 +56,15 @@ def test_players_hold_the_whole_sound():
 
 
 def test_patch_is_drawn_over_seconds_and_hertz():
-    features = experiments.NSYNTH
-    patch = np.zeros((features.mel_bands, features.patch_frames))
-    patch[40, 10] = 2.0
+    features, patch = experiments.NSYNTH, np.random.default_rng(0).random((128, 126))
     axes = plt.figure().add_subplot()
     image = pictures.draw_patch(axes, torch.from_numpy(patch), features)
-    left, right, bottom, top = image.get_extent()
-    assert (left, right) == (0, 126 * 512 / 16_000)
-    assert (bottom, top) == (-0.5, 127.5)  # band 40 is drawn around the height 40
+    assert image.get_extent() == (0, 126 * 512 / 16_000, -0.5, 127.5)  # band 40 is drawn around the height 40
     np.testing.assert_array_equal(image.get_array(), patch)
-    assert image.get_clim()[0] == 0
     ticks = dict(zip([label.get_text() for label in axes.get_yticklabels()], axes.get_yticks(), strict=True))
     centres = librosa.mel_frequencies(130, fmin=0, fmax=8000)[1:-1]
     assert set(ticks) == {"250", "500", "1,000", "2,000", "4,000"}  # 8000 Hz lies above the last centre
     assert abs(centres[round(ticks["1,000"])] - 1000) < 15
-    assert pictures.draw_patch(axes, patch, features, limit=3).get_clim() == (-3, 3)
     plt.close("all")
 
 
