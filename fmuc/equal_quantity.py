@@ -114,29 +114,54 @@ JUDGED = {  # by the verdicts on "FMUC's is better" in all three comparisons
     frozenset({"holds"}): "a better filter, not only a stricter threshold",
     frozenset({"holds", "not decidable"}): "a better filter in some of the comparisons, the others do not decide",
     frozenset({"not decidable"}): "not shown to be a better filter than a stricter threshold",
-    frozenset({"contradicted", "not decidable"}): "nowhere shown to be a better filter than a stricter threshold, and "
-                                                  "somewhere a worse one",
+    frozenset({"contradicted", "not decidable"}): "a worse filter than a stricter threshold in some of the "
+                                                  "comparisons, the others do not decide",
     frozenset({"contradicted"}): "a worse filter than a stricter threshold",
 }
 
 
-def conclusion(records: Sequence[Record], dataset: str, epochs: int) -> str:
-    """What the comparisons at equal quantity show, whichever way it comes out; empty without pools or pseudo-labels."""
+class Comparison(NamedTuple):
+    """FMUC against a stricter threshold in points of quality, at the quantity in % that FMUC keeps.
+
+    ``on_fm``, ``on_fmuc``: its score minus the plain softmax on either method's nets; ``trained``: see
+    :func:`trained_difference`.
+    """
+
+    quantity: float
+    on_fm: Interval
+    on_fmuc: Interval
+    trained: Interval
+
+    @property
+    def judged(self) -> str:
+        """What FMUC is by the verdicts on all three, whichever way they come out."""
+        found = self[1:]
+        if all(verdict(interval, -MARGIN, MARGIN) == "holds" for interval in found):
+            return f"a stricter threshold: in no comparison is the difference as large as {MARGIN:g} point"
+        words = frozenset(verdict(interval) for interval in found)
+        return JUDGED.get(words, "a better filter in some of the comparisons and a worse one in others")
+
+
+def compare(records: Sequence[Record], dataset: str, epochs: int) -> Comparison | None:
+    """All comparisons at the quantity that FMUC keeps; None without pools or pseudo-labels."""
     runs = measured(records, dataset, epochs)
-    share = runs["quantity"][runs.index.isin(["FMUC"], level="variant")].mean()
-    scores = score_differences(records, dataset, epochs, share / 100)
-    if len(scores.index.unique("net")) < len(PAIR) or not share > 0:
+    quantity = runs["quantity"][runs.index.isin(["FMUC"], level="variant")].mean()
+    scores = score_differences(records, dataset, epochs, quantity / 100)
+    if len(scores.index.unique("net")) < len(PAIR) or not quantity > 0:
+        return None
+    on_fm, on_fmuc = (Interval(*scores.loc[(net, FILTER, "quality"), list(Interval._fields)]) for net in PAIR)
+    return Comparison(quantity, on_fm, on_fmuc, trained_difference(runs))
+
+
+def conclusion(records: Sequence[Record], dataset: str, epochs: int) -> str:
+    """:func:`compare` in words; empty where there is none."""
+    found = compare(records, dataset, epochs)
+    if found is None:
         return ""
-    found = [Interval(*scores.loc[(net, FILTER, "quality"), list(Interval._fields)]) for net in PAIR]
-    found.append(trained_difference(runs))
-    words = frozenset(verdict(interval) for interval in found)
-    judged = JUDGED.get(words, "a better filter in one comparison and a worse one in another")
-    if all(verdict(interval, -MARGIN, MARGIN) == "holds" for interval in found):
-        judged = f"a stricter threshold: in no comparison is the difference as large as {MARGIN:g} point"
-    on_fm, on_fmuc, trained = map(points, found)
-    return (f"{title(dataset)}: at the quantity that FMUC keeps ({share:.0f} %), the quality of its score (mean − std, "
-            f"N = 5, T = 2) minus that of the plain softmax is {on_fm} points on FM's nets and {on_fmuc} on FMUC's; "
-            f"FMUC minus FM trained with as strict a threshold is {trained}. So here FMUC is {judged}."
+    on_fm, on_fmuc, trained = map(points, found[1:])
+    return (f"{title(dataset)}: at the quantity that FMUC keeps ({found.quantity:.0f} %), the quality of its score "
+            f"(mean − std, N = 5, T = 2) minus that of the plain softmax is {on_fm} points on FM's nets and {on_fmuc} "
+            f"on FMUC's; FMUC minus FM trained with as strict a threshold is {trained}. So here FMUC is {found.judged}."
             + _papers(dataset))
 
 

@@ -42,7 +42,7 @@ EQUAL_QUANTITY: dict[str, Selection] = {
 }
 LONG = ("FM", "FMUC", "FM thresh. 0.999")
 
-# The paper's outlook (§VII): other FixMatch variants, deep ensembles, sounds of other classes, more and fewer labels
+# Beyond the paper: FixMatch variants and sounds of other classes (its outlook, §VII), deep ensembles, shares of labels
 ENSEMBLE, NETS = "FM (net of an ensemble)", 5
 OUTSIDE_SHARES, LABEL_SHARES = (0.0, 0.27, 0.5), (0.02, 0.05, 0.1, 0.2, 0.4)
 BEYOND: dict[str, dict] = {

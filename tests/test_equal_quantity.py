@@ -130,7 +130,7 @@ def test_a_trained_row_is_compared_with_fm_at_its_quantity():
 @pytest.mark.parametrize(("lead", "quality", "said"), [
     (1.5, 0.85, "a better filter, not only a stricter threshold"),
     (-0.6, 0.70, "a worse filter than a stricter threshold"),
-    (1.5, 0.70, "a better filter in one comparison and a worse one in another"),
+    (1.5, 0.70, "a better filter in some of the comparisons and a worse one in others"),
     (0.0, 0.7671, "a stricter threshold: in no comparison is the difference as large as 1 point"),
 ])
 def test_the_conclusion_says_what_the_numbers_show(lead, quality, said):

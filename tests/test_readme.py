@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from synthetic_records import synthetic_record
 
 from fmuc import paths
 from fmuc.errors import FmucError
@@ -14,6 +15,17 @@ def test_pages_show_what_the_presets_say():
                               (readme.DEVIATIONS, "settings", readme.settings())):
         text = page.read_text(encoding="utf-8")
         assert text == readme.filled(text, {name: block})
+
+
+def test_the_answers_name_losses_first():
+    accuracies = {"fsdd": (0.6, 0.7), "nsynth-gm": (0.6, 0.5)}
+    records = [synthetic_record(row, [0.8] * 10, [0.5] * 10, seed=seed, dataset=name, test=test + 0.01 * seed)
+               for name, pair in accuracies.items() for row, test in zip(("FM", "FMUC"), pair, strict=True)
+               for seed in range(3)]
+    first, second = readme.answers("mini", records).splitlines()
+    assert first.endswith("less accurate than FM on nsynth-gm (-10.0 [-10.0, -10.0] 0/3); "
+                          "more accurate than FM on fsdd (+10.0 [+10.0, +10.0] 3/3).")
+    assert second.endswith("it is not known yet.")  # without scores of the whole pool
 
 
 def test_the_readme_is_short():

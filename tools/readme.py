@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from fmuc import paths, tables
+from fmuc import claims, equal_quantity, paths, tables
+from fmuc.evidence import verdict
 from fmuc.experiments import Preset, plan, presets
 from fmuc.figures import markdown
 from fmuc.machinery.atomic import write_bytes
@@ -16,25 +18,47 @@ from fmuc.records import Record, load_all
 
 README, RESULTS, DEVIATIONS = (paths.ROOT / name for name in ("README.md", "docs/results.md", "docs/deviations.md"))
 PURPOSES = {"smoke": "tests", "mini": "a laptop (the default)", "long": "ten times mini's steps",
-            "beyond": "the paper's outlook", "paper": "a GPU"}
+            "beyond": "studies beyond the paper", "paper": "a GPU"}
+MORE = {"contradicted": "less accurate than FM", "not decidable": "not decidably different from FM",
+        "holds": "more accurate than FM"}
 
 
 def pages(profile: str = "mini") -> dict[Path, str]:
     """The text of every page with its blocks as presets and shipped records say."""
     records = load_all(profile, "shipped")
-    content = {README: {"profiles": profiles()}, RESULTS: results(profile, records),
-               DEVIATIONS: {"settings": settings()}}
+    content = {README: {"answers": answers(profile, records), "profiles": profiles()},
+               RESULTS: results(profile, records), DEVIATIONS: {"settings": settings()}}
     return {page: filled(page.read_text(encoding="utf-8"), blocks) for page, blocks in content.items()}
+
+
+def answers(profile: str, records: Sequence[Record]) -> str:
+    """One sentence for each question: is FMUC more accurate, and is it more than a stricter threshold?"""
+    accuracy, filters = defaultdict(list), defaultdict(list)
+    for name, preset in presets(profile).items():
+        runs = tables.measured(records, name)
+        test = claims.from_runs(runs)(claims.TEST.terms)
+        if test is not None:
+            accuracy[MORE[verdict(test)]].append(f"{name} ({claims.points(test)})")
+        if found := equal_quantity.compare(records, name, preset.training.epochs):
+            filters[found.judged].append(f"{name} ({claims.points(found.trained)})")
+    losses_first = {word: accuracy[word] for word in MORE.values() if word in accuracy}
+    return (f"- **Is FMUC the more accurate classifier?** On test files it is {_grouped(losses_first)}.\n"
+            f"- **Is it a better filter, or a stricter threshold?** At equal quantity it is {_grouped(filters)}.")
+
+
+def _grouped(found: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{word} on {', '.join(names)}" for word, names in found.items()) or "not known yet"
 
 
 def results(profile: str, records: Sequence[Record]) -> dict[str, str]:
     """Tables I and II and the claims, data set by data set."""
-    parts: dict[str, list[str]] = {"table1": [], "table2": [], "claims": []}
+    parts: dict[str, list[str]] = {"table1": [], "table2": [], "equal_quantity": [], "claims": []}
     for name, preset in presets(profile).items():
         epochs = preset.training.epochs
         one, two = tables.table1(records, name, epochs), tables.table2(records, name)
         parts["table1"].append(markdown(tables.format_table1(one, name)))
         parts["table2"].append(markdown(tables.format_table2(two, name).T.rename_axis("method")))
+        parts["equal_quantity"].append(equal_quantity.conclusion(records, name, epochs) or f"{tables.title(name)}: –")
         rows = [{"§": c.section, "claim": c.text, "in our runs": c.verdict, "ours": c.ours}
                 for c in tables.claims(records, name, epochs)]
         verdicts = markdown(pd.DataFrame(rows).set_index("§"))

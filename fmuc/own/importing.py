@@ -94,7 +94,7 @@ def choose_features(seconds: Sequence[float], rates: Sequence[int], sample_rate:
     """Log-Mel patches of 32 bands and 32 frames that suit the files (D18); an option replaces what is chosen.
 
     The sample rate is the most common one of the files, at most 22,050 Hz. A patch is as long as the median file, at
-    most 2.5 s. The window is the power of two next to 46 ms, the paper's length, and not below the hop, so that every
+    most 2.5 s. The window is the power of two next to 46 ms, as TUT2017's (D2), and not below the hop, so that every
     sample counts. The profile "paper" keeps rate, window and patch length, with its own numbers of bands and frames.
     """
     rate = sample_rate or min(int(pd.Series(rates).mode()[0]), 22_050)
