@@ -22,7 +22,7 @@ from fmuc.config import (
     override,
     run_from_dict,
 )
-from fmuc.experiments import make_run
+from fmuc.experiments import make_run, plan
 
 FEATURES = Features(sample_rate=16_000, window=512, hop=256, mel_bands=12, patch_frames=8)
 RUN = Run("nsynth", "FMUC", 0, FEATURES, 0.1,
@@ -103,12 +103,13 @@ def test_equal_configurations_have_equal_ids():
 
 def test_the_ids_of_all_shipped_records_are_reproduced():
     """Fields that were added since count only where they are set."""
-    shipped = [json.loads(path.read_text()) for path in paths.SHIPPED_RECORDS.glob("mini/*/run.json")]
-    assert len(shipped) == 36
-    for record in shipped:
+    shipped = [*paths.SHIPPED_RECORDS.glob("*/*/run.json")]
+    assert len(shipped) >= len(plan("mini"))
+    for path in shipped:
+        record = json.loads(path.read_text())
         run = run_from_dict(record["config"])
         assert run.id == record["id"]
-        assert make_run("mini", run.dataset, run.variant, run.seed) == run
+        assert make_run(path.parts[-3], run.dataset, run.variant, run.seed) == run
         assert replace(run, network=replace(run.network, kind="other")).id != run.id
 
 
