@@ -125,6 +125,15 @@ def test_one_data_set_by_its_name(trainable):
         helpers.sound_sets("mini", "nobody")
 
 
+def test_fsdd_is_looked_at_where_it_is_there_unless_another_one_is_named(trainable):
+    assert helpers.sound_set("mini").data.name == NOTES
+    (trainable / "fsdd" / "recordings").mkdir(parents=True)
+    (trainable / "fsdd" / "recordings" / "0_george_0.wav").touch()
+    there, named = helpers.sound_set("mini"), helpers.sound_set("mini", "nsynth")
+    assert (there.data.name, there.words.group, there.preset.dataset) == ("fsdd", "speaker", "fsdd")
+    assert (named.data.name, named.words.group, named.preset.dataset) == ("nsynth", "instrument", "nsynth-gm")
+
+
 @pytest.mark.parametrize(("profile", "name", "expected"), [
     ("mini", NOTES, "nsynth-gm"), ("mini", "tut2017", "scenes-sim"), ("smoke", SCENES, SCENES),
     ("paper", NOTES, "nsynth"), ("mini", "fsdd-smoke", "fsdd"),

@@ -59,6 +59,16 @@ class SoundSet(NamedTuple):
     words: Words
 
 
+def sound_set(profile: str, dataset: str = "") -> SoundSet:
+    """The data set that a notebook looks at: the one that is named, else FSDD, else nsynth-gm-smoke.
+
+    FSDD is left out as in :func:`sound_sets`. A stand-in that is not there yet is rendered (seconds). Raises
+    :class:`FmucError` for a name that is not known.
+    """
+    name = dataset or ("fsdd" if profile != "paper" and is_there("fsdd") else "nsynth-gm-smoke")
+    return SoundSet(ensure(name, progress=False), preset_for(profile, name), _words(name))
+
+
 def sound_sets(profile: str, dataset: str = "") -> dict[str, SoundSet]:
     """Data sets that the notebooks look at, by name: the smallest ones, or the one that is named.
 
