@@ -298,10 +298,11 @@ def predict(run: Annotated[str, typer.Argument(help="a run's folder, name, or th
 @app.command(epilog=examples("compare", "compare --dataset birds --json"))
 def compare(profile: Profile = "mini", dataset: Dataset = None, as_json: Json = False) -> None:
     """Show the paper's tables and claims beside the shipped runs and yours."""
-    from fmuc import tables
+    from fmuc.compare import as_text
+    from fmuc.compare import compare as compared
 
-    result = tables.compare(profile, dataset=dataset)
-    print(json.dumps(result, indent=1) if as_json else tables.format_compare(result))
+    result = compared(profile, dataset)
+    print(json.dumps(result, indent=1) if as_json else as_text(result))
 
 
 @app.command(epilog=examples("notebooks --source shipped", "notebooks --only 06 --only 07 -p dataset=birds"))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -61,13 +60,6 @@ def outcomes(kept: np.ndarray, seen: np.ndarray) -> pd.Series:
     shares = np.array([right, total - right, offered - total], dtype=float)
     return pd.Series(100 * shares / offered if offered else shares * np.nan,
                      index=["kept, right", "kept, wrong", "left out"])
-
-
-def dominating(shares: pd.DataFrame, variant: str) -> list[str]:
-    """Rows of :func:`outcomes` with at least as many right and at most as many wrong targets, one of them strictly."""
-    right, wrong = shares["kept, right"], shares["kept, wrong"]
-    no_worse = (right >= right[variant]) & (wrong <= wrong[variant])
-    return list(shares.index[no_worse & ((right > right[variant]) | (wrong < wrong[variant]))])
 
 
 def top_confusions(kept: np.ndarray, classes: Sequence[str], count: int = 5) -> pd.DataFrame:
@@ -144,31 +136,6 @@ def named_confusions(fm: np.ndarray, fmuc: np.ndarray, classes: Sequence[str], d
         rows.append((true, pseudo, paper, shares[i, j], other[i, j], fm[i, j], fm[i].sum(), place))
     columns = ["true", "pseudo-label", "paper, FM", "ours, FM", "ours, FMUC", "wrong", "kept", "place"]
     return pd.DataFrame(rows, columns=columns).astype({"place": "Int64"})
-
-
-def pair_confusions(kept: np.ndarray, classes: Sequence[str]) -> pd.Series:
-    """How often two classes are taken for each other, of both classes' kept pseudo-labels, in %; index (one, other).
-
-    NaN where nothing of both was kept.
-    """
-    totals = kept.sum(axis=1)
-    rows = {(classes[i], classes[j]): 100 * (kept[i, j] + kept[j, i]) / (totals[i] + totals[j] or np.nan)
-            for i, j in combinations(range(len(classes)), 2)}
-    return pd.Series(rows, dtype=float).rename_axis(["one", "other"])
-
-
-def shared_sources(sources: Mapping[str, Collection[str]]) -> pd.DataFrame:
-    """What each two simulated classes have in common by construction; index (one, other) in the order of the classes.
-
-    Columns: in common (names of sources), overlap (of the sources of either, in %), place (by overlap, 1 the largest).
-    """
-    rows = {}
-    for one, other in combinations(sources, 2):
-        common = [source for source in sources[one] if source in sources[other]]
-        rows[one, other] = (", ".join(common), 100 * len(common) / len({*sources[one], *sources[other]}))
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["in common", "overlap"])
-    table.index = pd.MultiIndex.from_tuples(rows, names=["one", "other"])
-    return table.assign(place=table["overlap"].rank(ascending=False, method="min").astype(int))
 
 
 # Differences between rows

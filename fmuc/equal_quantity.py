@@ -34,14 +34,19 @@ class Pool(NamedTuple):
     groups: np.ndarray
 
 
-def pools(records: Sequence[Record], dataset: str, net: str, epochs: int) -> list[Pool]:
-    """The pool of each seed of a row after ``epochs`` epochs, or the nearest that was kept; patches of known class."""
+def pools(records: Sequence[Record], dataset: str, net: str, epochs: int,
+          scores: Sequence[str] | None = None) -> list[Pool]:
+    """The pool of each seed of a row after ``epochs`` epochs, or the nearest that was kept; patches of known class.
+
+    ``scores``: only these.
+    """
     found = []
     for pool in (record.pool for record in find(records, dataset, net) if record.pool):
         at, known = np.abs(pool["epochs"] - epochs).argmin(), pool["truth"] >= 0
-        right = pool["labels"][at][:, known] == pool["truth"][known]
         names = [name.decode() for name in pool["names"]]
-        found.append(Pool(names, pool["certainty"][at][:, known], right, pool["groups"][known]))
+        rows = [names.index(score) for score in scores or names]
+        certainty, labels = (pool[part][at][rows][:, known] for part in ("certainty", "labels"))
+        found.append(Pool(list(scores or names), certainty, labels == pool["truth"][known], pool["groups"][known]))
     return found
 
 
@@ -50,23 +55,25 @@ def threshold_curves(records: Sequence[Record], dataset: str, epochs: int,
     """Quality at every quantity if a score's threshold is moved: net, score, quantity, quality (mean over seeds)."""
     shares, rows = np.arange(0.02, 1.001, 0.02), []
     for net in PAIR:
-        found = pools(records, dataset, net, epochs)
-        for score in scores if found else ():
-            counts = [surest(p.certainty[p.names.index(score)], p.right[p.names.index(score)]) for p in found]
+        found = pools(records, dataset, net, epochs, scores)
+        for i, score in enumerate(scores if found else ()):
+            counts = [surest(pool.certainty[i], pool.right[i]) for pool in found]
             rows += [(net, score, 100 * share, 100 * np.mean([quality_of_surest(seed, share) for seed in counts]))
                      for share in shares]
     return pd.DataFrame(rows, columns=["net", "score", "quantity", "quality"])
 
 
-def score_differences(records: Sequence[Record], dataset: str, epochs: int, share: float) -> pd.DataFrame:
+def score_differences(records: Sequence[Record], dataset: str, epochs: int, share: float,
+                      scores: Sequence[str] | None = None) -> pd.DataFrame:
     """Every score minus the plain softmax on the same nets, in points: index (net, score, measure).
 
     Measures: "quality" of the surest ``share`` of the pool, and "mean quality" over all quantities, which is one minus
     the area under the risk-coverage curve. Columns as in :func:`fmuc.tables.differences`, and the "value" itself.
+    ``scores``: only these, the plain softmax among them.
     """
     rows = {}
     for net in PAIR:
-        found = pools(records, dataset, net, epochs)
+        found = pools(records, dataset, net, epochs, scores)
         if not found:
             continue
         base = found[0].names.index(SOFTMAX)
@@ -135,10 +142,13 @@ class Comparison(NamedTuple):
     @property
     def judged(self) -> str:
         """What FMUC is by the verdicts on all three, whichever way they come out."""
-        found = self[1:]
-        if all(verdict(interval, -MARGIN, MARGIN) == "holds" for interval in found):
+        words = frozenset(map(verdict, self[1:]))
+        close = [verdict(interval, -MARGIN, MARGIN) == "holds" for interval in self[1:]]
+        if all(close):
             return f"a stricter threshold: in no comparison is the difference as large as {MARGIN:g} point"
-        words = frozenset(verdict(interval) for interval in found)
+        if words == {"not decidable"} and all(close[:2]):
+            return (f"no better a filter on the same nets (less than {MARGIN:g} point apart), and between trained rows "
+                    "not decidably one")
         return JUDGED.get(words, "a better filter in some of the comparisons and a worse one in others")
 
 
@@ -146,7 +156,7 @@ def compare(records: Sequence[Record], dataset: str, epochs: int) -> Comparison 
     """All comparisons at the quantity that FMUC keeps; None without pools or pseudo-labels."""
     runs = measured(records, dataset, epochs)
     quantity = runs["quantity"][runs.index.isin(["FMUC"], level="variant")].mean()
-    scores = score_differences(records, dataset, epochs, quantity / 100)
+    scores = score_differences(records, dataset, epochs, quantity / 100, (SOFTMAX, FILTER))
     if len(scores.index.unique("net")) < len(PAIR) or not quantity > 0:
         return None
     on_fm, on_fmuc = (Interval(*scores.loc[(net, FILTER, "quality"), list(Interval._fields)]) for net in PAIR)

@@ -182,7 +182,7 @@ def label_points(ax: Axes, points: Sequence[tuple[str, float, float]], colour: C
 def _marked(ax: Axes) -> np.ndarray:
     """Middle and corners of every marker in data coordinates, (n, 2)."""
     corners, found = np.array([(0, 0), (-1, -1), (-1, 1), (1, -1), (1, 1)]), []
-    for line in ax.lines:
+    for line in (line for line in ax.lines if line.get_marker() != "None"):
         half = line.get_markersize() / 2 * ax.figure.dpi / 72
         found.append((ax.transData.transform(line.get_xydata())[:, None] + half * corners).reshape(-1, 2))
     places = np.concatenate(found)
@@ -205,11 +205,11 @@ def _epoch_axis(ax: Axes) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
 
 
-def _legend_above(ax: Axes, text: str, handles: Sequence[Line2D] | None = None) -> None:
+def _legend_above(ax: Axes, text: str, handles: Sequence[Line2D] | None = None, columns: int = 3) -> None:
     """A legend between the axes, where it hides nothing, and the title ``text``."""
     handles = ax.get_legend_handles_labels()[0] if handles is None else handles
-    ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), borderaxespad=0.4, ncols=3)
-    ax.set_title(text, pad=7 + 10 * -(-len(handles) // 3))
+    ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), borderaxespad=0.4, ncols=columns)
+    ax.set_title(text, pad=7 + 10 * -(-len(handles) // columns))
 
 
 def _paper_handle(dataset: str, shape: str) -> list[Line2D]:
@@ -326,8 +326,8 @@ def _cell_width(ax: Axes, names: Sequence[str]) -> float:
 def table1_plane(ax: Axes, table: pd.DataFrame, dataset: str, curves: pd.DataFrame | None = None) -> Axes:
     """Table I as a plane: quality against quantity, ours filled (mean; small: every seed), the paper's rows hollow.
 
-    Both on validation files where the table has these estimates, since then nobody knows the quality. ``curves``: what
-    moving a threshold gives, from :func:`fmuc.equal_quantity.threshold_curves`.
+    Both on validation files where the table has these estimates, since then nobody knows the quality. ``curves``, in
+    place of the seeds: what moving a threshold gives, see :func:`fmuc.equal_quantity.threshold_curves`.
     """
     known = ESTIMATES[0] not in table.columns.get_level_values(0)
     quality, quantity = METRICS if known else ESTIMATES
@@ -336,21 +336,26 @@ def table1_plane(ax: Axes, table: pd.DataFrame, dataset: str, curves: pd.DataFra
         style = {"marker": marker(variant), "color": colour(variant), "linestyle": "none"}
         ours, paper = (table.loc[variant, [(quantity, whose), (quality, whose)]] for whose in ("mean", "paper"))
         seeds = [table.loc[variant, (metric, "seeds")] for metric in (quantity, quality)]
-        if 1 < len(seeds[0]) == len(seeds[1]):
+        if curves is None and 1 < len(seeds[0]) == len(seeds[1]):
             ax.plot(*seeds, gid=f"seeds {variant}", **FAINT_DOT, **style)
         ax.plot(*paper, fillstyle="none", markeredgewidth=0.9, gid=f"paper {variant}", **style)
         if ours.notna().all():
             ax.plot(*ours, gid=variant, **style)
             points.append((variant, *ours))
-    lines = [] if curves is None else [
-        ax.plot(line["quantity"], line["quality"], "-" if score == SOFTMAX else "--", color=colour(net), linewidth=1,
-                label=f"{score}, {net}'s nets")[0]
-        for (net, score), line in curves.groupby(["net", "score"], sort=False)]
     ax.set(xlabel=axis_label("quantity", known), ylabel=axis_label("quality", known), title=title(dataset))
     ax.margins(0.08)
     _say_if_unknown(ax, table[[(quality, "mean"), (quality, "paper")]])
-    handles = [_handle("ours, mean of seeds", marker="o"), _handle("ours, each seed", marker="o", **FAINT_DOT)]
-    ax.legend(handles=[*handles, *_paper_handle(dataset, "o"), *lines], loc="best")
+    handles = [_handle("ours, mean of seeds", marker="o"), *_paper_handle(dataset, "o")]
+    if curves is None:
+        handles.insert(1, _handle("ours, each seed", marker="o", **FAINT_DOT))
+    else:
+        handles += [ax.plot(line["quantity"], line["quality"], "-" if score == SOFTMAX else "--", color=colour(net),
+                            linewidth=1, label=f"{score}, {net}'s nets")[0]
+                    for (net, score), line in curves.groupby(["net", "score"], sort=False)]
+    if curves is None:
+        ax.legend(handles=handles, loc="best")
+    else:
+        _legend_above(ax, title(dataset), handles, columns=2)
     label_points(ax, points, colour)
     return ax
 

@@ -1,4 +1,4 @@
-"""Counts first, ratios last: quality and quantity (§IV, §V-A), confusion, file-wise accuracy (§VI), the surest first."""
+"""Counts first, ratios last: quality and quantity (§IV, §V-A), confusion, accuracy (§VI), quality at equal quantity."""
 
 from __future__ import annotations
 

@@ -1,19 +1,17 @@
-"""Run records -> Tables I and II beside the paper's numbers, and yours beside the shipped ones. Every number is in %.
+"""Run records -> Tables I and II beside the paper's numbers, differences between rows, claims. Every number is in %.
 
 The rows of a table are those of :mod:`fmuc.experiments`, then the variants of your own runs.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from tabulate import tabulate
 
 from fmuc import paths
-from fmuc.claims import THIRDS, Claim, from_paper, from_runs, gain, judge, limits, number, points, spread
+from fmuc.claims import THIRDS, Claim, from_runs, gain, judge, limits, number, points, spread
 from fmuc.config import Run
 from fmuc.errors import FmucError
 from fmuc.evidence import (
@@ -23,11 +21,10 @@ from fmuc.evidence import (
     interquartile_mean,
     probability_of_improvement,
     stratified,
-    t_interval,
 )
-from fmuc.experiments import ALL_ROWS, TABLE_1, TABLE_2, chosen
+from fmuc.experiments import ALL_ROWS, TABLE_1, TABLE_2
 from fmuc.metrics import quality, quantity
-from fmuc.records import Record, available, find
+from fmuc.records import Record, find
 from fmuc.train import EVALUATIONS
 
 METRICS, PARTS = ("quality", "quantity"), ("test", "unlabelled")
@@ -38,8 +35,6 @@ NAMES = {**{m: m for m in METRICS}, **{f"validation_{m}": f"{m} on validation fi
          **{part: f"accuracy on {part} files" for part in PARTS}}
 PAIR = ("FM", "FMUC")
 REPEATS = 3  # of the paper's Table II
-
-SIDES = {"shipped": "shipped", "yours": "runs"}  # of a comparison: where their records are
 
 PAPER = {"nsynth-gm": "nsynth", "nsynth": "nsynth", "scenes-sim": "tut2017", "tut2017": "tut2017"}
 TITLES = {"nsynth": "NSynth", "tut2017": "TUT2017", "fsdd": "FSDD (real recordings; not in the paper)",
@@ -290,109 +285,3 @@ def spearman(records: Sequence[Record], dataset: str, epochs: int) -> dict[str, 
         ranks = table[metric][["mean", "paper"]].astype(float).dropna().rank()
         result[metric] = ranks["mean"].corr(ranks["paper"]), len(ranks)
     return result
-
-
-# Yours beside the shipped runs
-
-LEGEND = """± is the sample standard deviation over n seeds; accuracies are means of the last ten evaluations.
-minus FM: difference seed by seed in points, its 95 % interval (Student's t), and in how many seeds it is above 0.
-over groups: its 95 % bootstrap interval over instruments, places or speakers; none for fewer than five of them.
-A claim holds if the intervals of its differences lie where it says, and is contradicted if one lies wholly elsewhere.
-The paper's Table I has no intervals: there the sign decides. Intervals are not corrected for the number of claims.
-'within': your mean lies in the 95 % prediction interval of the shipped seeds (Student's t), which holds the mean of as
-many new seeds as yours 19 times out of 20. 'equal': to one decimal. One shipped seed has no known spread."""
-ROUNDING = """Noise that seeds do not show, measured once with the same code and seeds on two makes of CPU: rounding
-alone moved one run's test accuracy by a standard deviation of 1.8 (nsynth-gm) and 2.3 points (scenes-sim)."""
-
-
-def _verdict(shipped: pd.Series, yours: pd.Series) -> dict:
-    """Interval of the shipped seeds and where your number lies, see ``LEGEND``; "–" if one does not exist."""
-    if pd.isna(shipped["mean"]) or pd.isna(yours["mean"]):
-        return {"low": np.nan, "high": np.nan, "verdict": "–"}
-    _, low, high, *_ = t_interval(shipped["seeds"], yours["n"])
-    word = "no spread known" if np.isnan(low) else "within" if low <= yours["mean"] <= high else "outside"
-    return {"low": low, "high": high, "verdict": "equal" if number(shipped["mean"]) == number(yours["mean"]) else word}
-
-
-def compare(profile: str, dataset: str | None = None) -> dict:
-    """The paper's numbers, the shipped ones and yours, ready for JSON; what does not exist is None.
-
-    "data sets": for each "header", "epochs", "runs", "numbers" (a row for each metric and variant, with its verdict,
-    see ``LEGEND``, and its difference to FM) and "claims" (by the paper's own numbers and on each side); "across": see
-    :func:`across`, for each side and part. ``dataset`` as in :func:`fmuc.records.load_all`.
-    """
-    sources = {whose: available(profile, source, dataset) for whose, source in SIDES.items()}
-    result = {}
-    for name, preset in chosen(profile, dataset).items():
-        records = {whose: [r for r in found if r.run.dataset == name] for whose, found in sources.items()}
-        if any(records.values()):
-            result[name] = _compare(records, name, preset.training.epochs)
-    if not result:
-        option = f" --dataset {dataset}" if dataset else ""
-        raise FmucError(f"no run records of {dataset or profile}, neither shipped nor yours: train the runs with "
-                        f"'python -m fmuc train --profile {profile}{option}'")
-    return {"data sets": result,
-            "across": {whose: {part: across(found, part) for part in PARTS} for whose, found in sources.items()}}
-
-
-def _compare(records: Mapping[str, Sequence[Record]], dataset: str, epochs: int) -> dict:
-    sides = pd.concat({whose: _all_numbers(found, dataset, epochs) for whose, found in records.items()}, axis=1)
-    rows = [{"metric": metric, "variant": variant, "paper": np.fmax(*(row[whose]["paper"] for whose in SIDES)),
-             **{f"{whose}_{key}": value for whose in SIDES for key, value in row[whose].items()
-                if key not in ("seeds", "paper", "paper_std")},
-             **_verdict(*(row[whose] for whose in SIDES))} for (metric, variant), row in sides.iterrows()]
-    paper = paper_dataset(dataset)
-    judged = {"paper": judge(from_paper(paper_numbers(paper)), paper)} if paper else {}
-    judged |= {whose: claims(found, dataset, epochs) for whose, found in records.items() if found}
-    return {"header": header(dataset), "epochs": epochs, "runs": {whose: len(records[whose]) for whose in SIDES},
-            "numbers": json.loads(pd.DataFrame(rows).to_json(orient="records", double_precision=4)),
-            "claims": {whose: [claim._asdict() for claim in found] for whose, found in judged.items()}}
-
-
-def _all_numbers(records: Sequence[Record], dataset: str, epochs: int) -> pd.DataFrame:
-    """Tables I and II below each other and the difference of each row to FM: index (metric or part, variant)."""
-    one, two = table1(records, dataset, epochs), table2(records, dataset)
-    tables = {metric: one[metric] for metric in one.columns.unique(0)} | {part: two.loc[part] for part in PARTS}
-    numbers = pd.concat(tables, names=["metric", "variant"])
-    pairs = [(variant, "FM") for variant in numbers.index.unique("variant") if variant != "FM"]
-    apart = pd.concat([differences(records, dataset, pairs, epochs).query("metric in @METRICS"),
-                       differences(records, dataset, pairs).query("metric in @PARTS")])
-    return numbers.join(apart.droplevel("minus").add_prefix("minus_fm_"))
-
-
-def format_compare(comparison: Mapping) -> str:
-    """:func:`compare` as a text to read, 120 columns wide."""
-    over = [f"{NAMES[part]}, {whose}: interquartile mean FMUC {_percent(found['FMUC'])}, FM {_percent(found['FM'])}; "
-            f"probability that a run of FMUC is better {_percent(found['better'], 100)}"
-            for whose, parts in comparison["across"].items() for part, found in parts.items() if found]
-    heading = ["Over the data sets, in % with 95 % bootstrap intervals, stratified by data set:\n" + "\n".join(over)]
-    blocks = [*map(_format_dataset, comparison["data sets"].values()), *(heading if over else []), LEGEND, ROUNDING]
-    return "\n\n\n".join(blocks)
-
-
-def _percent(interval: Sequence[float], scale: float = 1.0) -> str:
-    mean, low, high, *_ = (scale * value for value in interval)
-    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
-
-
-def _format_dataset(part: Mapping) -> str:
-    sides = [whose for whose in SIDES if part["runs"][whose]]
-    runs = ", ".join(f"{count} {whose}" for whose, count in part["runs"].items())
-    blocks = [f"{part['header']}\nRuns: {runs}; Table I: last tenth of {part['epochs']} epochs"]
-    for metric, rows in pd.DataFrame(part["numbers"]).groupby("metric", sort=False):
-        def values(whose: str, *keys: str, rows: pd.DataFrame = rows) -> np.ndarray:
-            return rows[[f"{whose}_{key}" for key in keys]].to_numpy(float)
-
-        differences = values(sides[-1], *(f"minus_fm_{field}" for field in Interval._fields))
-        groups = values(sides[-1], *(f"minus_fm_{end}" for end in ("cluster_low", "cluster_high")))
-        texts = {f"{NAMES[metric]} in %": rows["variant"], "paper": rows["paper"].map(number),
-                 **{whose: [cell(*row) for row in values(whose, "mean", "std", "n")] for whose in sides},
-                 **({"yours in the shipped spread?": rows["verdict"]} if len(sides) == 2 else {}),
-                 f"minus FM ({sides[-1]})": [points(Interval(*row)) for row in differences],
-                 **({"over groups": [limits(*row) for row in groups]} if metric in PARTS else {})}
-        blocks.append(tabulate(texts, headers="keys", disable_numparse=True))
-    claimed = [[*(claim["verdict"] for claim in claims), claims[0]["section"], claims[0]["text"], claims[-1]["ours"]]
-               for claims in zip(*part["claims"].values(), strict=True)]
-    headers = [*part["claims"], "", "claim of the paper", f"decided by ({sides[-1]})"]
-    blocks.append(tabulate(claimed, headers, maxcolwidths=[None] * (len(headers) - 2) + [34, 34]))
-    return "\n\n".join(blocks)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import combinations
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -13,8 +12,7 @@ import pytest
 from matplotlib.colors import to_hex
 from synthetic_records import SCENES, synthetic_plan, synthetic_record, without_truth
 
-from fmuc import analysis, datasets, figures, paths, tables
-from fmuc.standins import scene_places
+from fmuc import analysis, figures, paths, tables
 
 NAME, EPOCHS = "nsynth-gm", 12
 KEPT = np.array([[8, 2, 0], [1, 6, 3], [0, 0, 0], [4, 4, 4]])  # third class: nothing kept; last row: unknown class
@@ -49,13 +47,6 @@ def test_outcomes_are_shares_of_all_offered_of_known_class():
     assert shares.to_dict() == pytest.approx({"kept, right": 100 * 14 / 35, "kept, wrong": 100 * 6 / 35,
                                               "left out": 100 * 15 / 35})
     assert analysis.outcomes(np.zeros((4, 3), int), np.zeros(4, int)).isna().all()
-
-
-def test_a_dominated_row_is_worse_in_something_and_better_in_nothing():
-    shares = pd.DataFrame({"kept, right": [50, 40, 50, 60], "kept, wrong": [10, 10, 10, 20]}, index=list("abcd"))
-    assert analysis.dominating(shares, "a") == []  # c is equal, d has more wrong ones
-    assert analysis.dominating(shares, "b") == ["a", "c"]
-    assert analysis.dominating(shares, "d") == []
 
 
 def test_top_confusions_by_share_of_the_true_class():
@@ -199,31 +190,6 @@ def test_named_confusions_stand_beside_the_papers(fm):
 @pytest.mark.parametrize("dataset", ["nsynth-gm", "birds"])
 def test_other_data_sets_have_none_of_the_papers_confusions(fm, dataset):
     assert analysis.named_confusions(fm, fm, SCENES, dataset).empty
-
-
-def test_pairs_are_counted_in_both_directions(fm):
-    shares = analysis.pair_confusions(fm, SCENES)
-    assert len(shares) == 105
-    for one, other in combinations(SCENES, 2):
-        i, j = INDEX[one], INDEX[other]
-        both = fm[i, :].sum() + fm[j, :].sum()
-        expected = 100 * (fm[i, j] + fm[j, i]) / both if both else np.nan
-        assert shares[one, other] == pytest.approx(expected, nan_ok=True)
-
-
-def test_overlap_of_sources():
-    table = analysis.shared_sources({"a": ["wind", "birds"], "b": ["birds", "wind", "dog"], "c": ["engine", "dog"]})
-    assert list(table.index) == [("a", "b"), ("a", "c"), ("b", "c")]
-    assert list(table["in common"]) == ["wind, birds", "", "dog"]
-    assert list(table["overlap"]) == pytest.approx([200 / 3, 0, 25])
-    assert list(table["place"]) == [1, 3, 2]
-
-
-def test_recipes_and_the_papers_pairs_have_the_same_classes():
-    recipes = analysis.shared_sources({name: scene.sources for name, scene in scene_places.SCENES.items()})
-    assert {name for pair in recipes.index for name in pair} == set(datasets.LABELS) == set(SCENES)
-    for row in pd.read_csv(paths.PUBLISHED / "fig3.csv").itertuples():
-        assert recipes.loc[tuple(sorted((row.true, row.pseudo_label))), "in common"]
 
 
 # --- plots -----------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 
@@ -366,77 +365,3 @@ def test_summaries_over_data_sets_need_two_of_them():
     found = tables.across([*one, *two], "test")
     assert found["FMUC"].mean == pytest.approx(61.5) and found["FM"].mean == pytest.approx(51.5)
     assert found["better"][:3] == (1, 1, 1)
-
-
-# --- compare ---------------------------------------------------------------------------------------------------------
-
-@pytest.fixture
-def stored(monkeypatch):
-    """Let ``compare`` find these records instead of those in the folders."""
-    def use(**sources):
-        monkeypatch.setattr(tables, "available", lambda profile, source, dataset: sources.get(source, []))
-
-    return use
-
-
-def row_of(result, metric, variant):
-    return next(row for row in result["numbers"] if (row["metric"], row["variant"]) == (metric, variant))
-
-
-def test_compare_sets_yours_beside_the_shipped_ones_and_the_paper(stored):
-    shipped = [synthetic_record("FM", [0.8] * 40, [0.9] * 40, seed=seed, test=test, unlabelled=0.7)
-               for seed, test in enumerate((0.60, 0.61, 0.62))]
-    shipped.append(synthetic_record("FMUC w. temp. 4", [0.9] * 20, [0.3] * 20))
-    yours = [synthetic_record("FM", [0.8] * 40, [0.5] * 40, seed=seed, test=test, unlabelled=0.7)
-             for seed, test in enumerate((0.61, 0.62, 0.63))]
-    yours += [synthetic_record("FMUC w. temp. 4", [0.8] * 20, [0.3] * 20), own("my rule")]
-    stored(shipped=shipped, runs=yours)
-    comparison = json.loads(json.dumps(tables.compare("mini")))
-    result = comparison["data sets"][NAME]
-    assert result["runs"] == {"shipped": 4, "yours": 5}
-    test = row_of(result, "test", "FM")
-    half = 4.302653 * 1.0 * math.sqrt(2 / 3)  # t with 2 degrees of freedom, three seeds beside three
-    assert (test["low"], test["high"]) == pytest.approx((61 - half, 61 + half), abs=1e-3)
-    assert (test["paper"], test["shipped_mean"], test["yours_mean"], test["verdict"]) == (71.0, 61.0, 62.0, "within")
-    assert row_of(result, "quality", "FM")["verdict"] == "equal"
-    assert row_of(result, "quantity", "FM")["verdict"] == "outside"  # equal in all shipped seeds
-    assert row_of(result, "quality", "FMUC w. temp. 4")["verdict"] == "no spread known"
-    assert row_of(result, "quality", "my rule")["shipped_mean"] is None
-    text = tables.format_compare(comparison)
-    for part in ("nsynth-gm (stand-in) | paper: NSynth", "62.0 ± 1.0 (n=3)", "within", "my rule", "95 % prediction"):
-        assert part in text
-    assert "nan" not in text
-
-
-@pytest.mark.parametrize(("source", "said"), [("shipped", "30 shipped, 0 yours"), ("runs", "0 shipped, 30 yours")])
-def test_compare_with_one_side_only(stored, whole_plan, source, said):
-    stored(**{source: whole_plan})
-    text = tables.format_compare(tables.compare("mini"))
-    assert said in text and "nan" not in text and "spread?" not in text
-    assert "contradicted" not in text.split("Noise")[0].split("± is")[0]
-    assert max(map(len, text.splitlines())) <= 120
-
-
-def test_compare_without_any_record_names_the_remedy(stored):
-    stored()
-    with pytest.raises(FmucError, match="of nsynth-gm, neither shipped nor yours.*train --profile mini"):
-        tables.compare("mini", NAME)
-
-
-def test_rows_that_kept_nothing_support_no_claim_and_break_nothing(stored, whole_plan):
-    stored(runs=[replace(record, kept=np.zeros_like(record.kept)) for record in whole_plan])
-    result = tables.compare("mini")["data sets"][NAME]
-    assert all(row["yours_mean"] is None for row in result["numbers"] if row["metric"] == "quality")
-    by_key = {claim["key"]: claim["verdict"] for claim in result["claims"]["yours"]}
-    assert (by_key["quality_every_third"], by_key["temperature_4"]) == ("not decidable", "contradicted")  # as few
-
-
-def test_compare_of_your_own_audio_has_no_number_of_the_paper(stored, whole_plan, monkeypatch):
-    preset = replace(experiments.preset("mini", "scenes-sim"), dataset="birds")
-    monkeypatch.setattr(tables, "chosen", lambda profile, dataset: {"birds": preset})
-    stored(runs=[without_truth(replace(record, run=replace(record.run, dataset="birds")), {10: (0.72, 0.55)})
-                 for record in whole_plan])
-    result = json.loads(json.dumps(tables.compare("mini", dataset="birds")))
-    assert all(row["paper"] is None for row in result["data sets"]["birds"]["numbers"])
-    text = tables.format_compare(result)
-    assert "unknown" in text and "quality on validation files in %" in text and "nan" not in text
