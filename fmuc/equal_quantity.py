@@ -169,6 +169,7 @@ def conclusion(records: Sequence[Record], dataset: str, epochs: int) -> str:
     if found is None:
         return ""
     on_fm, on_fmuc, trained = map(points, found[1:])
+    trained = trained if found.trained.n else "not known, since none of these was trained that keeps as few"
     return (f"{title(dataset)}: at the quantity that FMUC keeps ({found.quantity:.0f} %), the quality of its score "
             f"(mean − std, N = 5, T = 2) minus that of the plain softmax is {on_fm} points on FM's nets and {on_fmuc} "
             f"on FMUC's; FMUC minus FM trained with as strict a threshold is {trained}. So here FMUC is {found.judged}."
