@@ -87,6 +87,16 @@ def figure(width: str = "column", *, rows: int = 1, columns: int = 1, aspect: fl
     return plt.subplots(rows, columns, figsize=(inches, inches / columns * aspect * rows), **options)
 
 
+def panels(number: int, aspect: float = 0.75) -> tuple[Figure, list[Axes]]:
+    """A panel for each of some data sets, two in a row: (figure, axes)."""
+    columns = min(number, 2)
+    fig, axes = figure("double" if columns == 2 else "column", rows=-(-number // columns), columns=columns,
+                       aspect=aspect, squeeze=False)
+    for ax in axes.flat[number:]:
+        ax.remove()
+    return fig, list(axes.flat[:number])
+
+
 @styled
 def save_figure(fig: Figure, name: str, profile: str, *, source: str = "runs", dataset: str = "",
                 records: Sequence[Record] = (), data: pd.DataFrame | Mapping | None = None, alt: str) -> None:

@@ -287,6 +287,13 @@ def test_diagrams_state_the_papers_settings(draw, says, with_pictures):
     assert all(np.array_equal(a, b) for a, b in zip(shown, (pictures or {}).values(), strict=True))
 
 
+def test_panels_stand_two_in_a_row():
+    for number, width, columns in ((1, 3.5, 1), (2, 7.16, 2), (3, 7.16, 2)):
+        fig, axes = figures.panels(number)
+        assert fig.axes == axes and len(axes) == number and fig.get_figwidth() == width
+        assert axes[0].get_gridspec().ncols == columns
+
+
 # --- files -----------------------------------------------------------------------------------------------------------
 
 def save_curves(records):
