@@ -16,10 +16,9 @@ import soundfile
 import torch
 
 from fmuc import datasets, experiments, paths
-from fmuc.config import Features, Network
+from fmuc.config import Features
 from fmuc.datasets import Clip, Dataset
 from fmuc.errors import FmucError
-from fmuc.model import CNN420
 from fmuc.selection import select
 from fmuc.splits import draw_split
 from fmuc.teaching import helpers, pictures
@@ -247,29 +246,3 @@ def test_the_lead_that_reaches_the_threshold_is_marked_on_its_curve(ax):
     for (lead, height), temperature in zip(marks, (1, 2), strict=True):
         logits = torch.tensor([float(lead), *[0.0] * 10])
         assert height == 0.9 and temperature_softmax(logits, temperature)[0].item() == pytest.approx(0.9)
-
-
-# --- BatchNorm ---
-
-
-@pytest.fixture
-def net() -> CNN420:
-    torch.manual_seed(0)
-    net = CNN420(3, Network(widths=(4, 8), blocks=(1, 1), stem=(3, 2)))
-    net(torch.randn(16, 1, 8, 8))
-    return net
-
-
-@pytest.fixture
-def x() -> torch.Tensor:
-    return torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-
-
-def test_companions_change_a_prediction_unless_the_batch_is_always_the_same(net, x):
-    draw = torch.Generator().manual_seed
-    whole = helpers.logits_in_batches(net, x, len(x), 3, draw(0))
-    torch.testing.assert_close(whole, weak_logits(net, x, 0, "batch").expand(3, -1, -1))
-    small = helpers.logits_in_batches(net, x, 3, 3, draw(0))
-    assert not torch.allclose(small[0], small[1])
-    order = torch.randperm(6, generator=draw(0))
-    torch.testing.assert_close(small[0][order[:3]], weak_logits(net, x[order[:3]], 0, "batch")[0])

@@ -32,7 +32,6 @@ from fmuc.machinery.fetch import is_there
 from fmuc.standins.render import STAND_INS, ensure
 from fmuc.tables import paper_dataset
 from fmuc.train import Trainer
-from fmuc.uncertainty import weak_logits
 
 TOY_CENTRES = ((0.0, 1.6), (-1.5, -1.0), (1.5, -1.0))  # one cloud of points per class
 _MP3_LEVEL = 0.8  # of 0 to 1: ten seconds at 22.05 kHz are some 50 kB of a notebook, with all audible bands
@@ -234,16 +233,3 @@ def required_confidence(threshold: float, temperature: float, rivals: int) -> fl
         raise ValueError("threshold must lie in (0, 1), temperature must be positive and rivals at least 1")
     lead = temperature * np.log(rivals * threshold / (1 - threshold))
     return float(1 / (1 + rivals * np.exp(-lead)))
-
-
-def logits_in_batches(net: nn.Module, x: Tensor, size: int, draws: int, rng: Generator) -> Tensor:
-    """Logits (R, B, C) of the same patches (B, 1, F, T) in R random partitions into batches of ``size``, dropout off.
-
-    BatchNorm takes the statistics of each batch (D8), so a prediction depends on its companions in the batch.
-    """
-    results = []
-    for _ in range(draws):
-        order = torch.randperm(len(x), generator=rng)
-        shuffled = torch.cat([weak_logits(net, part, 0, "batch")[0] for part in x[order].split(size)])
-        results.append(torch.empty_like(shuffled).index_copy_(0, order.to(shuffled.device), shuffled))
-    return torch.stack(results)

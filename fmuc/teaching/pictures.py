@@ -23,7 +23,7 @@ from fmuc.figures import COLOURS, class_label, colour, figure, label_points, mar
 from fmuc.records import Record
 from fmuc.tables import title
 from fmuc.teaching import replay
-from fmuc.uncertainty import EntropyParts, pass_statistics, temperature_softmax
+from fmuc.uncertainty import pass_statistics, temperature_softmax
 
 RIGHT, WRONG, GREY, LIGHT = "#009E73", "#D55E00", "#767676", "#9CC9E3"
 VERDICTS = {"right": RIGHT, "wrong": WRONG, "not known": "#999999"}
@@ -142,7 +142,7 @@ def _box(ax: Axes, x: float, y: float, width: float, text: str, fill: str, pictu
 
 # --- temperature and passes ---
 
-REGIONS = {"kept by the line alone": "#56B4E9", "kept by the box alone": "#E69F00", "kept by both": "#0072B2"}
+REGIONS = {"kept by the line alone": "#56B4E9", "kept by the box alone": "#E69F00", "kept by both": "#CC79A7"}
 CLOUDS = ("white", "#E69F00", "#CC79A7")  # of the toy's classes, on a map
 _TEMPERATURES = (WRONG, "#0072B2", "#56B4E9", RIGHT)
 
@@ -192,25 +192,6 @@ def pass_cloud(ax: Axes, used: Tensor, more: Tensor, names: Sequence[str], truth
     ax.errorbar(place + 0.42, mean, std, fmt="_", color=COLOURS["FM"])
     ax.set_xticks(place, [name.replace("_", " ") for name in names], rotation=60)
     ax.set(ylim=(-0.03, 1.03), title=f"N = {len(used)}: mean − std = {float((mean - std)[mean.argmax()]):.2f}")
-    return ax
-
-
-@styled
-def score_by_passes(ax: Axes, cloud: Tensor, label: str, colour: str, *, draws: int = 400) -> Axes:
-    """mean − std of one class against the number of passes N: median and middle 90 % of ``draws`` random choices of N
-    of the M passes of the ``cloud`` (M,)."""
-    values, rng = cloud.double().numpy(), np.random.default_rng(0)
-    numbers = [n for n in (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100) if 2 * n <= len(values)]
-    order = rng.permuted(np.tile(np.arange(len(values)), (draws, 1)), axis=1)
-    chosen = [values[order[:, :n]] for n in numbers]
-    low, middle, high = np.transpose([np.percentile(c.mean(1) - c.std(1), (5, 50, 95)) for c in chosen])
-    ax.fill_between(numbers, low, high, color=colour, alpha=0.2, linewidth=0)
-    ax.plot(numbers, middle, ".-", color=colour, label=label)
-    ax.set_xscale("log")
-    shown = [n for n in (1, 2, 5, 10, 20, 50, 100) if n in numbers]
-    ax.set_xticks(shown, [str(n) for n in shown])
-    ax.minorticks_off()
-    ax.set(xlabel="number of passes N", ylabel="mean − std", ylim=(0, 1.03))
     return ax
 
 
@@ -266,30 +247,6 @@ def plane_map(ax: Axes, values: Tensor, extent: float, points: Tensor, classes: 
            ylim=(-extent, extent))
     ax.grid(False)
     return image
-
-
-@styled
-def entropy_dots(ax: Axes, parts: EntropyParts, right: Sequence[bool]) -> Axes:
-    """Aleatoric against epistemic part of every example, (B,), by whether its pseudo-label is ``right`` (B,)."""
-    right = np.asarray(right)
-    for verdict, which in (("right", right), ("wrong", ~right)):
-        ax.plot(parts.aleatoric[which], parts.epistemic[which], ".", color=VERDICTS[verdict], markersize=3, alpha=0.8,
-                label=f"{verdict} pseudo-label")
-    ax.set(xlabel="aleatoric part (nats)", ylabel="epistemic part (nats)", xlim=(0, None),
-           ylim=(0, 1.25 * ax.get_ylim()[1]))  # room for the legend above the dots
-    ax.legend(loc="upper left")
-    return ax
-
-
-@styled
-def companions(ax: Axes, alone: Tensor, together: Tensor) -> Axes:
-    """Confidence of each example (B,) with running statistics against those with the statistics of R different batches
-    (R, B): a vertical line from the least to the largest, a dot for the mean."""
-    ax.plot([0, 1], [0, 1], ":", color=GREY, linewidth=0.8)
-    ax.vlines(alone, together.min(dim=0).values, together.max(dim=0).values, color=LIGHT, linewidth=0.7)
-    ax.plot(alone, together.mean(dim=0), ".", color=COLOURS["FMUC"], markersize=2.5)
-    ax.set(xlabel="confidence, running statistics", ylabel="the same with batch statistics", xlim=(0, 1), ylim=(0, 1))
-    return ax
 
 
 # --- replayed rules ---
