@@ -12,7 +12,7 @@ from fmuc import tables
 from fmuc.claims import Claim
 from fmuc.metrics import expected_calibration_error, row_normalised
 from fmuc.records import Record, find
-from fmuc.tables import ESTIMATES, EVALUATIONS, METRICS, PAIR, PARTS, differences, history_table, truth_known
+from fmuc.tables import ESTIMATES, EVALUATIONS, METRICS, PAIR, PARTS, history_table, truth_known
 
 
 def data_sets(records: Sequence[Record]) -> list[str]:
@@ -146,19 +146,14 @@ def accuracy_gap(records: Sequence[Record], dataset: str, part: str, ours: str =
 
     Each is the mean of the last :data:`fmuc.tables.EVALUATIONS` up to there, like the accuracies of the tables.
     """
-    sides = []
+    sides, column = [], f"{part}_accuracy"
     for variant in (ours, other):
-        runs = {r.run.seed: 100 * r.history[f"{part}_accuracy"].rename(lambda epoch, run=r.run:
-                epoch * run.training.iterations_per_epoch).dropna()
-                for r in find(records, dataset, variant) if f"{part}_accuracy" in r.history}
+        runs = {}
+        for record in find(records, dataset, variant):
+            values = 100 * record.history.reindex(columns=[column])[column].dropna()
+            runs[record.run.seed] = values.set_axis(values.index * record.run.training.iterations_per_epoch)
         sides.append(pd.DataFrame(runs).rolling(EVALUATIONS, min_periods=1).mean())
     return (sides[0] - sides[1]).dropna(axis=1, how="all").dropna().rename_axis("step")
-
-
-def rule_pairs(records: Sequence[Record], dataset: str, ending: str = " + FMUC") -> pd.DataFrame:
-    """Each rule with FMUC's score in it minus the rule as published: see :func:`fmuc.tables.differences`."""
-    rules = dict.fromkeys(r.run.variant for r in records if r.run.dataset == dataset and r.run.variant.endswith(ending))
-    return differences(records, dataset, [(rule, rule.removesuffix(ending)) for rule in rules])
 
 
 def calibration(records: Sequence[Record], dataset: str, bins: int = 15) -> pd.DataFrame:

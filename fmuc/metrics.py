@@ -102,16 +102,3 @@ def area_under_risk(counts: np.ndarray) -> np.ndarray:
     kept, right = counts
     risk = 1 - np.divide(right, kept, out=np.ones_like(kept), where=kept > 0)
     return (np.diff(kept, axis=-1, prepend=0) * risk).sum(axis=-1) / kept[:, -1]
-
-
-def quality_at(certainty: np.ndarray, labels: np.ndarray, truth: np.ndarray, share: float) -> float:
-    """Quality of the pseudo-labels (n,) if the surest ``share`` of those of known class (``truth`` >= 0) is kept."""
-    known = truth >= 0
-    return float(quality_of_surest(surest(certainty[known], labels[known] == truth[known]), share)[0])
-
-
-def risk_coverage(certainty: np.ndarray, labels: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Share kept, and share of wrong ones among them, from the surest example of known class on: (n,) each."""
-    known = truth >= 0
-    kept, right = surest(certainty[known], labels[known] == truth[known])[:, 0]
-    return kept / kept[-1], 1 - right / kept

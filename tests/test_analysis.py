@@ -124,15 +124,6 @@ def test_an_accuracy_is_the_mean_of_the_last_ten_evaluations():
     assert tables.measured(records, NAME, 4).loc[("FMUC", 0), "test"] == pytest.approx(100 * accuracies[:4].mean())
 
 
-def test_rules_stand_beside_the_same_with_fmucs_score():
-    records = [evaluated(variant, seed, [accuracy + 0.01 * seed] * 3)
-               for variant, accuracy in (("FlexMatch", 0.5), ("FlexMatch + FMUC", 0.6), ("FreeMatch + FMUC", 0.7))
-               for seed in (0, 1, 2)]
-    table = analysis.rule_pairs(records, NAME)
-    assert set(table.droplevel("metric").index) == {("FlexMatch + FMUC", "FlexMatch")}
-    assert table.loc[("test", "FlexMatch + FMUC", "FlexMatch"), "mean"] == pytest.approx(10)
-
-
 def test_calibration_against_loops():
     rng = np.random.default_rng(3)
     probabilities = rng.dirichlet(np.full(11, 0.3), 200).astype(np.float16)

@@ -15,8 +15,7 @@ from fmuc import equal_quantity, figures, metrics, tables
 from fmuc.evidence import group_draws
 
 NAME = "nsynth-gm"
-CERTAINTY = np.array([5.0, 1.0, 3.0, 3.0, 2.0, 4.0])
-LABELS, TRUTH = np.array([0, 1, 2, 2, 1, 0]), np.array([0, 2, 2, 1, 1, -1])
+CERTAINTY, RIGHT = np.array([5.0, 1.0, 3.0, 3.0, 2.0]), np.array([True, False, True, False, True])
 
 
 # --- selective classification ----------------------------------------------------------------------------------------
@@ -28,20 +27,19 @@ def slow_quality(certainty, right, count):
     return np.mean(shares)
 
 
-def test_quality_at_a_quantity_is_that_of_the_surest_known_ones():
-    known = TRUTH >= 0
-    right = (LABELS == TRUTH)[known]
-    for count in range(1, 6):
-        expected = slow_quality(CERTAINTY[known], right, count)
-        assert metrics.quality_at(CERTAINTY, LABELS, TRUTH, count / 5) == pytest.approx(expected)
-    assert metrics.quality_at(CERTAINTY, LABELS, TRUTH, 0.4) == pytest.approx(0.75)  # 5.0, and one of two at 3.0
+def test_quality_at_a_quantity_is_that_of_the_surest():
+    counts = metrics.surest(CERTAINTY, RIGHT)
+    for number in range(1, 6):
+        expected = slow_quality(CERTAINTY, RIGHT, number)
+        assert metrics.quality_of_surest(counts, number / 5) == pytest.approx(expected)
+    assert metrics.quality_of_surest(counts, 0.4) == pytest.approx(0.75)  # 5.0, and one of two at 3.0
 
 
 def test_risk_coverage_by_hand():
-    coverage, risk = metrics.risk_coverage(CERTAINTY, LABELS, TRUTH)
-    steps = dict(zip(coverage, risk, strict=True))
+    counts = metrics.surest(CERTAINTY, RIGHT)
+    kept, right = counts[:, 0]
+    steps = dict(zip(kept / 5, 1 - right / kept, strict=True))  # coverage and risk; two are equally sure
     assert steps == pytest.approx({0.2: 0.0, 0.6: 1 / 3, 0.8: 0.25, 1.0: 0.4})
-    counts = metrics.surest(CERTAINTY[TRUTH >= 0], (LABELS == TRUTH)[TRUTH >= 0])
     assert metrics.area_under_risk(counts) == pytest.approx(np.mean([0, 1 / 3, 1 / 3, 0.25, 0.4]))
 
 
