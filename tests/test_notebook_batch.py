@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -209,17 +208,15 @@ def test_a_kernel_that_dies_and_outputs_that_cannot_be_written_are_one_clear_lin
 
 
 BATCH = """
-import signal, sys
+import sys
 from pathlib import Path
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background inherits "ignore"
 from fmuc.machinery import notebooks
 if __name__ == "__main__":
     notebooks.execute(folder=Path(sys.argv[1]), workers=2, progress=False)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
-def test_a_stopped_batch_leaves_no_process(folder, number):
+def test_a_killed_batch_leaves_no_process(folder):
     """Two notebooks wait for each other, so both run at once, and report their kernels."""
     report = ("import os, pathlib, time\npathlib.Path('{}').write_text(str(os.getpid()))\n"
               "while not pathlib.Path('{}').exists():\n    time.sleep(0.05)\ntime.sleep(120)")
@@ -233,9 +230,8 @@ def test_a_stopped_batch_leaves_no_process(folder, number):
     started = psutil.Process(process.pid).children(recursive=True)
     kernels = [int((folder / name).read_text()) for name in "ab"]
     assert {child.pid for child in started} >= {*kernels}
-    process.send_signal(number)
+    process.kill()
     process.communicate(timeout=60)
-    assert process.returncode != 0
     assert not psutil.wait_procs(started, timeout=60)[1]
 
 

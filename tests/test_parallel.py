@@ -146,11 +146,16 @@ def test_a_run_that_always_loses_its_worker_is_reported_in_the_end(data_root, mo
 
 def test_long_runs_come_first_and_those_that_another_command_trains_last(data_root, monkeypatch, capsys):
     runs = [small_run(), small_run("FM"), small_run("FMUC")]
-    monkeypatch.setattr(parallel, "_train", lambda payload: payload["folder"])  # instead of training
+
+    def instead_of_training(payload: dict) -> str:
+        (paths.data_root() / payload["folder"]).mkdir(parents=True, exist_ok=True)
+        return payload["folder"]
+
+    monkeypatch.setattr(parallel, "_train", instead_of_training)
     folder_of(runs[2]).mkdir(parents=True)
     lock = FileLock(folder_of(runs[2]) / ".lock", thread_local=False)
     lock.acquire()
-    threading.Timer(1, lock.release).start()
+    threading.Thread(target=lambda: (wait_for(folder_of(runs[0]).is_dir), lock.release())).start()
     assert train_plan(runs, "smoke", device="cpu", workers=1, progress=False) == []
     said = capsys.readouterr().err.splitlines()  # what workers say is passed on
     assert [Path(folder).name for folder in said] == [run.name for run in (runs[1], runs[0], runs[2])]

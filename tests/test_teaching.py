@@ -58,7 +58,7 @@ def test_patch_is_drawn_over_seconds_and_hertz():
     features, patch = experiments.NSYNTH, np.random.default_rng(0).random((128, 126))
     axes = plt.figure().add_subplot()
     image = pictures.draw_patch(axes, torch.from_numpy(patch), features)
-    assert image.get_extent() == (0, 126 * 512 / 16_000, -0.5, 127.5)  # band 40 is drawn around the height 40
+    assert image.get_extent() == [0, 126 * 512 / 16_000, -0.5, 127.5]  # band 40 is drawn around the height 40
     np.testing.assert_array_equal(image.get_array(), patch)
     ticks = dict(zip([label.get_text() for label in axes.get_yticklabels()], axes.get_yticks(), strict=True))
     centres = librosa.mel_frequencies(130, fmin=0, fmax=8000)[1:-1]
