@@ -72,19 +72,6 @@ def test_a_block_ends_with_the_addition():
     assert out.shape == (2, 6, 4, 4) and (out < 0).any()
 
 
-def test_only_later_stages_halve_the_resolution_and_only_changes_need_a_convolution():
-    blocks = CNN420(3, SMALL).blocks
-    assert [block.units[0][-1].stride for block in blocks] == [(1, 1), (2, 2), (1, 1)]
-    assert [block.units[1][-1].stride for block in blocks] == [(1, 1)] * 3
-    assert [type(block.shortcut) for block in blocks] == [nn.Identity, nn.Conv2d, nn.Identity]
-
-
-def test_the_net_is_stem_blocks_mean_and_linear():
-    net, x = CNN420(3, SMALL).eval(), torch.randn(2, 1, 12, 8)
-    pooled = net.blocks(net.stem(x)).flatten(2).mean(dim=2)
-    assert_close(net(x), pooled @ net.head.weight.T + net.head.bias)
-
-
 def test_a_network_is_made_by_its_name_in_the_table(monkeypatch):
     monkeypatch.setitem(NETWORKS, "mine", lambda classes, network: nn.Linear(64, classes))
     assert type(make_network(3, replace(SMALL, kind="mine"))) is nn.Linear and type(make_network(3, SMALL)) is CNN420

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager
 
 from joblib.externals.loky import ProcessPoolExecutor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -47,18 +46,19 @@ def run_parallel(function: Callable, tasks: Iterable[tuple], workers: int, *, or
     if workers == 1:
         yield from (function(*task) for task in tasks)
         return
-    with _ended(start_workers(workers)) as executor:
-        flying: list[Future] = []
-        try:
-            for task in tasks:
-                flying.append(executor.submit(function, *task))
-                if len(flying) == 2 * workers:
-                    yield _take(flying, ordered).result()
-            while flying:
+    executor, flying = start_workers(workers), []
+    try:
+        for task in tasks:
+            flying.append(executor.submit(function, *task))
+            if len(flying) == 2 * workers:
                 yield _take(flying, ordered).result()
-        except TerminatedWorkerError:
-            raise FmucError("a worker process was killed (out of memory?): free memory or use fewer workers; the same "
-                            "command goes on from what is finished") from None
+        while flying:
+            yield _take(flying, ordered).result()
+    except TerminatedWorkerError:
+        raise FmucError("a worker process was killed (out of memory?): free memory or use fewer workers; the same "
+                        "command goes on from what is finished") from None
+    finally:
+        executor.shutdown(kill_workers=True)
 
 
 def _take(futures: list[Future], ordered: bool) -> Future:
@@ -66,14 +66,6 @@ def _take(futures: list[Future], ordered: bool) -> Future:
     future = futures[0] if ordered else next(iter(wait(futures, return_when=FIRST_COMPLETED).done))
     futures.remove(future)
     return future
-
-
-@contextmanager
-def _ended(executor: ProcessPoolExecutor) -> Iterator[ProcessPoolExecutor]:
-    try:
-        yield executor
-    finally:
-        executor.shutdown(kill_workers=True)
 
 
 def _start(parent: int) -> None:
