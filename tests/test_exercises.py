@@ -16,6 +16,7 @@ from scipy import stats
 
 from fmuc import augment, experiments, metrics
 from fmuc.config import Features
+from fmuc.errors import FmucError
 from fmuc.features import cut_patches, log_mel
 from fmuc.machinery import notebooks
 from fmuc.selection import select
@@ -27,6 +28,7 @@ SOURCES = exercises.sources()
 TASKS = {exercise.name: exercise for source in SOURCES for exercise in source.exercises}
 CHECKS = {name: exercise.check() for name, exercise in TASKS.items()}
 LONGEST = 15  # lines of a code cell
+LIVE = ("fixmatch_rule", "my_rule", "(kept * each).mean()", "0.50", "return label, ", "p = torch.softmax(net(x)")  # typed
 
 each_source = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.number)
 each_task = pytest.mark.parametrize("name", TASKS)
@@ -164,16 +166,19 @@ def test_what_is_no_exercise_is_named(wrong, capsys):
 
 @pytest.fixture
 def copies(tmp_path, monkeypatch):
-    """One notebook and the guide in a folder of their own, the exercises not yet in the notebook."""
+    """One notebook and both pages in a folder of their own, the exercises not yet in the notebook."""
     source = SOURCES[0]
     whole = exercises.notebook(source)
     cells = [cell for cell in notebooks.read(whole).cells if not cell.id.startswith(exercises.PREFIX)]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / whole.name)
-    (tmp_path / "guide.md").write_text("# Guide\n<!-- mistakes -->\n<!-- /mistakes -->\n", encoding="utf-8")
+    (tmp_path / "mistakes.md").write_text("<!-- mistakes -->\n<!-- /mistakes -->\n", encoding="utf-8")
+    heading = next(re.findall(r"^## (?:\d+\. )?(.+)", cell.source, re.M) for cell in cells if "## " in cell.source)[0]
+    (tmp_path / "guide.md").write_text(f"[01[99] {heading}](../notebooks/{whole.name})\n", encoding="utf-8")
     find = notebooks.find
     monkeypatch.setattr(notebooks, "find", lambda only=None: [tmp_path / path.name for path in find(only)])
     monkeypatch.setattr(exercises, "SOLUTIONS", tmp_path / "solutions")
     monkeypatch.setattr(exercises, "GUIDE", tmp_path / "guide.md")
+    monkeypatch.setattr(exercises, "MISTAKES", tmp_path / "mistakes.md")
     return SimpleNamespace(number=source.number, path=tmp_path / whole.name, before=cells)
 
 
@@ -193,6 +198,23 @@ def test_drift_is_found_and_mended_and_outputs_stay(copies, capsys):
     assert exercises.main(["--check", *arguments]) == 1
     assert exercises.write([copies.number])
     assert copies.path.read_bytes() == before
+
+
+def test_the_guide_names_cells_and_exercises_that_there_are():
+    text = exercises.GUIDE.read_text(encoding="utf-8")
+    assert len(re.findall(r"\[\d\d\[", text)) == len(exercises.CELL.findall(text)) > 10
+    titles = {f"{int(s.number)}.{n}": exercise.title for s in SOURCES for n, exercise in enumerate(s.exercises, 1)}
+    live = "\n".join(cell.source for cell in notebooks.read(notebooks.find(["01_"])[0]).cells)
+    assert [code for code in LIVE if code not in text.replace("`", "") or code not in live] == []
+    labs = re.search(r"## Lab 1(.*?)## Handing out", text, re.S)[1]
+    assert set(re.findall(r"\b\d\.\d\b", labs)) <= titles.keys()
+    for number, rest in re.findall(r"\b(\d\.\d) (?=([A-Z][^|]+))", labs):
+        assert rest.startswith(titles[number]), number
+
+
+def test_a_heading_that_is_gone_is_named():
+    with pytest.raises(FmucError, match="01_.* has no cells with the heading 'Gone'"):
+        exercises.numbered("[01[3] Gone](../notebooks/01_fixmatch.ipynb)")
 
 
 # --- reading their source ---

@@ -1,13 +1,14 @@
 """Writes the exercises of ``docs/exercises`` (see :mod:`fmuc.teaching.exercises`) where they are read.
 
 ``--write`` puts the exercises, without their answers, at the end of each notebook, a notebook with the answers into
-notebooks/solutions, and what the checks explain into docs/teaching_guide.md; ``--check`` ends with exit status 1 if one
-of them says something else.
+notebooks/solutions, what the checks explain into docs/mistakes.md, and the numbers of the cells that it names into
+docs/teaching_guide.md; ``--check`` ends with exit status 1 if one of them says something else.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,8 @@ from tools.outputs import KERNELSPEC, write_file
 from tools.readme import filled
 
 SOLUTIONS = paths.NOTEBOOKS / "solutions"
-GUIDE = paths.ROOT / "docs" / "teaching_guide.md"
+GUIDE, MISTAKES = (paths.ROOT / "docs" / name for name in ("teaching_guide.md", "mistakes.md"))
+CELL = re.compile(r"\[(\d\d)\[\d+\] ([^]]+)\](?=\(\.\./notebooks/\1_)")  # [01[6] Heading](../notebooks/01_...)
 PREFIX = "exercise-"  # of the ids of cells made here
 
 _UNSOLVED = """## Exercises
@@ -99,41 +101,60 @@ def _merged(new: list[NotebookNode], old: NotebookNode) -> list[NotebookNode]:
 
 
 def drifted(only: Sequence[str] = ()) -> list[str]:
-    """Notebooks whose exercises differ from their source or lie elsewhere than at the end, and the guide if it does."""
+    """Notebooks whose exercises differ from their source or lie elsewhere than at the end, and pages that differ."""
     found = [paths.relative(path) for source in sources(only) for path, wanted in written(source).items()
              if not path.is_file() or notebooks.read(path).cells != wanted.cells]
-    return found if guide() == GUIDE.read_text(encoding="utf-8") else [*found, paths.relative(GUIDE)]
+    return found + [paths.relative(page) for page, text in pages().items() if text != page.read_text(encoding="utf-8")]
 
 
 def write(only: Sequence[str] = ()) -> list[str]:
-    """Bring all notebooks and the guide up to date; the paths of those that changed."""
+    """Bring all notebooks and pages up to date; the paths of those that changed."""
     changed = drifted(only)
     SOLUTIONS.mkdir(exist_ok=True)
     for source in sources(only):
         for path, wanted in written(source).items():
             if paths.relative(path) in changed:
                 write_file(path, nbformat.writes(wanted) + "\n")
-    if paths.relative(GUIDE) in changed:
-        write_file(GUIDE, guide())
+    for page, text in pages().items():
+        if paths.relative(page) in changed:
+            write_file(page, text)
     return changed
 
 
-def guide() -> str:
-    """The teaching guide with the list of what the checks explain."""
+def pages() -> dict[Path, str]:
+    """The teaching guide and the page of mistakes as they should be."""
+    guide, mistakes = (page.read_text(encoding="utf-8") for page in (GUIDE, MISTAKES))
+    return {GUIDE: numbered(guide), MISTAKES: filled(mistakes, {"mistakes": _explanations()})}
+
+
+def numbered(text: str) -> str:
+    """References to cells, "[01[6] Heading]", with the number of the cell that has the heading; else FmucError."""
+    def place(match: re.Match) -> str:
+        (path,), heading = notebooks.find([f"{match[1]}_"]), re.escape(match[2])
+        found = [n for n, cell in enumerate(notebooks.read(path).cells) if cell.cell_type == "markdown"
+                 and re.search(rf"^#+ (\d+\. )?{heading}$", cell.source, re.M)]
+        if len(found) != 1:
+            raise FmucError(f"{paths.relative(path)} has {len(found) or 'no'} cells with the heading {match[2]!r}")
+        return f"[{match[1]}[{found[0]}] {match[2]}]"
+
+    return CELL.sub(place, text)
+
+
+def _explanations() -> str:
     parts = []
     for source in sources():
         lines = [f"- **{int(source.number)}.{number} {exercise.title}** (`{exercise.name}`)\n"
                  + "\n".join(f"    - {explanation}" for *_, explanation in exercise.wrong if explanation)
                  for number, exercise in enumerate(source.exercises, 1)]
         parts.append(f"<details><summary>{notebook(source).stem}</summary>\n\n" + "\n".join(lines) + "\n\n</details>")
-    return filled(GUIDE.read_text(encoding="utf-8"), {"mistakes": "\n\n".join(parts)})
+    return "\n\n".join(parts)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns its exit status, 1 where ``--check`` finds a notebook that differs."""
     parser = argparse.ArgumentParser(prog="python -m tools.exercises", description=__doc__.splitlines()[0])
     mode = parser.add_mutually_exclusive_group(required=True)
-    mode.add_argument("--check", action="store_true", help="refuse notebooks that differ from docs/exercises")
+    mode.add_argument("--check", action="store_true", help="refuse what differs from docs/exercises")
     mode.add_argument("--write", action="store_true", help="bring them up to date; other cells and outputs stay")
     parser.add_argument("--only", nargs="+", default=(), metavar="NN", help="numbers of notebooks (default: all)")
     args = parser.parse_args(arguments)

@@ -36,7 +36,7 @@ cases = [(logits, 0.8), (torch.tensor([[5.0, 0.0], [0.4, 0.5], [1.0, 1.5]]), 0.9
 
 # %% exercise: The loss of the unlabelled part
 # Cross-entropy of the strong views against the pseudo-labels, summed over those that are kept, and divided by the
-# number of *all* unlabelled examples of the batch, as in FixMatch (deviation D4 in the README).
+# number of *all* unlabelled examples of the batch, as in FixMatch (deviation D4).
 #
 # hint: `functional.cross_entropy` takes logits; with `reduction="none"` it gives one loss for each example.
 # hint: What is the loss of a batch of which nothing is kept?
