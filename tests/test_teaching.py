@@ -107,23 +107,6 @@ def test_required_confidence_reaches_the_threshold_exactly(threshold, temperatur
 NOTES, SCENES = "nsynth-gm-smoke", "scenes-sim-smoke"
 
 
-def test_both_small_stand_ins_are_looked_at_unless_one_is_named(trainable, monkeypatch):
-    asked = []
-    monkeypatch.setattr(helpers, "ensure", lambda name, progress: asked.append(name) or datasets.load(NOTES))
-    both = helpers.sound_sets("mini")
-    assert list(both) == asked == [NOTES, SCENES]
-    assert [s.preset.dataset for s in both.values()] == ["nsynth-gm", "scenes-sim"]
-    assert [s.words.group for s in both.values()] == ["instrument", "recording"]
-
-
-def test_one_data_set_by_its_name(trainable):
-    ((name, chosen),) = helpers.sound_sets("mini", "nsynth").items()
-    assert name == chosen.data.name == "nsynth"
-    assert chosen.preset.dataset == "nsynth-gm"  # what mini does with notes
-    with pytest.raises(FmucError, match="unknown data set 'nobody'"):
-        helpers.sound_sets("mini", "nobody")
-
-
 def test_fsdd_is_looked_at_where_it_is_there_unless_another_one_is_named(trainable):
     assert helpers.sound_set("mini").data.name == NOTES
     (trainable / "fsdd" / "recordings").mkdir(parents=True)
@@ -131,6 +114,8 @@ def test_fsdd_is_looked_at_where_it_is_there_unless_another_one_is_named(trainab
     there, named = helpers.sound_set("mini"), helpers.sound_set("mini", "nsynth")
     assert (there.data.name, there.words.group, there.preset.dataset) == ("fsdd", "speaker", "fsdd")
     assert (named.data.name, named.words.group, named.preset.dataset) == ("nsynth", "instrument", "nsynth-gm")
+    with pytest.raises(FmucError, match="unknown data set 'nobody'"):
+        helpers.sound_set("mini", "nobody")
 
 
 @pytest.mark.parametrize(("profile", "name", "expected"), [

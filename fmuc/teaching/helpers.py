@@ -29,7 +29,7 @@ from fmuc.datasets import Dataset
 from fmuc.errors import FmucError
 from fmuc.experiments import Preset
 from fmuc.machinery.fetch import is_there
-from fmuc.standins.render import STAND_INS, ensure
+from fmuc.standins.render import ensure
 from fmuc.tables import paper_dataset
 from fmuc.train import Trainer
 
@@ -61,24 +61,11 @@ class SoundSet(NamedTuple):
 def sound_set(profile: str, dataset: str = "") -> SoundSet:
     """The data set that a notebook looks at: the one that is named, else FSDD, else nsynth-gm-smoke.
 
-    FSDD is left out as in :func:`sound_sets`. A stand-in that is not there yet is rendered (seconds). Raises
-    :class:`FmucError` for a name that is not known.
+    FSDD must be there, and the profile paper does not have it. A stand-in that is not there yet is rendered (seconds).
+    Raises :class:`FmucError` for a name that is not known.
     """
     name = dataset or ("fsdd" if profile != "paper" and is_there("fsdd") else "nsynth-gm-smoke")
     return SoundSet(ensure(name, progress=False), preset_for(profile, name), _words(name))
-
-
-def sound_sets(profile: str, dataset: str = "") -> dict[str, SoundSet]:
-    """Data sets that the notebooks look at, by name: the smallest ones, or the one that is named.
-
-    FSDD is left out where it is not there, and in the profile paper, which does not have it.
-
-    A stand-in that is not there yet is rendered (seconds). Raises :class:`FmucError` for a name that is not known.
-    """
-    names = (dataset,) if dataset else tuple(name for name in experiments.presets("smoke")
-                                             if name in STAND_INS or (profile != "paper" and is_there(name)))
-    found = {name: (ensure(name, progress=False), preset_for(profile, name)) for name in names}
-    return {name: SoundSet(*both, _words(name)) for name, both in found.items()}
 
 
 def _words(name: str) -> Words:
