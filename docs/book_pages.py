@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 import nbformat
 import pandas as pd
+import PIL.Image
 from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
@@ -17,10 +19,14 @@ from sphinx.util.docutils import SphinxDirective
 
 from fmuc import paths
 from fmuc.figures import manifest
+from fmuc.machinery.notebooks import read
 from fmuc.tables import title
+from tools.outputs import saved_pictures
 
 HEADINGS = {"bench": "Speed beside a textbook's code", "precision-nsynth-gm": "bfloat16 beside float32",
             "fuzz": "Damaged and hostile input"}
+STORY = "notebooks/story"
+COLUMN = 720  # pixels that a figure of column width has at most
 SAVED = re.compile(r'save_(?:figure|table)\(\w+,\s*f?"([^"]+)"')
 START = """<!DOCTYPE html>
 <html lang="en-GB"><head><meta charset="utf-8"><title>{title}</title>
@@ -160,13 +166,13 @@ def saved_in() -> dict[str, str]:
 def saved(source: str) -> list[str]:
     """Names of the figures and tables that a cell saves; a field of an f-string stands for any text."""
     patterns = [re.sub(r"\{.*?\}", ".+", name) for name in SAVED.findall(source)]
-    return [name for pattern in patterns for name in sorted(alts()) if re.fullmatch(pattern, name)]
+    return [name for pattern in patterns for name in sorted(names()) if re.fullmatch(pattern, name)]
 
 
 @cache
-def alts() -> dict[str, str]:
-    """Alt text by the name of each figure and table."""
-    return {row["name"]: row["alt"] for _, rows in manifests() for row in rows}
+def names() -> set[str]:
+    """Names of all figures and tables."""
+    return {row["name"] for _, rows in manifests() for row in rows}
 
 
 @cache
@@ -194,17 +200,24 @@ def files(row: dict, folder: Path) -> list[nodes.Node]:
 
 
 def describe_images(app: Sphinx, doctree: nodes.document) -> None:
-    """Alt text of a notebook's pictures: that of the figure which the cell saves, else what their section says."""
+    """Alt text of a notebook's pictures: that with which the figure was saved, else what their section says."""
+    file = paths.ROOT / f"{app.env.docname}.ipynb"
+    saved_as = {sha256(png).hexdigest(): alt for alt, png in saved_pictures(read(file))} if file.is_file() else {}
     for cell in doctree.findall(nodes.container):
         if cell.get("nb_element") != "cell_code":
             continue
-        source = "\n".join(block.astext() for block in cell.findall(nodes.literal_block))
-        texts = [alts()[name] for name in saved(source)]
         section = cell.parent.next_node(nodes.title)
         heading = re.sub(r"\\(\w+)", r"\1", section.astext()) if section else app.env.docname  # TeX's log, to
-        texts = texts or [f"Figure of the section “{heading}”"]
-        for number, image in enumerate(cell.findall(nodes.image)):
-            image.setdefault("alt", texts[min(number, len(texts) - 1)])
+        for image in cell.findall(nodes.image):
+            image.setdefault("alt", saved_as.get(Path(image["uri"]).stem, f"Figure of the section “{heading}”"))
+
+
+def mark_wide_images(app: Sphinx, doctree: nodes.document) -> None:
+    """Pictures of double width get a class, so that a phone does not shrink them until nobody can read them."""
+    for image in doctree.findall(nodes.image):
+        file = Path(app.srcdir) / image["uri"]
+        if file.suffix == ".png" and PIL.Image.open(file).width > COLUMN:
+            image["classes"].append("wide")
 
 
 def add_heading(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -237,6 +250,12 @@ def mend_docstring(app: Sphinx, kind: str, name: str, value: object, options: ob
 
 
 # --- building ---
+
+
+def offer_slides(app: Sphinx, pagename: str, template: str, context: dict, doctree: nodes.document | None) -> None:
+    """The story is a lecture's slides, too."""
+    if pagename == STORY:
+        app.add_js_file("slides.js")
 
 
 def forget_pages(app: Sphinx, config: object) -> None:
@@ -273,7 +292,9 @@ def setup(app: Sphinx) -> dict:
     app.connect("config-inited", forget_pages)
     app.connect("source-read", add_heading)
     app.connect("doctree-read", describe_images)
+    app.connect("doctree-read", mark_wide_images)
     app.connect("doctree-resolved", link_modules)
     app.connect("autodoc-process-docstring", mend_docstring)
+    app.connect("html-page-context", offer_slides)
     app.connect("build-finished", finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -16,7 +16,7 @@ author = "The fmuc authors"
 release = version = __version__
 root_doc = "docs/index"
 language = "en_GB"
-extensions = ["myst_nb", "sphinx.ext.viewcode", "book_pages"]
+extensions = ["myst_nb", "sphinx.ext.viewcode", "book_pages", "laboratory"]
 include_patterns = ["README.md", "CHANGELOG.md", "data/README.md", "docs/*.md", "docs/api/*.rst", "figures/*.md",
                     "notebooks/*.ipynb", "notebooks/solutions/*.ipynb"]
 exclude_patterns = [".*", "**/.ipynb_checkpoints", "build", "data/[!R]*"]
@@ -24,6 +24,7 @@ exclude_patterns = [".*", "**/.ipynb_checkpoints", "build", "data/[!R]*"]
 nb_execution_mode = "off"  # the committed outputs, which tests hold equal to the records
 nb_ipywidgets_js = {}  # require.js and widgets of a content delivery network; the plots under the widgets stand alone
 nb_merge_streams = True
+nb_code_prompt_show, nb_code_prompt_hide = "Show the code", "Hide the code"
 nb_render_markdown_format = "myst"  # tables in outputs are tables
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 4

@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
+import nbformat
+import numpy as np
 import pytest
+import soundfile
+import torch
 from bs4 import BeautifulSoup
 from selenium import webdriver
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
+from synthetic_records import synthetic_record
 
+from docs import laboratory
 from fmuc import paths
+from fmuc.experiments import FM, FMUC
 from fmuc.figures import manifest
 from fmuc.paths import NOTEBOOKS, ROOT
+from fmuc.standins.render import ensure
+from fmuc.teaching import replay
 
-PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": False}  # else a wide page only zooms out
+SCREENS = [(390, "light"), (1280, "dark")]  # a phone and a desktop: width in pixels and colours
+HEIGHT = 720  # of both
+READABLE = 640  # pixels of width below which nobody reads a figure of double width
 LOADED = {"img": "src", "script": "src", "link": "href", "source": "src", "audio": "src", "video": "src",
           "iframe": "src", "embed": "src", "object": "data"}
 
@@ -35,7 +49,8 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     done = subprocess.run([sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-j", "2", "-c", "docs",
                            "-d", folder / "doctrees", ".", folder / "book"],
-                          cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+                          cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
+                          env={**os.environ, "FMUC_DATA": str(folder / "no data")})
     assert done.returncode == 0, done.stderr
     return folder / "book"
 
@@ -51,7 +66,8 @@ def pages(book: Path) -> dict[str, BeautifulSoup]:
 
 
 def test_every_text_and_notebook_has_its_page(pages):
-    written = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "data" / "README.md", *NOTEBOOKS.rglob("[0-9]*.ipynb"),
+    written = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "data" / "README.md", *NOTEBOOKS.glob("*.ipynb"),
+               *NOTEBOOKS.glob("solutions/*.ipynb"),
                *(ROOT / "docs").glob("*.md"), *paths.FIGURES.glob("*.md")]
     assert {file.relative_to(ROOT).with_suffix(".html").as_posix() for file in written} <= pages.keys()
 
@@ -112,6 +128,13 @@ def test_every_image_has_an_alt_text_and_saved_figures_their_own(pages):
             assert all(digest in pages["docs/gallery.html"].get_text() for digest in row["runs"].values())
 
 
+def test_code_is_folded_where_a_notebook_says_so(pages):
+    for notebook in NOTEBOOKS.glob("*.ipynb"):
+        tags = [cell.metadata.get("tags", []) for cell in nbformat.read(notebook, as_version=4).cells]
+        page = pages[f"notebooks/{notebook.stem}.html"]
+        assert len(page.select("details.hide")) == sum("hide-input" in found for found in tags), notebook.stem
+
+
 def links(pages: dict[str, BeautifulSoup], page: str) -> set[tuple[str, str]]:
     """Path and anchor of each link of a page into the book."""
     found = set()
@@ -164,22 +187,94 @@ def browser() -> Iterator[webdriver.Chrome]:
         running.quit()
 
 
-def test_every_page_on_a_phone(browser, site, pages):
-    """No console error, nothing from elsewhere, no broken image or player, and no page that scrolls sideways."""
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
+@pytest.fixture
+def screen(browser: webdriver.Chrome) -> Callable[[int, str], None]:
+    """Gives the browser a screen of that width, whose owner prefers light or dark colours; one of a mobile device would
+    only zoom out of a wide page."""
+    def resize(width: int, colours: str) -> None:
+        size = {"width": width, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        preference = {"name": "prefers-color-scheme", "value": colours}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [preference]})
+    return resize
+
+
+@pytest.mark.parametrize(("width", "colours"), SCREENS)
+def test_every_page_on_this_screen(browser, screen, site, pages, width, colours):
+    """No console error, nothing from elsewhere, no broken image or player, nothing cut off, no page that scrolls
+    sideways."""
+    screen(width, colours)
     faults = {}
     for page in pages.keys() - {"index.html"}:  # which goes on to the start page
         browser.get(site + page)
-        wide, loaded, broken, hidden = browser.execute_script(
-            "return [document.documentElement.scrollWidth, performance.getEntriesByType('resource').map(r => r.name),"
+        wide, dark, loaded, broken, hidden, cut, small = browser.execute_script(
+            "const all = selector => [...document.querySelectorAll(selector)];"
+            "return [document.documentElement.scrollWidth,"
+            " getComputedStyle(document.body).backgroundColor.match(/\\d+/g)[0] < 128,"
+            " performance.getEntriesByType('resource').map(r => r.name),"
             " [...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src),"
-            " [...document.querySelectorAll('audio')].filter(a => !a.offsetHeight).length]")
+            " all('audio').filter(a => !a.offsetHeight).length,"
+            " all('pre').filter(p => p.scrollWidth > p.clientWidth && getComputedStyle(p).overflowX != 'auto').length,"
+            f" all('img.wide').filter(i => i.offsetParent && i.offsetWidth < {READABLE}).length]")
         errors = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
         elsewhere = [name for name in loaded if not name.startswith((site, "data:"))]
         found = [*errors, *elsewhere, *broken]
-        if found or wide > PHONE["width"] or hidden:
-            faults[page] = [*found, f"{wide} px wide", f"{hidden} hidden players"]
+        if found or wide > width or dark != (colours == "dark") or hidden or cut or small:
+            faults[page] = [*found, f"{wide} px wide, {hidden} hidden players, {cut} cut blocks of code, "
+                            f"{small} small figures, dark: {dark}"]
     assert not faults
+
+
+def test_the_story_is_a_set_of_slides_that_fit_the_screen(browser, screen, site):
+    screen(1280, "light")
+    browser.get(f"{site}notebooks/story.html?slides")
+    number, body = (browser.find_element(By.CSS_SELECTOR, found) for found in (".slide-number", "body"))
+    WebDriverWait(browser, 20).until(lambda _: number.text)
+    heights = browser.execute_script("return [...document.querySelectorAll('article section section')]"
+                                     ".map(slide => slide.offsetHeight)")
+    assert heights == [HEIGHT] * len(heights)
+    assert number.text == f"1 / {len(heights)}"
+    body.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_LEFT)
+    assert number.text == f"2 / {len(heights)}"
+    body.send_keys(Keys.ESCAPE)
+    assert not number.is_displayed()
+
+
+def test_the_laboratory_keeps_what_replay_keeps(browser, screen, site):
+    screen(*SCREENS[0])
+    browser.get(f"{site}docs/laboratory.html")
+    shipped = laboratory.shipped()
+    assert shipped
+    for dataset, nets in shipped.items():
+        for net, rule in (("FM", FM), ("FM", FMUC), ("FMUC", replace(FMUC, passes=10, temperature=0.5)),
+                          ("FMUC", replace(FM, threshold=0.999, passes=3, temperature=1.5))):
+            browser.execute_script(
+                "const [dataset, net, rule] = arguments, control = document.forms.laboratory.elements;"
+                "control.set.value = dataset; control.set.dispatchEvent(new Event('change')); control.net.value = net;"
+                "rules.test = rule; follow('test')", dataset, net,
+                {"threshold": rule.threshold, "temperature": rule.temperature, "passes": rule.passes,
+                 "spread": rule.rule == "mean_minus_std"})
+            summary = browser.find_element(By.ID, "summary").text
+            kept, wrong = map(int, re.match(r"Keeps (\d+) of .*?: (\d+) wrong", summary).groups())
+            scores = replay.at_epoch(nets[net])
+            expected = replay.outcomes(scores, rule)
+            assert [kept, wrong] == [expected[:2].sum(), expected["kept, wrong"]]
+            assert len(browser.find_elements(By.CSS_SELECTOR, "#mistakes li")) == min(24, wrong)
+    assert f"python -m fmuc data {dataset}" in browser.find_element(By.ID, "about_sounds").text
+
+
+def test_the_laboratory_has_a_sound_for_each_mistake(tmp_path):
+    data = ensure("nsynth-gm-smoke", progress=False)
+    record = synthetic_record("FM", [0.9], [0.9], dataset=data.name)
+    record = replace(record, provenance={"dataset_digest": data.digest})
+    passes = torch.eye(3)[torch.tensor([[0, 1, 1], [0, 1, 2]])]  # (N, P, C): the last patch is mistaken once
+    ids = np.array([data.clips[place].id.encode() for place in range(3)])
+    scores = replay.Scores(1, passes[0], passes, np.array([0, 1, 1]), *[None] * 3, ids, np.zeros(3, dtype=int))
+    assert laboratory.sounds(record, [scores], tmp_path / "notes") == {2: "../sounds/notes/2.mp3"}
+    samples, rate = soundfile.read(tmp_path / "notes" / "2.mp3")
+    assert len(samples) / rate > 0.9 and np.abs(samples).max() > 0.01
+    other = replace(record, provenance={"dataset_digest": "of other sounds"})
+    assert laboratory.sounds(other, [scores], tmp_path / "others") == {}
 
 
 @pytest.mark.parametrize("served", [True, False], ids=["from a server", "from the disk"])

@@ -102,11 +102,12 @@ def check(outcomes: Sequence[Outcome]) -> None:
 
 
 def find(only: Sequence[str] | None = None, folder: Path = paths.NOTEBOOKS) -> list[Path]:
-    """The numbered notebooks of ``folder`` in order; ``only`` names some by number ("06") or how their names start.
+    """The numbered notebooks of ``folder`` in order, then the story; ``only`` names some by number ("06") or how their
+    names start.
 
     Raises :class:`FmucError` if there are none or a name is unknown.
     """
-    known = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    known = [*sorted(folder.glob("[0-9][0-9]_*.ipynb")), *folder.glob("story.ipynb")]
     if not known:
         raise FmucError(f"no notebooks NN_*.ipynb under {paths.relative(folder)}: run this from a whole checkout")
     wanted = tuple(name.removesuffix(".ipynb") for name in only or [""])

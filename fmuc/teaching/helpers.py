@@ -131,13 +131,17 @@ def players(sounds: Mapping[str, np.ndarray], sample_rate: int) -> HTML:
     """One audio player per named waveform (L,), side by side; embedded as MP3, so that a page of them stays small."""
     cells = []
     for name, samples in sounds.items():
-        buffer = io.BytesIO()
-        soundfile.write(buffer, samples, sample_rate, format="MP3", compression_level=_MP3_LEVEL,
-                        bitrate_mode="VARIABLE")
-        data = base64.b64encode(buffer.getvalue()).decode()
+        data = base64.b64encode(mp3(samples, sample_rate)).decode()
         cells.append(f'<figure style="display:inline-block;margin:4px 8px"><figcaption>{html.escape(name)}</figcaption>'
                      f'<audio controls preload="none" src="data:audio/mpeg;base64,{data}"></audio></figure>')
     return HTML("".join(cells))
+
+
+def mp3(samples: np.ndarray, sample_rate: int) -> bytes:
+    """A waveform (L,) as the content of an MP3 file."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, sample_rate, format="MP3", compression_level=_MP3_LEVEL, bitrate_mode="VARIABLE")
+    return file.getvalue()
 
 
 def show(fig: Figure) -> Image:
