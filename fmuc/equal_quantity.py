@@ -118,12 +118,13 @@ def trained_difference(runs: pd.DataFrame, variant: str = "FMUC", column: str = 
 
 
 JUDGED = {  # by the verdicts on "FMUC's is better" in all three comparisons
-    frozenset({"holds"}): "a better filter, not only a stricter threshold",
-    frozenset({"holds", "not decidable"}): "a better filter in some of the comparisons, the others do not decide",
-    frozenset({"not decidable"}): "not shown to be a better filter than a stricter threshold",
-    frozenset({"contradicted", "not decidable"}): "a worse filter than a stricter threshold in some of the "
-                                                  "comparisons, the others do not decide",
-    frozenset({"contradicted"}): "a worse filter than a stricter threshold",
+    frozenset({"holds"}): "better than a stricter threshold in all comparisons",
+    frozenset({"holds", "not decidable"}): "better than a stricter threshold in one comparison at least, undecided in the "
+                                           "others",
+    frozenset({"not decidable"}): "not shown to be better than a stricter threshold",
+    frozenset({"contradicted", "not decidable"}): "worse than a stricter threshold in one comparison at least, undecided "
+                                                  "in the others",
+    frozenset({"contradicted"}): "worse than a stricter threshold in all comparisons",
 }
 
 
@@ -145,11 +146,11 @@ class Comparison(NamedTuple):
         words = frozenset(map(verdict, self[1:]))
         close = [verdict(interval, -MARGIN, MARGIN) == "holds" for interval in self[1:]]
         if all(close):
-            return f"a stricter threshold: in no comparison is the difference as large as {MARGIN:g} point"
+            return f"as good as a stricter threshold: less than {MARGIN:g} point apart in all comparisons"
         if words == {"not decidable"} and all(close[:2]):
-            return (f"no better a filter on the same nets (less than {MARGIN:g} point apart), and between trained rows "
-                    "not decidably one")
-        return JUDGED.get(words, "a better filter in some of the comparisons and a worse one in others")
+            return (f"as good as a stricter threshold on the same nets (less than {MARGIN:g} point apart), undecided "
+                    "between trained rows")
+        return JUDGED.get(words, "better than a stricter threshold in one comparison and worse in another")
 
 
 def compare(records: Sequence[Record], dataset: str, epochs: int) -> Comparison | None:

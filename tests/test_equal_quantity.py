@@ -126,10 +126,10 @@ def test_a_trained_row_is_compared_with_fm_at_its_quantity():
 
 
 @pytest.mark.parametrize(("lead", "quality", "said"), [
-    (1.5, 0.85, "a better filter, not only a stricter threshold"),
-    (-0.6, 0.70, "a worse filter than a stricter threshold"),
-    (1.5, 0.70, "a better filter in some of the comparisons and a worse one in others"),
-    (0.0, 0.7671, "a stricter threshold: in no comparison is the difference as large as 1 point"),
+    (1.5, 0.85, "better than a stricter threshold in all comparisons"),
+    (-0.6, 0.70, "worse than a stricter threshold in all comparisons"),
+    (1.5, 0.70, "better than a stricter threshold in one comparison and worse in another"),
+    (0.0, 0.7671, "as good as a stricter threshold: less than 1 point apart in all comparisons"),
 ])
 def test_the_conclusion_says_what_the_numbers_show(lead, quality, said):
     text = equal_quantity.conclusion(pooled(lead, quality=(0.7, quality)), NAME, 10)

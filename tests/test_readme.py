@@ -18,14 +18,17 @@ def test_pages_show_what_the_presets_say():
 
 
 def test_the_answers_name_losses_first():
-    accuracies = {"fsdd": (0.6, 0.7), "nsynth-gm": (0.6, 0.5)}
-    records = [synthetic_record(row, [0.8] * 10, [0.5] * 10, seed=seed, dataset=name, test=test + 0.01 * seed)
-               for name, pair in accuracies.items() for row, test in zip(("FM", "FMUC"), pair, strict=True)
+    accuracies = {"fsdd": (0.5, 0.6, 0.7), "nsynth-gm": (0.5, 0.6, 0.5)}
+    rows = ("Labelled part only", "FM", "FMUC")
+    records = [synthetic_record(row, [0.8] * 10, [0.5] * 10, seed=seed, dataset=name, test=test + 0.01 * seed,
+                                unlabelled=0.7 + 0.1 * (seed == 1) * (row == "FM"))
+               for name, values in accuracies.items() for row, test in zip(rows, values, strict=True)
                for seed in range(3)]
-    first, second = readme.answers("mini", records).splitlines()
-    assert first.endswith("less accurate than FM on nsynth-gm (-10.0 [-10.0, -10.0] 0/3); "
-                          "more accurate than FM on fsdd (+10.0 [+10.0, +10.0] 3/3).")
-    assert second.endswith("it is not known yet.")  # without scores of the whole pool
+    helps, accurate, better = readme.answers("mini", records).splitlines()
+    assert "On test files: yes on fsdd (+10.0 [+10.0, +10.0]), nsynth-gm (+10.0 [+10.0, +10.0])." in helps
+    assert "On test files: no, less on nsynth-gm (-10.0 [-10.0, -10.0]); yes on fsdd (+10.0 [+10.0" in accurate
+    assert "files: undecided on fsdd (-3.3 [-17.7, +11.0]), nsynth-gm" in accurate
+    assert better.endswith("not compared yet.")  # without scores of the whole pool
 
 
 def test_the_readme_is_short():

@@ -11,7 +11,7 @@ import pandas as pd
 
 from fmuc import claims, equal_quantity, paths, tables
 from fmuc.evidence import verdict
-from fmuc.experiments import Preset, plan, presets
+from fmuc.experiments import LABELLED_ONLY, Preset, plan, presets
 from fmuc.figures import markdown
 from fmuc.machinery.atomic import write_bytes
 from fmuc.records import Record, load_all
@@ -19,8 +19,7 @@ from fmuc.records import Record, load_all
 README, RESULTS, DEVIATIONS = (paths.ROOT / name for name in ("README.md", "docs/results.md", "docs/deviations.md"))
 PURPOSES = {"smoke": "tests", "mini": "a laptop (the default)", "long": "ten times mini's steps",
             "beyond": "studies beyond the paper", "paper": "a GPU"}
-MORE = {"contradicted": "less accurate than FM", "not decidable": "not decidably different from FM",
-        "holds": "more accurate than FM"}
+WORDS = {"contradicted": "no, less", "not decidable": "undecided", "holds": "yes"}
 
 
 def pages(profile: str = "mini") -> dict[Path, str]:
@@ -32,22 +31,30 @@ def pages(profile: str = "mini") -> dict[Path, str]:
 
 
 def answers(profile: str, records: Sequence[Record]) -> str:
-    """One sentence for each question: is FMUC more accurate, and is it more than a stricter threshold?"""
-    accuracy, filters = defaultdict(list), defaultdict(list)
+    """One sentence for each question, what does not hold first."""
+    helps = claims.gain("FM", LABELLED_ONLY, "test")[0]
+    test, unlabelled = (_more_accurate(profile, records, found) for found in (claims.TEST, claims.UNLABELLED))
+    filters = defaultdict(list)
     for name, preset in presets(profile).items():
-        runs = tables.measured(records, name)
-        test = claims.from_runs(runs)(claims.TEST.terms)
-        if test is not None:
-            accuracy[MORE[verdict(test)]].append(f"{name} ({claims.points(test)})")
         if found := equal_quantity.compare(records, name, preset.training.epochs):
-            filters[found.judged].append(f"{name} ({claims.points(found.trained)})")
-    losses_first = {word: accuracy[word] for word in MORE.values() if word in accuracy}
-    return (f"- **Is FMUC the more accurate classifier?** On test files it is {_grouped(losses_first)}.\n"
-            f"- **Is it a better filter, or a stricter threshold?** At equal quantity it is {_grouped(filters)}.")
+            filters[found.judged].append(name)
+    judged = "; ".join(f"{text} on {', '.join(names)}" for text, names in filters.items())
+    return "\n".join([
+        "- **Is FM more accurate than the labelled part alone?** On test files: "
+        f"{_more_accurate(profile, records, helps)}.",
+        f"- **Is FMUC more accurate than FM?** On test files: {test}. On the unlabelled files: {unlabelled}.",
+        f"- **Is it a better filter?** At equal quantity, FMUC's rule is {judged or 'not compared yet'}."])
 
 
-def _grouped(found: Mapping[str, Sequence[str]]) -> str:
-    return "; ".join(f"{word} on {', '.join(names)}" for word, names in found.items()) or "not known yet"
+def _more_accurate(profile: str, records: Sequence[Record], difference: claims.Difference) -> str:
+    """Whether the first row is more accurate than the second one, by data set, with the difference in points."""
+    found = defaultdict(list)
+    for name in presets(profile):
+        interval = claims.from_runs(tables.measured(records, name))(difference.terms)
+        if interval is not None:
+            numbers = f"{claims.number(interval.mean, '+')} {claims.limits(interval.low, interval.high)}"
+            found[verdict(interval)].append(f"{name} ({numbers})")
+    return "; ".join(f"{word} on {', '.join(found[key])}" for key, word in WORDS.items() if key in found)
 
 
 def results(profile: str, records: Sequence[Record]) -> dict[str, str]:
