@@ -119,11 +119,11 @@ def trained_difference(runs: pd.DataFrame, variant: str = "FMUC", column: str = 
 
 JUDGED = {  # by the verdicts on "FMUC's is better" in all three comparisons
     frozenset({"holds"}): "better than a stricter threshold in all comparisons",
-    frozenset({"holds", "not decidable"}): "better than a stricter threshold in one comparison at least, undecided in the "
-                                           "others",
+    frozenset({"holds", "not decidable"}):
+        "better than a stricter threshold in one comparison at least, undecided in the others",
     frozenset({"not decidable"}): "not shown to be better than a stricter threshold",
-    frozenset({"contradicted", "not decidable"}): "worse than a stricter threshold in one comparison at least, undecided "
-                                                  "in the others",
+    frozenset({"contradicted", "not decidable"}):
+        "worse than a stricter threshold in one comparison at least, undecided in the others",
     frozenset({"contradicted"}): "worse than a stricter threshold in all comparisons",
 }
 

@@ -207,7 +207,7 @@ def _row(variant: str, seed: int) -> dict:
 
 
 def rows(profile: str, dataset: str) -> list[str]:
-    """The rows of a profile's plan: the tables' (in mini also :data:`EQUAL_QUANTITY`'s, on two data sets), or a study's.
+    """The rows of a profile's plan: the tables' (in mini also :data:`EQUAL_QUANTITY`, on two data sets), or a study's.
 
     Where every label of the training split is used anyway, full supervision is the labelled part and left out.
     """
