@@ -119,7 +119,7 @@ def test_unknown_data_set(capsys, data_root, command):
 
 
 @pytest.mark.parametrize(("arguments", "named"), [
-    (("train", "--variant", "FlexMatch"), "unknown variant 'FlexMatch'.*FMUC two thresh."),
+    (("train", "--variant", "MixMatch"), "unknown variant 'MixMatch'.*FMUC two thresh."),
     (("train", "--variant", "FM", "--device", "gpu"), "gpu"),
     (("train", "--variant", "FM", "--device", "cuda:99"), "cuda:99"),
     (("notebooks", "-p", "epocs=3"), "epocs"),
