@@ -43,7 +43,7 @@ def changes() -> str:
 
 def test_reproduce_makes_runs_notebooks_figures_and_tables_and_leaves_the_checkout_clean(tmp_path):
     before = changes()
-    assert fmuc("reproduce", folder=tmp_path).keys() == {"nsynth-gm-smoke"}
+    assert fmuc("reproduce", folder=tmp_path)["data sets"].keys() == {"nsynth-gm-smoke"}
     assert {row["state"] for row in fmuc("plan", folder=tmp_path)["runs"]} == {"done"}
     (made,) = (tmp_path / "figures").iterdir()
     assert made.name == "smoke-nsynth-gm-smoke-own"
