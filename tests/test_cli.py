@@ -41,7 +41,7 @@ def failing(capsys: pytest.CaptureFixture, *arguments: str) -> str:
     """The one line that a command with bad input prints before it ends with status 1."""
     assert run(*arguments) == 1
     printed = capsys.readouterr()
-    lines = [line for line in printed.err.splitlines() if line and not re.search(r"\d+%|it/s", line)]  # not the bars
+    lines = [line for line in printed.err.splitlines() if line and not re.search(r"\d+%\||it/s", line)]  # not the bars
     assert printed.out == "" and len(lines) == 1 and lines[0].startswith("fmuc: "), printed
     return lines[0]
 
