@@ -261,12 +261,15 @@ def train(
 
 
 def _train_all(runs: list[Run], profile: str, device: str = "auto", workers: int | None = None,
-               scheduler: str | None = None, force: bool = False) -> int:
-    """Train what is missing; return the number of runs trained."""
+               scheduler: str | None = None, force: bool = False, forecast: bool = False) -> int:
+    """Train what is missing, with ``forecast`` saying first what it costs; return the number of runs trained."""
     from fmuc.machinery import parallel
+    from fmuc.machinery.costs import estimate
     from fmuc.records import code_digest, load_record
 
     todo = runs if force else parallel.missing(runs, profile)
+    if todo and forecast:
+        print(_forecast(todo, estimate(todo, device, workers)), file=sys.stderr)
     failures = parallel.train_plan(todo, profile, device=device, workers=workers, scheduler=scheduler, force=force)
     if failures:
         raise FmucError("; ".join(f"{failure.run} failed: {failure.message}" for failure in failures))
@@ -341,18 +344,13 @@ def reproduce(profile: Profile = "mini", dataset: Dataset = None, device: Device
 
     In mini, both tables with fewer seeds than the shipped ones; 'train' trains every row with every seed.
     """
-    from fmuc.machinery.costs import estimate
-    from fmuc.machinery.parallel import missing
-
     _require_writable(paths.data_root(), paths.figures_dir(profile))
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):  # one JSON document: the comparison
         names = [name for name in experiments.chosen(profile, dataset) if _obtain(name, needed=dataset is not None)]
         for name in names:
             features(profile, name, workers)
         runs = [run for name in names for run in experiments.reproduced(profile, name)]
-        if todo := missing(runs, profile):
-            print(_forecast(todo, estimate(todo, device, workers)), file=sys.stderr)
-        _train_all(runs, profile, device, workers, scheduler)
+        _train_all(runs, profile, device, workers, scheduler, forecast=True)
         notebooks(profile, "runs", dataset, workers=workers)
     compare(profile, dataset, as_json)
     print(f"figures and tables: {paths.relative(paths.figures_dir(profile, dataset=dataset or ''))}", file=sys.stderr)

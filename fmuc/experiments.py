@@ -40,7 +40,6 @@ EQUAL_QUANTITY: dict[str, Selection] = {
     "FMUC thresh. 0.6": replace(FMUC, threshold=0.6),
     "FMUC thresh. 0.75": replace(FMUC, threshold=0.75),
 }
-LONG = ("FM", "FMUC", "FM thresh. 0.999")
 
 # Beyond the paper: FixMatch variants and sounds of other classes (its outlook, §VII), deep ensembles, shares of labels
 ENSEMBLE, NETS = "FM (net of an ensemble)", 5
@@ -54,8 +53,7 @@ BEYOND: dict[str, dict] = {
     **{f"{row}, {share:.0%} labels": {"selection": TABLE_1.get(row), "labelled_share": share}
        for share in LABEL_SHARES for row in ("FM", "FMUC", LABELLED_ONLY)},
 }
-
-
+STUDIES = {"long": ("FM", "FMUC", "FM thresh. 0.999"), "beyond": tuple(BEYOND)}  # rows of profiles beside the tables
 ALL_ROWS = (*VARIANTS, *EQUAL_QUANTITY, *BEYOND)
 
 
@@ -211,8 +209,8 @@ def rows(profile: str, dataset: str) -> list[str]:
 
     Where every label of the training split is used anyway, full supervision is the labelled part and left out.
     """
-    if profile in ("long", "beyond"):
-        return list(LONG if profile == "long" else BEYOND)
+    if profile in STUDIES:
+        return list(STUDIES[profile])
     tables = [row for row in (*TABLE_2, *(row for row in TABLE_1 if row not in TABLE_2))
               if row != FULLY_SUPERVISED or preset(profile, dataset).labelled_share < 1]
     return [*tables, *(EQUAL_QUANTITY if profile == "mini" and dataset in STUDIED else ())]

@@ -12,13 +12,11 @@ import sys
 
 from fmuc import paths
 from fmuc.errors import FmucError
-from fmuc.experiments import plan
+from fmuc.experiments import STUDIES, plan
 from fmuc.machinery import notebooks
 from fmuc.machinery.atomic import whole_folder
 from fmuc.records import FILES, is_finished, load_record
 from tools import outputs, readme
-
-STUDIES = ("long", "beyond")  # profiles that only records are shipped of
 
 
 def ship_records(profile: str) -> None:
@@ -53,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if not args.keep_records:
             ship_records(args.profile)
-        if args.profile not in STUDIES:  # whose records a notebook of mini shows
+        if args.profile not in STUDIES:  # a notebook of mini shows their records
             ship_notebooks(args.profile)
             readme.update(args.profile)
     except FmucError as error:

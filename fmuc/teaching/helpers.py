@@ -73,12 +73,7 @@ def _words(name: str) -> Words:
 
 
 def preset_for(profile: str, name: str) -> Preset:
-    """What ``profile`` does with a data set, or with the one in its place: another size of it, or the real data.
-
-    The profile paper does with FSDD, which the paper does not have, what mini does.
-    """
-    if profile == "paper" and name.startswith("fsdd"):
-        profile = "mini"
+    """What ``profile`` does with a data set, or with the one in its place: another size of it, or the real data."""
     known, place = experiments.presets(profile), paper_dataset(name)
     same = [known[other] for other in known if other == name.removesuffix("-smoke")
             or (place is not None and paper_dataset(other) == place)]
