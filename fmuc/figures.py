@@ -358,13 +358,11 @@ def table1_plane(ax: Axes, table: pd.DataFrame, dataset: str, curves: pd.DataFra
     handles = [_handle("ours, mean of seeds", marker="o"), *_paper_handle(dataset, "o")]
     if curves is None:
         handles.insert(1, _handle("ours, each seed", marker="o", **FAINT_DOT))
+        ax.legend(handles=handles, loc="best")
     else:
         handles += [ax.plot(line["quantity"], line["quality"], "-" if score == SOFTMAX else "--", color=colour(net),
                             linewidth=1, label=f"{score}, {net}'s nets")[0]
                     for (net, score), line in curves.groupby(["net", "score"], sort=False)]
-    if curves is None:
-        ax.legend(handles=handles, loc="best")
-    else:
         _legend_above(ax, title(dataset), handles, columns=2)
     label_points(ax, points, colour)
     return ax
