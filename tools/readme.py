@@ -11,10 +11,10 @@ import pandas as pd
 
 from fmuc import claims, equal_quantity, paths, tables
 from fmuc.evidence import verdict
-from fmuc.experiments import LABELLED_ONLY, Preset, plan, presets
+from fmuc.experiments import LABELLED_ONLY, STUDIES, Preset, plan, presets
 from fmuc.figures import markdown
 from fmuc.machinery.atomic import write_bytes
-from fmuc.records import Record, load_all
+from fmuc.records import Record, available, load_all
 
 README, RESULTS, DEVIATIONS = (paths.ROOT / name for name in ("README.md", "docs/results.md", "docs/deviations.md"))
 PURPOSES = {"smoke": "tests", "mini": "a laptop (the default)", "long": "ten times mini's steps",
@@ -34,6 +34,7 @@ def answers(profile: str, records: Sequence[Record]) -> str:
     """One sentence for each question, what does not hold first."""
     helps = claims.gain("FM", LABELLED_ONLY, "test")[0]
     test, unlabelled = (_more_accurate(profile, records, found) for found in (claims.TEST, claims.UNLABELLED))
+    longer = _more_accurate("long", available("long", "shipped"), claims.TEST)
     filters = defaultdict(list)
     for name, preset in presets(profile).items():
         if found := equal_quantity.compare(records, name, preset.training.epochs):
@@ -43,6 +44,7 @@ def answers(profile: str, records: Sequence[Record]) -> str:
         "- **Is FM more accurate than the labelled part alone?** On test files: "
         f"{_more_accurate(profile, records, helps)}.",
         f"- **Is FMUC more accurate than FM?** On test files: {test}. On the unlabelled files: {unlabelled}.",
+        f"- **Is it so after ten times as many steps?** On test files: {longer or 'not run yet'}.",
         f"- **Is it a better filter?** At equal quantity, FMUC's rule is {judged or 'not compared yet'}."])
 
 
@@ -70,7 +72,20 @@ def results(profile: str, records: Sequence[Record]) -> dict[str, str]:
                 for c in tables.claims(records, name, epochs)]
         verdicts = markdown(pd.DataFrame(rows).set_index("§"))
         parts["claims"].append(f"{tables.title(name)}:\n\n{verdicts}")
-    return {key: "\n\n".join(texts) for key, texts in parts.items()}
+    return {**{key: "\n\n".join(texts) for key, texts in parts.items()}, "studies": studies(profile)}
+
+
+def studies(*profiles: str) -> str:
+    """What the shipped runs cost, each on one core: those of ``profiles`` and of all studies, by data set."""
+    rows = []
+    for profile in (*profiles, *STUDIES):
+        records = available(profile, "shipped")
+        for name in presets(profile):
+            runs = [record for record in records if record.run.dataset == name]
+            minutes = sum(run.provenance["wall_seconds"] for run in runs) / 60
+            rows.append({"profile": f"`{profile}`", "data": name, "runs": str(len(runs)),
+                         "core minutes": f"{minutes:.0f}"})
+    return markdown(pd.DataFrame(rows).set_index("profile"))
 
 
 def profiles() -> str:
