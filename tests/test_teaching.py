@@ -120,7 +120,7 @@ def test_fsdd_is_looked_at_where_it_is_there_unless_another_one_is_named(trainab
 
 @pytest.mark.parametrize(("profile", "name", "expected"), [
     ("mini", NOTES, "nsynth-gm"), ("mini", "tut2017", "scenes-sim"), ("smoke", SCENES, SCENES),
-    ("paper", NOTES, "nsynth"), ("mini", "fsdd-smoke", "fsdd"),
+    ("paper", NOTES, "nsynth"), ("mini", "fsdd-smoke", "fsdd"), ("smoke", "fsdd", "fsdd-smoke"),
 ])
 def test_preset_is_that_of_the_data_set_in_the_same_place(profile, name, expected):
     assert helpers.preset_for(profile, name) == experiments.preset(profile, expected)

@@ -69,15 +69,19 @@ def sound_set(profile: str, dataset: str = "") -> SoundSet:
 
 
 def _words(name: str) -> Words:
-    return _WORDS.get(paper_dataset(name) or name.removesuffix("-smoke"), Words("file", "group", "classes"))
+    return _WORDS.get(_place(name), Words("file", "group", "classes"))
 
 
 def preset_for(profile: str, name: str) -> Preset:
     """What ``profile`` does with a data set, or with the one in its place: another size of it, or the real data."""
-    known, place = experiments.presets(profile), paper_dataset(name)
-    same = [known[other] for other in known if other == name.removesuffix("-smoke")
-            or (place is not None and paper_dataset(other) == place)]
+    known = experiments.presets(profile)
+    same = [known[other] for other in known if _place(other) == _place(name)]
     return same[0] if same and name not in known else experiments.preset(profile, name)
+
+
+def _place(name: str) -> str:
+    """The paper's data set in whose place this one stands, or its own name without its size."""
+    return paper_dataset(name) or name.removesuffix("-smoke")
 
 
 def examples_of(data: Dataset, label: str) -> list[int]:
