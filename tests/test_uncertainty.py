@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from math import log
 
 import pytest
 import torch
@@ -12,18 +11,20 @@ from fmuc import uncertainty
 from fmuc.config import ConfigError, Network, Selection
 from fmuc.model import CNN420
 from fmuc.selection import pseudo_label
-from fmuc.uncertainty import entropy_parts, prediction_mode, temperature_softmax, weak_logits
+from fmuc.uncertainty import prediction_mode, weak_logits
 
 SMALL = Network(widths=(4, 8), blocks=(1, 1), stem=(3, 2))
 
 
 @pytest.fixture
 def net() -> CNN420:
-    """A net in training mode whose BatchNorm layers have seen data; one block is frozen in evaluation mode."""
+    """A net in training mode whose BatchNorm layers have seen data; one block is frozen in evaluation mode, and one
+    layer has a momentum of its own."""
     torch.manual_seed(0)
     net = CNN420(3, SMALL)
     net(torch.randn(16, 1, 8, 8))
     net.blocks[1].eval()
+    net.blocks[0].units[0][0].norm.momentum = 0.3
     return net
 
 
@@ -44,18 +45,6 @@ def assert_same_state(net: nn.Module, before: tuple) -> None:
     assert all(torch.equal(value, before[2][name]) for name, value in weights.items())
 
 
-@pytest.mark.parametrize("batch_norm", ["running", "batch"])
-@pytest.mark.parametrize("dropout", [False, True])
-def test_prediction_mode_leaves_no_trace(net, x, dropout, batch_norm):
-    net.blocks[0].units[0][0].norm.momentum = 0.3
-    before = state(net)
-    assert before[1] == [0.3, 0.1, 0.1, 0.1]
-    with prediction_mode(net, dropout=dropout, batch_norm=batch_norm):
-        net(x)
-        net(2 * x + 1)
-    assert_same_state(net, before)
-
-
 def test_prediction_mode_restores_after_an_error(net):
     before = state(net)
     with pytest.raises(RuntimeError, match="in between"), prediction_mode(net, dropout=True, batch_norm="batch"):
@@ -63,18 +52,8 @@ def test_prediction_mode_restores_after_an_error(net):
     assert_same_state(net, before)
 
 
-@pytest.mark.parametrize("dropout", [False, True])
-def test_dropout_is_active_only_when_asked_for(net, x, dropout):
-    with prediction_mode(net, dropout=dropout):
-        modes = {type(m): m.training for m in net.modules()}
-        assert torch.equal(net(x), net(x)) is not dropout
-    assert (modes[nn.Dropout], modes[nn.BatchNorm2d]) == (dropout, False)
-
-
 def test_a_net_without_dropout_is_refused(x):
     without = CNN420(3, Network(widths=(4,), blocks=(1,), stem=(3, 1), dropout=0.0))
-    with pytest.raises(ConfigError, match="network.dropout"), prediction_mode(without, dropout=True):
-        pass
     with pytest.raises(ConfigError, match="network.dropout"):
         weak_logits(without, x, passes=5)
     assert without.training
@@ -98,10 +77,8 @@ def test_batch_statistics_normalise_by_the_batch(net, x):
     assert not torch.allclose(logits, weak_logits(net, x, passes=0, batch_norm="running"))
 
 
-@pytest.mark.parametrize(("part", "sizes"), [
-    (1, [1] * 30), (4, [4] * 5 + [4, 4, 2]), (13, [12, 12, 6]), (600, [30]),
-])
-def test_parts_of_the_batch_and_of_the_passes_are_put_together_in_order(net, x, part, sizes, monkeypatch):
+@pytest.mark.parametrize("part", [1, 4, 13, 600])
+def test_parts_of_the_batch_and_of_the_passes_are_put_together_in_order(net, x, part, monkeypatch):
     """No call is larger than asked for. With dropout that drops nothing every pass equals the plain one."""
     monkeypatch.setitem(uncertainty.CALL_SIZE, "cpu", part * x[0].numel())
     for module in net.modules():
@@ -110,7 +87,7 @@ def test_parts_of_the_batch_and_of_the_passes_are_put_together_in_order(net, x, 
     seen = []
     net.stem.register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
     logits = weak_logits(net, x, passes=5)
-    assert seen == sizes
+    assert sum(seen) == 30 and max(seen) <= part and (part < 30 or seen == [30])
     assert_close(logits, weak_logits(net, x, passes=0).expand(5, -1, -1))
 
 
@@ -145,39 +122,3 @@ def test_pseudo_labels_use_the_temperature_and_the_batch_statistics_of_the_rule(
         rule = Selection(threshold=0.5, temperature=4.0, batch_norm=batch_norm)
         logits = weak_logits(net, x, 0, batch_norm)[0]
         assert_close(pseudo_label(net, x, rule).score, torch.softmax(logits / 4, dim=1).amax(dim=1))
-
-
-# Two parts of the entropy
-
-
-def slow_parts(probabilities: torch.Tensor) -> list[tuple[float, float, float]]:
-    """Total, aleatoric and epistemic by loops over (N, B, C)."""
-    def nats(row: list[float]) -> float:
-        return -sum(p * log(p) for p in row if p > 0)
-
-    results = []
-    passes, examples, classes = probabilities.shape
-    for b in range(examples):
-        rows = [[float(probabilities[n, b, c]) for c in range(classes)] for n in range(passes)]
-        total = nats([sum(row[c] for row in rows) / passes for c in range(classes)])
-        aleatoric = sum(map(nats, rows)) / passes
-        results.append((total, aleatoric, total - aleatoric))
-    return results
-
-
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
-def test_entropy_parts_equal_those_of_loops(temperature):
-    logits = 4 * torch.randn(5, 7, 4, generator=torch.Generator().manual_seed(2))
-    probabilities = temperature_softmax(logits, temperature)
-    parts = entropy_parts(probabilities)
-    assert_close(torch.stack(parts, dim=1), torch.tensor(slow_parts(probabilities), dtype=torch.float64))
-    assert_close(parts.total, parts.aleatoric + parts.epistemic)
-    assert (parts.total <= log(4) + 1e-9).all()
-
-
-def test_passes_that_agree_are_aleatoric_alone_and_more_so_at_a_higher_temperature():
-    logits = torch.tensor([3.0, 1.0, 0.0]).expand(6, 1, 3)
-    cool, warm, hot = (entropy_parts(temperature_softmax(logits, t)) for t in (1, 4, 1e6))
-    assert cool.epistemic.item() == pytest.approx(0, abs=1e-12)
-    assert cool.aleatoric < warm.aleatoric < hot.aleatoric
-    assert hot.aleatoric.item() == pytest.approx(log(3))

@@ -101,8 +101,8 @@ def repeated_logits(net: nn.Module, weak: Tensor, passes: int) -> Tensor:
 
 
 def learn(net: nn.Module, optimiser: torch.optim.Optimizer, labelled: Tensor, labels: Tensor, weak: Tensor,
-          strong: Tensor, selection: Selection) -> Tensor:
-    """One optimiser step on given views (B, 1, F, T) of a net in training mode; returns its loss.
+          strong: Tensor, selection: Selection) -> tuple[Tensor, Tensor, Tensor]:
+    """One optimiser step on given views (B, 1, F, T) of a net in training mode: loss, pseudo-labels, which are kept.
 
     Without dropout passes the weak view goes through the net in one batch with the others, as in most public FixMatch
     code; BatchNorm then sees it, too.
@@ -121,7 +121,7 @@ def learn(net: nn.Module, optimiser: torch.optim.Optimizer, labelled: Tensor, la
     optimiser.zero_grad()
     loss.backward()
     optimiser.step()
-    return loss.detach()
+    return loss.detach(), pseudo_labels, keep
 
 
 def step(net: nn.Module, optimiser: torch.optim.Optimizer, labelled: Tensor, labels: Tensor, unlabelled: Tensor,
@@ -130,4 +130,5 @@ def step(net: nn.Module, optimiser: torch.optim.Optimizer, labelled: Tensor, lab
     views = run.augmentation
     x = augment(labelled, views.weak, rng)
     weak, strong = augment(unlabelled, views.weak, rng), augment(unlabelled, views.strong, rng)
-    return learn(net, optimiser, x[:, None], labels, weak[:, None], strong[:, None], run.selection)
+    loss, _, _ = learn(net, optimiser, x[:, None], labels, weak[:, None], strong[:, None], run.selection)
+    return loss
