@@ -68,20 +68,9 @@ def test_values_at_the_edges_are_accepted():
     assert View(shift_time=0.5, shift_mel=0.5).noise == 0
     assert replace(RUN, labelled_share=1.0, seed=2**32 - 1).labels == "part"
     assert Network(widths=[8], blocks=[1]).widths == (8,)
-    assert hash(Selection(options={"b": 1, "a": 0.5})) == hash(Selection(options=(("a", 0.5), ("b", 1.0))))
-
-
-def test_options_are_read_by_name():
-    selection = Selection(options={"momentum": 0.9})
-    assert selection.option("momentum", 0.5) == 0.9 and selection.option("warm", 3) == 3
 
 
 # Ids
-
-
-def test_equal_content_has_an_equal_id():
-    assert replace(RUN).id == RUN.id == run_from_dict(json.loads(json.dumps(asdict(RUN)))).id
-    assert len(RUN.id) == 8 and int(RUN.id, 16) >= 0
 
 
 @pytest.mark.parametrize(("key", "value"), [
@@ -94,11 +83,11 @@ def test_another_value_gives_another_id(key, value):
     assert override(RUN, {key: value}).id != RUN.id
 
 
-def test_equal_configurations_have_equal_ids():
-    whole, real = Selection(temperature=2, passes=5), Selection(temperature=2.0, passes=5)
-    assert whole == real and replace(RUN, selection=whole).id == replace(RUN, selection=real).id
-    one, other = (Selection(options=options) for options in ({"a": 1.0, "b": 2.0}, {"b": 2.0, "a": 1.0}))
-    assert replace(RUN, selection=one).id == replace(RUN, selection=other).id
+@pytest.mark.parametrize(("one", "other"), [
+    ({"temperature": 2}, {"temperature": 2.0}), ({"options": {"a": 1, "b": 2.0}}, {"options": {"b": 2, "a": 1.0}}),
+])
+def test_equal_configurations_have_equal_ids(one, other):
+    assert replace(RUN, selection=Selection(**one)).id == replace(RUN, selection=Selection(**other)).id
 
 
 def test_the_ids_of_all_shipped_records_are_reproduced():
@@ -133,26 +122,23 @@ def test_a_run_survives_json(selection):
     ("features", None), ("augmentation.weak", None), ("selection", "FMUC"),
 ])
 def test_unknown_keys_and_parts_that_are_no_objects_are_refused_by_name(path, value):
-    content = json.loads(json.dumps(asdict(RUN)))
+    content = asdict(RUN)
     *parents, last = path.split(".")
     part = content
     for parent in parents:
         part = part[parent]
     part[last] = value
-    with pytest.raises(ConfigError, match=f"run.{path}") as caught:
+    with pytest.raises(ConfigError, match=f"run.{path}"):
         run_from_dict(content)
-    assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("data", [None, [], "run", {"seed": {1, 2}}])
-def test_what_is_no_configuration_at_all_is_refused(data):
-    with pytest.raises(ConfigError, match="^run"):
+@pytest.mark.parametrize(("data", "named"), [
+    (None, "^run"), ([], "^run"), ({"seed": {1, 2}}, "^run"),
+    ({name: value for name, value in asdict(RUN).items() if name != "seed"}, "run.seed"),
+])
+def test_what_is_no_whole_configuration_is_refused(data, named):
+    with pytest.raises(ConfigError, match=named):
         run_from_dict(data)
-
-
-def test_a_missing_key_is_refused_by_name():
-    with pytest.raises(ConfigError, match="run.seed"):
-        run_from_dict({name: value for name, value in asdict(RUN).items() if name != "seed"})
 
 
 def test_override_changes_what_it_names_and_nothing_else():
@@ -162,20 +148,17 @@ def test_override_changes_what_it_names_and_nothing_else():
     assert got == replace(RUN, selection=replace(RUN.selection, passes=20, options={"momentum": 0.9}), seed=3,
                           augmentation=replace(RUN.augmentation, strong=strong),
                           network=replace(RUN.network, widths=(8, 8, 8, 8)))
-    assert override(got, {"selection.options.warm": 2}).selection.options == (("momentum", 0.9), ("warm", 2.0))
-    assert override(RUN, {}).id == RUN.id
+    added = override(got, {"selection.options.warm": 2}).selection
+    assert (added.option("momentum", 0.5), added.option("warm", 3), added.option("other", 3)) == (0.9, 2, 3)
 
 
 @pytest.mark.parametrize(("run", "key", "value", "named"), [
     (RUN, "selection.pases", 20, "'selection.pases'.*known.*passes"),
-    (RUN, "training.epoch", 5, "'training.epoch'.*known.*epochs"),
     (RUN, "selektion.passes", 20, "'selektion.passes'.*features.*selection.*training"),
     (RUN, "epochs", 5, "'epochs'.*known.*training"),
-    (RUN, "seed.of", 5, "'seed.of'"),
     (RUN, "", 5, "unknown setting ''"),
     (RUN, "selection.passes", "many", "run.selection.passes"),
     (RUN, "selection.options.momentum", "high", "run.selection.options"),
-    (RUN, "labels", "all", "selection must be None"),
     (SUPERVISED, "selection.passes", 20, "Labelled part only has.*training"),
 ])
 def test_override_refuses_typos_and_wrong_values_in_one_line(run, key, value, named):

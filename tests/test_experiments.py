@@ -53,7 +53,7 @@ def test_the_paper_profile_trains_as_the_paper_does():
 
 
 @pytest.mark.parametrize(("profile", "name"), EVERY_PRESET)
-def test_the_rows_differ_in_nothing_but_the_selection(profile, name):
+def test_the_rows_differ_in_nothing_but_the_selection_and_the_baselines_have_none(profile, name):
     """And in the length of the training, where a row belongs to Table II as well."""
     runs = [make_run(profile, name, row) for row in TABLE_1]
     assert {run.variant for run in runs if run.training.scored_passes} == {"FM", "FMUC"}
@@ -63,10 +63,6 @@ def test_the_rows_differ_in_nothing_but_the_selection(profile, name):
     for run in runs:
         epochs = training.epochs * (factor if run.variant in TABLE_2 else 1)
         assert replace(run.training, scored_passes=0) == replace(training, epochs=epochs)
-
-
-@pytest.mark.parametrize(("profile", "name"), EVERY_PRESET)
-def test_the_baselines_have_no_pseudo_labels(profile, name):
     fm, part, full = (make_run(profile, name, row) for row in ("FM", "Labelled part only", "Fully supervised"))
     unscored = replace(fm.training, scored_passes=0)
     assert part == replace(fm, variant=part.variant, selection=None, training=unscored)
