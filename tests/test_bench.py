@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks import gpu, precision
-from benchmarks.__main__ import picture, readable
+from benchmarks.__main__ import readable
 from benchmarks.jobs import Row
 from fmuc import experiments
 from fmuc.paths import ROOT
@@ -41,9 +42,6 @@ def test_a_target_is_a_least_or_a_largest_ratio():
     frame = pd.DataFrame([row._asdict() | {"met": row.met} for row in ROWS])
     shown = readable(frame)
     assert list(shown["met"]) == ["yes", "no", "yes", "no"] and list(shown["textbook"]) == ["6 s", "1 s", "–", "–"]
-    (ax,) = picture(frame).axes
-    margins = [bar.get_width() for bar in ax.patches]
-    np.testing.assert_allclose(margins, [1, 0.4, 1.05 / 1.01, 90 / 91])
 
 
 def table(shift: float) -> pd.DataFrame:
@@ -64,10 +62,6 @@ def test_float32_is_compared_with_bfloat16_metric_by_metric(shift, within):
     assert f"{6 if within else 4} of 6 means" in text and f"{shift:+.1f}" in text
 
 
-def test_the_share_expected_outside_is_simulated():
-    assert 0.15 < precision.expected_outside(3) < 0.35
-
-
 def test_the_gpu_script_checks_and_times_the_cpu_where_there_is_no_gpu(capsys):
     arguments = ["--device", "cpu", "--profile", "smoke", "--dataset", "nsynth-gm-smoke", "--steps", "1"]
     assert gpu.main(arguments) == 0
@@ -78,14 +72,7 @@ def test_the_gpu_script_checks_and_times_the_cpu_where_there_is_no_gpu(capsys):
 
 
 def test_a_device_that_computes_otherwise_is_found(monkeypatch):
-    run = experiments.make_run("smoke", "nsynth-gm-smoke", "FM")
-    built = gpu.build
-
-    def different(*arguments):
-        net, optimiser = built(*arguments)
-        optimiser.param_groups[0]["lr"] *= 1 + next(calls)
-        return net, optimiser
-
-    calls = iter((0, 0.1))
-    monkeypatch.setattr(gpu, "build", different)
+    run, rates, build = experiments.make_run("smoke", "nsynth-gm-smoke", "FM"), iter((1e-3, 1.1e-3)), gpu.build
+    monkeypatch.setattr(gpu, "build", lambda run, *rest: build(
+        replace(run, training=replace(run.training, learning_rate=next(rates))), *rest))
     assert gpu.largest_difference(run, torch.device("cpu")) > 0.01

@@ -114,12 +114,9 @@ def test_what_is_imported_is_declared(folder):
 
 def test_citation_names_version_and_authors():
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    assert cited["cff-version"] == "1.2.0"
-    assert {"message", "title", "authors"} <= cited.keys()
-    assert cited["version"] == fmuc.__version__
-    paper = cited["preferred-citation"]
-    assert {"type", "title"} <= paper.keys()
-    assert [author["family-names"] for author in paper["authors"]] == ["Grollmisch", "Cano", "Lukashevich", "Abeßer"]
+    assert {"cff-version", "message", "title", "authors"} <= cited.keys() and cited["version"] == fmuc.__version__
+    authors = [author["family-names"] for author in cited["preferred-citation"]["authors"]]
+    assert authors == ["Grollmisch", "Cano", "Lukashevich", "Abeßer"]
 
 
 def test_changelog_has_this_version():
@@ -154,7 +151,8 @@ def test_cited_deviations_are_listed():
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="only in a checkout")
-def test_git_ignores_what_a_user_makes():
+def test_git_ignores_what_a_user_makes(monkeypatch):
+    monkeypatch.delenv("FMUC_FIGURES", raising=False)
     made = [ROOT / "build" / "book", ROOT / "data" / "runs" / "mini", ROOT / "data" / "birds", ROOT / "data" / ".numba",
             *(figures_dir(profile, source, name) for profile in PROFILES for source in ("runs", "shipped")
               for name in ("", "birds"))]
@@ -181,12 +179,6 @@ def make(*arguments: str) -> subprocess.CompletedProcess:
     outer = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PROFILE", "PYTHON", "VENV")  # those of a `make test` around it
     environment = {name: value for name, value in os.environ.items() if name not in outer}
     return subprocess.run(["make", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-
-
-def test_make_lists_its_targets():
-    listed = make().stdout
-    for target in ("help", "setup", "reproduce", "figures", "book", "lab", "bench", "test", "lint", "ship", "clean"):
-        assert re.search(rf"^  {target}\s+\S", listed, re.M)
 
 
 def test_make_passes_the_profile_on():
