@@ -11,7 +11,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,6 @@ SPLITS = ("train", "valid", "test")
 NSYNTH_FAMILIES = (
     "bass", "brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string", "synth_lead", "vocal",
 )  # in the order of NSynth's family ids
-_FIELDS = ("instrument_str", "instrument_family_str")  # of NSynth's index
 DEVELOPMENT, EVALUATION = "TUT-acoustic-scenes-2017-development", "TUT-acoustic-scenes-2017-evaluation"
 LABELS = (
     "beach", "bus", "cafe/restaurant", "car", "city_center", "forest_path", "grocery_store", "home", "library",
@@ -89,35 +88,19 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """First 12 hex digits of the SHA-256 of classes, ids, labels, groups and splits (paths and sound excluded)."""
-        state = hashlib.sha256(json.dumps(self.classes).encode())
-        for clip in self.clips:
-            state.update(json.dumps((clip.id, clip.label, clip.group, clip.split)).encode())
-        return state.hexdigest()[:12]
+        """Of classes, ids, labels, groups and splits (paths and sound excluded)."""
+        return short_digest(self.classes, *((clip.id, clip.label, clip.group, clip.split) for clip in self.clips))
 
     @cached_property
     def fingerprint(self) -> str:
-        """First 12 hex digits of the SHA-256 of ids, sizes and times of change of the sound files."""
-        state = hashlib.sha256()
-        for clip in self.clips:
-            try:
-                status = os.stat(clip.path)
-            except OSError as error:
-                raise FmucError(f"{paths.relative(clip.path)}: cannot be read ({error.strerror}); {_REMEDY}") from None
-            state.update(json.dumps((clip.id, status.st_size, status.st_mtime_ns)).encode())
-        return state.hexdigest()[:12]
+        """Of ids, sizes and times of change of the sound files."""
+        status = {clip.id: os.stat(clip.path) for clip in self.clips}
+        return short_digest(*((id, found.st_size, found.st_mtime_ns) for id, found in status.items()))
 
 
-def _require_files(where: str, files: Iterable[Path], remedy: str = _REMEDY) -> None:
-    """One listing per folder instead of one ``stat`` per file: 289,205 of them are slow on a network disk."""
-    files = list(files)
-    listed = {folder: set(os.listdir(folder)) if os.path.isdir(folder) else set()
-              for folder in {file.parent for file in files}}
-    # Not in the listing, yet there: the file system folds case or composes letters. os.path takes any name.
-    missing = [file for file in files if file.name not in listed[file.parent] and not os.path.isfile(file)]
-    if missing:
-        raise FmucError(f"{where}: missing sound file {paths.relative(min(missing))} ({len(missing)} of {len(files)} "
-                        f"are missing); {remedy}")
+def short_digest(*items: object) -> str:
+    """First 12 hex digits of the SHA-256 of items that JSON can hold."""
+    return hashlib.sha256("".join(map(json.dumps, items)).encode()).hexdigest()[:12]
 
 
 def load_nsynth(root: Path, name: str) -> Dataset:
@@ -125,7 +108,7 @@ def load_nsynth(root: Path, name: str) -> Dataset:
 
     Splits that are not on the disk are left out. The classes are always NSynth's eleven families, in the order of
     their ids, although synth_lead has no note outside the training split. Notes are sorted by name within a split.
-    Raises :class:`FmucError` for a missing folder or sound file and for an index that cannot be used.
+    Raises :class:`FmucError` for a missing folder and for an index that cannot be used.
     """
     present = [split for split in SPLITS if (root / f"nsynth-{split}").is_dir()]
     if not present:
@@ -136,38 +119,20 @@ def load_nsynth(root: Path, name: str) -> Dataset:
 
 
 def _nsynth_split(folder: Path, split: str) -> list[Clip]:
-    index, audio, clips = folder / "examples.json", folder / "audio", []
-    notes, where = _read_index(index), paths.relative(index)
-    for note in sorted(notes):
-        if note != Path(note).name:
-            raise FmucError(f"{where}: note {note!r} is not the name of a file; {_REMEDY}")
-        for field in _FIELDS:
-            value = notes[note].get(field) if isinstance(notes[note], dict) else None
-            if not isinstance(value, str) or not value:
-                raise FmucError(f"{where}: note {note}: {field} must be text, not {value!r}; {_REMEDY}")
-        instrument, family = (sys.intern(notes[note][field]) for field in _FIELDS)  # few of them, in many notes
-        clips.append(Clip(note, audio / f"{note}.wav", family, instrument, split))
-    _require_files(where, (clip.path for clip in clips))
-    return clips
-
-
-def _read_index(path: Path) -> dict:
-    def only_used_fields(record: dict) -> dict:  # the training index holds 289,205 notes of 13 fields each
-        return {field: record[field] for field in _FIELDS if field in record} or record
-
+    index = folder / "examples.json"
     try:
-        notes = json.loads(path.read_text(encoding="utf-8"), object_hook=only_used_fields)
-        if not isinstance(notes, dict) or not notes:
-            raise ValueError("must be a non-empty JSON object of notes")
-    except (OSError, ValueError, RecursionError) as error:
-        raise FmucError(f"{paths.relative(path)}: cannot be read ({error}); {_REMEDY}") from None
-    return notes
+        notes = json.loads(index.read_text(encoding="utf-8"), object_hook=_instrument_and_family)
+        return [Clip(note, folder / "audio" / f"{note}.wav", family, instrument, split)
+                for note, (instrument, family) in sorted(notes.items())]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise FmucError(f"{paths.relative(index)}: cannot be read ({error}); {_REMEDY}") from None
 
 
-class _Row(NamedTuple):
-    where: str  # list and line, for messages
-    file: str  # without ``audio/``
-    fields: list[str]  # the further columns
+def _instrument_and_family(record: dict) -> tuple[str, str] | dict:
+    """All that is used of a note's 13 fields, each text once in memory: there are 289,205 notes."""
+    if "instrument_str" not in record:  # the whole index
+        return record
+    return sys.intern(record["instrument_str"]), sys.intern(record["instrument_family_str"])
 
 
 def load_tut2017(root: Path, name: str) -> Dataset:
@@ -176,7 +141,7 @@ def load_tut2017(root: Path, name: str) -> Dataset:
     A part that is not on the disk is left out. A clip's id is "development/" or "evaluation/" and the name of its
     file; its group is the recording that it was cut from (in the evaluation part known through ``map.txt``; without
     that list every clip is a group of its own). Clips are sorted by file within a part. Raises :class:`FmucError` for a
-    missing folder, list or sound file and for a list that cannot be used.
+    missing folder or list and for a list that cannot be used.
     """
     clips: list[Clip] = []
     if (root / DEVELOPMENT).is_dir():
@@ -184,84 +149,59 @@ def load_tut2017(root: Path, name: str) -> Dataset:
     if (root / EVALUATION).is_dir():
         clips += _evaluation(root / EVALUATION)
     if not clips:
-        raise FmucError(f"no {DEVELOPMENT} or {EVALUATION} under {paths.relative(root)}: "
+        raise FmucError(f"no clips in {DEVELOPMENT} or {EVALUATION} under {paths.relative(root)}: "
                         f"run 'python -m fmuc data {name}' or see data/README.md")
     return Dataset(name, LABELS, tuple(clips))
 
 
-def _development(part: Path) -> Iterator[Clip]:
-    for row in _listed(part, part / "meta.txt", columns=3):
-        label, recording = row.fields[:2]
-        yield Clip(f"development/{Path(row.file).stem}", part / "audio" / row.file, label, recording, "train")
+def _development(part: Path) -> list[Clip]:
+    return [Clip(f"development/{Path(file).stem}", part / "audio" / file, label, recording, "train")
+            for file, label, recording in sorted(_rows(part / "meta.txt", columns=3))]
 
 
-def _evaluation(part: Path) -> Iterator[Clip]:
-    setup = part / "evaluation_setup"
-    listed = _listed(part, setup / "evaluate.txt", columns=2)
-    recordings = _recordings(setup / "map.txt", {row.file for row in listed}) if (setup / "map.txt").exists() else None
-    for row in listed:
-        id = f"evaluation/{Path(row.file).stem}"
-        if recordings is not None and row.file not in recordings:
-            raise FmucError(f"{row.where}: {row.file} is not in {paths.relative(setup / 'map.txt')}; "
-                            "unpack the archives again, or delete that list: every clip then is its own recording")
-        yield Clip(id, part / "audio" / row.file, row.fields[0], recordings[row.file] if recordings else id, "test")
-
-
-def _listed(part: Path, path: Path, columns: int) -> list[_Row]:
-    """The rows of a list of labelled clips, checked and sorted by file."""
-    rows, seen = _rows(path, columns), set()
-    if not rows:
-        raise FmucError(f"{paths.relative(path)}: lists no file; {_REMEDY}")
-    for row in rows:
-        if row.fields[0] not in LABELS:
-            raise FmucError(f"{row.where}: unknown label {row.fields[0]!r}; known are {', '.join(LABELS)}")
-        if row.file in seen:
-            raise FmucError(f"{row.where}: {row.file} is listed twice; {_REMEDY}")
-        seen.add(row.file)
-    _require_files(paths.relative(path), (part / "audio" / row.file for row in rows))
-    return sorted(rows, key=lambda row: row.file)
+def _evaluation(part: Path) -> list[Clip]:
+    setup, clips = part / "evaluation_setup", []
+    rows = sorted(_rows(setup / "evaluate.txt", columns=2))
+    recordings = _recordings(setup / "map.txt", {file for file, _ in rows})
+    for file, label in rows:
+        id = f"evaluation/{Path(file).stem}"
+        if recordings and file not in recordings:
+            raise FmucError(f"{paths.relative(setup / 'map.txt')}: does not name {file}; unpack the archives again, or "
+                            "delete this list: every clip then is its own recording")
+        clips.append(Clip(id, part / "audio" / file, label, recordings.get(file, id), "test"))
+    return clips
 
 
 def _recordings(path: Path, listed: set[str]) -> dict[str, str]:
-    """Evaluation file -> recording, from rows of (original file, evaluation file).
+    """Evaluation file -> recording, from rows of (original file, evaluation file); none without that list.
 
     The columns may stand the other way round: public sources do not agree on it, so the ``listed`` files decide.
     """
-    pairs = [(row.file, _file_name(row.fields[0], row.where)) for row in _rows(path, columns=2)]
+    pairs = [(first, Path(second).name) for first, second in _rows(path, columns=2)] if path.exists() else []
     if sum(first in listed for first, _ in pairs) > sum(second in listed for _, second in pairs):
         pairs = [(second, first) for first, second in pairs]
     # <recording>_<start>_<end>.wav
     return {file: re.sub(r"_\d+_\d+$", "", Path(original).stem) or original for original, file in pairs}
 
 
-def read_error_list(root: Path) -> list[_Row]:
+def read_error_list(root: Path) -> list[list[str]]:
     """TUT2017's annotated recording errors (file, onset, offset, label); none without that list."""
     path = root / DEVELOPMENT / "error.txt"
     return _rows(path, columns=4) if path.exists() else []
 
 
-def _rows(path: Path, columns: int) -> list[_Row]:
-    """The rows of a list of at least ``columns`` columns, the first of which is a file; empty lines are left out."""
+def _rows(path: Path, columns: int) -> list[list[str]]:
+    """The first ``columns`` of every row of a list, the first of them a file's name in ``audio/``."""
+    rows = []
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        for line in filter(str.strip, path.read_text(encoding="utf-8-sig").split("\n")):
+            file, *others = (field.strip() for field in line.split("\t")[:columns])
+            rows.append([Path(file).name, *others])
+            if len(others) < columns - 1 or not all(rows[-1]):
+                raise ValueError(f"{line!r} has not {columns} columns set apart by tabs")
     except (OSError, ValueError) as error:
         raise FmucError(f"{paths.relative(path)}: cannot be read ({error}); {_REMEDY}") from None
-    rows = []
-    for number, line in enumerate(lines, 1):
-        where, fields = f"{paths.relative(path)}, line {number}", [field.strip() for field in line.split("\t")]
-        if line.strip() and (len(fields) < columns or not all(fields[:columns])):
-            raise FmucError(f"{where}: has not {columns} columns set apart by tabs; {_REMEDY}")
-        if line.strip():
-            rows.append(_Row(where, _file_name(fields[0], where), fields[1:]))
     return rows
-
-
-def _file_name(listed: str, where: str) -> str:
-    """A listed file's name in ``audio/``; nothing outside that folder can be named."""
-    name = listed.removeprefix("audio/")
-    if "/" in name or "\\" in name or name in ("", ".", "..") or "\0" in name:
-        raise FmucError(f"{where}: {listed!r} is no file of the folder audio; {_REMEDY}")
-    return name
 
 
 def load_fsdd(root: Path, name: str) -> Dataset:
@@ -319,7 +259,7 @@ def _read_own(folder: Path) -> tuple[OwnSettings, Path]:
 def load_own(folder: Path, name: str) -> Dataset:
     """An import of own audio, ``clips.csv``, sorted by id; the classes are the labels that occur, sorted.
 
-    Raises :class:`FmucError` for a damaged record or list and for sound files that are gone.
+    Raises :class:`FmucError` for a damaged record or list.
     """
     base, path = _read_own(folder)[1], folder / "clips.csv"
     try:
@@ -332,7 +272,6 @@ def load_own(folder: Path, name: str) -> Dataset:
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise FmucError(f"{paths.relative(path)}: cannot be read ({type(error).__name__}: {error}); "
                         f"{_OWN_REMEDY}") from None
-    _require_files(paths.relative(path), (clip.path for clip in clips), f"put them back, or {_OWN_REMEDY}")
     return Dataset(name, tuple(sorted({clip.label for clip in clips if clip.label})), clips)
 
 
@@ -349,11 +288,25 @@ LOADERS: dict[str, Callable[[Path, str], Dataset]] = {
 
 
 def load(name: str) -> Dataset:
-    """Data set ``name`` from its folder (:func:`fmuc.paths.dataset_dir`); :class:`FmucError` if there is none."""
+    """Data set ``name`` from its folder (:func:`fmuc.paths.dataset_dir`); :class:`FmucError` if there is none, or not
+    all of its sound files."""
     folder = paths.dataset_dir(name)
-    if name in LOADERS:
-        return LOADERS[name](folder, name)
-    if (folder / "own.json").is_file():
-        return load_own(folder, name)
-    raise FmucError(f"unknown data set {name!r}: known are {', '.join(LOADERS)}; your own comes with "
-                    "'python -m fmuc data folder PATH --name NAME'")
+    loader = LOADERS.get(name) or (load_own if (folder / "own.json").is_file() else None)
+    if loader is None:
+        raise FmucError(f"unknown data set {name!r}: known are {', '.join(LOADERS)}; your own comes with "
+                        "'python -m fmuc data folder PATH --name NAME'")
+    dataset = loader(folder, name)
+    _require_files(dataset, _REMEDY if name in LOADERS else f"put them back, or {_OWN_REMEDY}")
+    return dataset
+
+
+def _require_files(dataset: Dataset, remedy: str) -> None:
+    """One listing per folder instead of one ``stat`` per file: 289,205 of them are slow on a network disk."""
+    files = [clip.path for clip in dataset.clips]
+    listed = {folder: set(os.listdir(folder)) if os.path.isdir(folder) else set()
+              for folder in {file.parent for file in files}}
+    # Not in the listing, yet there: the file system folds case or composes letters. os.path takes any name.
+    missing = [file for file in files if file.name not in listed[file.parent] and not os.path.isfile(file)]
+    if missing:
+        raise FmucError(f"{dataset.name}: missing sound file {paths.relative(min(missing))} ({len(missing)} of "
+                        f"{len(files)} are missing); {remedy}")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from fmuc.config import Run
-from fmuc.datasets import Dataset
+from fmuc.datasets import Dataset, short_digest
 from fmuc.errors import FmucError
 from fmuc.machinery.atomic import write_json
 
@@ -34,9 +32,8 @@ class Split:
 
     @property
     def digest(self) -> str:
-        """First 12 hex digits of the SHA-256 of the three index lists."""
-        lists = [part.tolist() for part in (self.labelled, self.unlabelled, self.test)]
-        return hashlib.sha256(json.dumps(lists).encode()).hexdigest()[:12]
+        """Of the three index lists."""
+        return short_digest([part.tolist() for part in (self.labelled, self.unlabelled, self.test)])
 
 
 def draw_split(dataset: Dataset, labelled_share: float, seed: int, labels: str = "part") -> Split:
@@ -47,10 +44,6 @@ def draw_split(dataset: Dataset, labelled_share: float, seed: int, labels: str =
     ``labels="all"``: every train file with a label, nothing unlabelled. The valid split is never used.
     Raises :class:`FmucError` if no train file has a label.
     """
-    if not 0 < labelled_share <= 1:
-        raise ValueError(f"labelled_share must lie in (0, 1], not {labelled_share}")
-    if labels not in ("part", "all"):
-        raise ValueError(f"labels must be 'part' or 'all', not {labels!r}")
     train, truth = dataset.indices("train"), dataset.labels()
     known = train[truth[train] >= 0]
     if not known.size:
@@ -92,23 +85,18 @@ def open_set(split: Split, dataset: Dataset, outside: float) -> Split:
 
 
 def _stratified(files: np.ndarray, truth: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    classes = rng.permutation(np.unique(truth))  # the order decides ties, so no class is favoured over the seeds
-    sizes = np.array([np.count_nonzero(truth == label) for label in classes])
-    counts = _proportional(sizes, share)
-    return np.concatenate([rng.permutation(files[truth == label])[:count]
-                           for label, count in zip(classes, counts, strict=True)])
-
-
-def _proportional(sizes: np.ndarray, share: float) -> np.ndarray:
-    """Largest-remainder shares of ``sizes`` that add up to round(share * total), one each at least: (classes,).
+    """round(share * n) of n files, per class in proportion by the largest remainder, one of each class at least.
 
     Handing out one place at a time to the class that is furthest below its quota is the largest-remainder method, and
     stays correct when the minimum of one has put a small class above its quota.
     """
-    quotas, counts = share * sizes, np.ones_like(sizes)
-    for _ in range(round(share * int(sizes.sum())) - len(sizes)):
+    classes = rng.permutation(np.unique(truth))  # the order decides ties, so no class is favoured over the seeds
+    quotas = share * np.array([np.count_nonzero(truth == label) for label in classes])
+    counts = np.ones(len(classes), dtype=np.int64)
+    for _ in range(round(share * len(files)) - len(classes)):
         counts[np.argmax(quotas - counts)] += 1
-    return counts
+    return np.concatenate([rng.permutation(files[truth == label])[:count]
+                           for label, count in zip(classes, counts, strict=True)])
 
 
 def save_split(split: Split, dataset: Dataset, path: Path) -> None:

@@ -79,6 +79,8 @@ def test_the_data_set_is_loaded_and_has_its_preset(monkeypatch, data_root):
     folder = data_root / "speech"
     folder.mkdir()
     (folder / "list.csv").write_text("file,word,speaker,split\na.wav,yes,ann,train\nb.wav,no,bob,test\n")
+    for name in ("a.wav", "b.wav"):
+        (folder / name).touch()
     data = datasets.load("speech")
     assert data.classes == ("no", "yes") and [clip.group for clip in data.clips] == ["ann", "bob"]
     assert experiments.make_run("mini", "speech", "FMUC").labelled_share == 0.05

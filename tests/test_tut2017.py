@@ -129,49 +129,23 @@ META, EVALUATE, MAP = (f"{DEVELOPMENT}/meta.txt", f"{EVALUATION}/evaluation_setu
                        f"{EVALUATION}/evaluation_setup/map.txt")
 
 
-def insert(file: str, line: bytes, at: int = 1):
-    def break_it(root: Path) -> None:
-        lines = (root / file).read_bytes().split(b"\n")
-        (root / file).write_bytes(b"\n".join([*lines[:at], line, *lines[at:]]))
-    return break_it
-
-
-def overwrite(file: str, content: bytes):
-    return lambda root: (root / file).write_bytes(content)
-
-
-def remove(file: str):
-    return lambda root: (root / file).rename(root / "moved-away")
+def append(file: str, line: bytes):
+    return lambda root: (root / file).write_bytes((root / file).read_bytes() + line)
 
 
 @pytest.mark.parametrize(("break_it", "message"), [
-    (remove(META), r"meta\.txt: cannot be read \(.*No such file"),
-    (remove(EVALUATE), r"evaluate\.txt: cannot be read"),
-    (overwrite(META, b""), r"meta\.txt: lists no file"),
-    (insert(META, b"file\tlabel\trecording", 0), r"meta\.txt, line 1: unknown label 'label'; known are beach, bus,"),
-    (insert(META, b"audio/b020_90_100.wav\tbeach"), r"meta\.txt, line 2: has not 3 columns"),
-    (insert(META, b"audio/b020_90_100.wav\t\tb020"), r"meta\.txt, line 2: has not 3 columns"),
-    (insert(META, b"audio/b020_90_100.wav\tcafe\tb020"), r"meta\.txt, line 2: unknown label 'cafe'"),
-    (insert(META, b"b020_90_100.wav\tbeach\tb020"), r"line 2: b020_90_100\.wav is listed twice;"),
-    (insert(META, b"audio/none.wav\tbeach\tb020"), r"meta\.txt: missing sound file .*audio/none\.wav \(1 of 7 are"),
-    (insert(META, b"audio/../meta.txt\tbeach\tb020"), r"line 2: 'audio/../meta\.txt' is no file of the folder audio"),
-    (insert(META, "audio/café.wav\tbeach\tb020".encode("latin-1"), 3), r"meta\.txt: cannot be read .*utf-8"),
-    (overwrite(META, "audio/b020_90_100.wav\tbeach\tb020".encode("utf-16")), r"meta\.txt: cannot be read .*utf-8"),
-    (remove(f"{DEVELOPMENT}/audio"), r"meta\.txt: missing sound file .*a001_0_10\.wav \(6 of 6"),
-    (insert(EVALUATE, b"audio/7.wav\tpark"), r"evaluate\.txt, line 2: 7\.wav is listed twice"),
-    (insert(EVALUATE, b"audio/7.wav"), r"evaluate\.txt, line 2: has not 2 columns"),
-    (overwrite(MAP, b"audio/7.wav\taudio/a100_30_40.wav\n"), r"evaluate\.txt, line 2: 12\.wav is not in "),
-    (insert(MAP, b"audio/b009_0_10.wav"), r"map\.txt, line 2: has not 2 columns"),
-    (insert(MAP, b"audio/\taudio/9.wav"), r"map\.txt, line 2: 'audio/' is no file of the folder audio"),
+    (lambda root: (root / META).unlink(), r"meta\.txt: cannot be read \(.*No such file.*data/README\.md"),
+    (append(META, b"audio/b020_90_100.wav\tbeach"), r"meta\.txt: cannot be read .*b020_90_100.* has not 3 columns"),
+    (append(META, b"audio/b020_90_100.wav\t\tb020"), r"meta\.txt: cannot be read .*b020_90_100.* has not 3 columns"),
+    (append(META, b"audio/b020_90_100.wav\tbeach\tb020"), "development/b020_90_100 occurs twice"),
+    (append(META, "audio/café.wav\tbeach\tb020".encode("latin-1")), r"meta\.txt: cannot be read .*utf-8"),
+    (append(META, b"audio/none.wav\tcafe\tb020"), "unknown label 'cafe'; known are beach, bus"),
+    (append(META, b"audio/none.wav\tbeach\tb020"), r"missing sound file .*audio/none\.wav \(1 of 10 are"),
+    (append(META, b"audio/../meta.txt\tbeach\tb020"), r"missing sound file .*audio/meta\.txt \(1 of 10 are"),
+    (lambda root: (root / MAP).write_bytes(b"audio/7.wav\taudio/a100_30_40.wav\n"), r"map\.txt: does not name 12\.wav"),
 ])
-def test_a_broken_tree_gives_one_line_that_names_list_and_line(root, break_it, message):
+def test_a_broken_tree_gives_one_line_that_names_the_list_and_the_file(root, break_it, message):
     break_it(root)
     with pytest.raises(FmucError, match=message) as caught:
         load("tut2017")
     assert "\n" not in str(caught.value)
-    assert "data/README.md" in str(caught.value) or "known are" in str(caught.value) or "delete" in str(caught.value)
-
-
-def test_without_any_part_the_remedy_is_named(data_root):
-    with pytest.raises(FmucError, match=r"no TUT-acoustic-scenes-2017-development .*'python -m fmuc data tut2017'"):
-        load("tut2017")
