@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -92,22 +91,10 @@ class FeatureCache:
 
         Mean and variance are those of the train split, so nothing of the test split enters training.
         """
-        self.prefetch(indices)
         patches = self.patches[indices].astype(np.float32)
         patches -= self.mean[:, None]
         patches /= self.std[:, None]
         return patches
-
-    def prefetch(self, indices: np.ndarray) -> None:
-        """Ask the system to read patches ``indices`` (B,) from the disk in the background, all at once."""
-        pages = self.patches.base
-        if not isinstance(pages, mmap.mmap) or not hasattr(pages, "madvise"):  # in memory, or a system without it
-            return
-        size = self.patches[0].nbytes
-        for row in np.unique(indices).tolist():
-            start = self.patches.offset + row * size
-            page = start - start % mmap.PAGESIZE
-            pages.madvise(mmap.MADV_WILLNEED, page, start + size - page)
 
 
 def open_cache(dataset: Dataset, features: Features) -> FeatureCache:
@@ -170,24 +157,24 @@ def extract(dataset: Dataset, features: Features, workers: int | None = None, pr
 
 def _build(folder: Path, dataset: Dataset, features: Features, workers: int, progress: bool) -> None:
     """Write the files of a cache, chunk by chunk in the order of the clips."""
-    size = min(_CHUNK, max(16, len(dataset.clips) // 32))  # not of ``workers``, so neither are the statistics
-    chunks = [dataset.clips[i : i + size] for i in range(0, len(dataset.clips), size)]
-    tasks = [([clip.path for clip in chunk], features) for chunk in chunks]
-    counts, content, train = [], hashlib.sha256(), _BandSums(features.mel_bands)
+    files = [clip.path for clip in dataset.clips]
+    size = min(_CHUNK, max(16, len(files) // 32))
+    tasks = [(files[i : i + size], features) for i in range(0, len(files), size)]
+    counts, content = [], hashlib.sha256()
     with (open(folder / "patches.npy", "wb") as file,
           tqdm(total=len(dataset.clips), desc=f"features of {dataset.name}", unit="clip", disable=not progress) as bar):
         _write_header(file, 0, features)
-        for chunk, parts in zip(chunks, run_parallel(_extract_chunk, tasks, min(workers, len(tasks))), strict=True):
-            for clip, patches in zip(chunk, parts, strict=True):
+        for parts in run_parallel(_extract_chunk, tasks, min(workers, len(tasks))):
+            for patches in parts:
                 file.write(patches.data)
                 content.update(patches.data)
                 counts.append(len(patches))
-                if clip.split == "train":
-                    train.add(patches)
-            bar.update(len(chunk))
+            bar.update(len(parts))
         file.seek(0)
         _write_header(file, sum(counts), features)
-    clip_of_patch, (mean, std) = np.repeat(np.arange(len(counts)), counts), train.mean_and_std()
+    clip_of_patch = np.repeat(np.arange(len(counts)), counts)
+    written = np.split(np.load(folder / "patches.npy", mmap_mode="r"), np.cumsum(counts)[:-1])  # by clip
+    mean, std = _mean_and_std((written[clip] for clip in dataset.indices("train")), features.mel_bands)
     np.savez(folder / "index.npz", clip_of_patch=clip_of_patch, mean=mean, std=std)
     digest = _content_digest(content.hexdigest(), clip_of_patch, mean, std)
     write_json(folder / "features.json", _origin(dataset, features)
@@ -206,21 +193,13 @@ def _write_header(file: BinaryIO, patches: int, features: Features) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
 
 
-class _BandSums:
-    """Sums over patches that give mean and standard deviation of every Mel band."""
-
-    def __init__(self, bands: int) -> None:
-        self.count, self.sums, self.squares = 0, np.zeros(bands), np.zeros(bands)
-
-    def add(self, patches: np.ndarray) -> None:
-        values = patches.astype(np.float64)
-        self.count += values.shape[0] * values.shape[2]
-        self.sums += values.sum(axis=(0, 2))
-        self.squares += np.square(values).sum(axis=(0, 2))
-
-    def mean_and_std(self) -> tuple[np.ndarray, np.ndarray]:
-        """(F,) float32 each."""
-        mean = self.sums / self.count
-        variance = self.squares / self.count - mean**2
-        std = np.maximum(np.sqrt(np.maximum(variance, 0)), _MIN_STD)
-        return mean.astype(np.float32), std.astype(np.float32)
+def _mean_and_std(clips: Iterable[np.ndarray], bands: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of every Mel band over the patches of some clips, (P, F, T) each: (F,) float32."""
+    count, sums, squares = 0, np.zeros(bands), np.zeros(bands)
+    for values in (patches.astype(np.float64) for patches in clips):
+        count += values.shape[0] * values.shape[2]
+        sums += values.sum(axis=(0, 2))
+        squares += np.square(values).sum(axis=(0, 2))
+    mean = sums / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    return mean.astype(np.float32), np.maximum(std, _MIN_STD).astype(np.float32)

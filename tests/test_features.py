@@ -58,15 +58,6 @@ def test_log_mel_of_any_length_and_level(length, level):
     np.testing.assert_allclose(log_mel(waveform, NSYNTH).numpy(), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("preset", "seconds", "frames", "patches"), [
-    (NSYNTH, 4, 126, 1), (MINI, 4, 32, 1), (TUT2017, 10, 645, 4),
-])
-def test_patch_counts_of_the_data_sets(preset, seconds, frames, patches):
-    spectrogram = log_mel(sound(seconds, preset.sample_rate), preset)
-    assert spectrogram.shape == (preset.mel_bands, frames)
-    assert cut_patches(spectrogram, preset.patch_frames).shape == (patches, preset.mel_bands, preset.patch_frames)
-
-
 @pytest.mark.parametrize("length", [1, 4, 5, 6, 14, 15])
 def test_patches_are_consecutive_the_tail_is_dropped_and_short_clips_are_filled(length):
     spectrogram = torch.rand(3, length)
@@ -126,8 +117,6 @@ def test_band_statistics_are_those_of_the_stored_train_patches(nsynth_root, smal
     normalised = cache.normalised(train)
     assert normalised.dtype == np.float32
     np.testing.assert_allclose(normalised, (stored - cache.mean[:, None]) / cache.std[:, None], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(normalised.mean(axis=(0, 2)), 0, atol=1e-4)
-    np.testing.assert_allclose(normalised.std(axis=(0, 2)), 1, atol=1e-4)
 
 
 def test_other_sound_makes_a_cache_stale_and_leaves_the_statistics_to_the_train_split(nsynth_root):
@@ -174,16 +163,12 @@ def test_workers_do_not_change_the_result(nsynth_root, small_chunks):
     assert contents[0] == contents[1]
 
 
-def no_folder(root) -> bool:
-    return not any(path.is_dir() for path in (root / "features").iterdir())
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_error_names_the_file_and_leaves_no_folder(nsynth_root, small_chunks, workers):
     (nsynth_root / "nsynth-test" / "audio" / "vocal_acoustic_test-061-100.wav").write_text("no sound")
     with pytest.raises(FmucError, match=r"vocal_acoustic_test-061-100\.wav: is not sound"):
         extract(datasets.load("nsynth"), SMALL, workers=workers, progress=False)
-    assert no_folder(nsynth_root.parent)
+    assert not any(path.is_dir() for path in paths.features_dir("nsynth", SMALL.id).parent.iterdir())
     with pytest.raises(FmucError, match="no features under .*: run 'python -m fmuc features --dataset nsynth"):
         open_cache(datasets.load("nsynth"), SMALL)
 
@@ -207,23 +192,15 @@ def test_the_second_of_two_that_want_the_same_cache_waits(nsynth_root):
     assert folder.is_dir()
 
 
-def rewrite_index(folder, **changes):
+def another_index(folder):
     with np.load(folder / "index.npz") as index:
-        np.savez(folder / "index.npz", **{**index, **changes})
-
-
-def cut_patches_file(folder):
-    content = (folder / "patches.npy").read_bytes()
-    (folder / "patches.npy").write_bytes(content[:-2])
+        np.savez(folder / "index.npz", **{**index, "clip_of_patch": np.zeros(42, np.int64)})
 
 
 DAMAGE = {
-    "patches cut": cut_patches_file,
-    "patches of another shape": lambda folder: np.save(folder / "patches.npy", np.zeros((3, 2, 1), np.float16)),
+    "patches cut": lambda folder: os.truncate(folder / "patches.npy", 1000),
     "patches pickled": lambda folder: np.save(folder / "patches.npy", np.array([{}]), allow_pickle=True),
-    "no archive": lambda folder: (folder / "index.npz").write_bytes(b"PK"),
-    "another index": lambda folder: rewrite_index(folder, clip_of_patch=np.zeros(42, np.int64)),
-    "no JSON": lambda folder: (folder / "features.json").write_text("{"),
+    "another index": another_index,
     "file gone": lambda folder: (folder / "patches.npy").unlink(),
 }
 
