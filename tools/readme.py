@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from fmuc import claims, equal_quantity, paths, tables
-from fmuc.evidence import verdict
+from fmuc.evidence import Interval, verdict
 from fmuc.experiments import LABELLED_ONLY, STUDIES, Preset, plan, presets
 from fmuc.figures import markdown
 from fmuc.machinery.atomic import write_bytes
@@ -31,32 +31,46 @@ def pages(profile: str = "mini") -> dict[Path, str]:
 
 
 def answers(profile: str, records: Sequence[Record]) -> str:
-    """One sentence for each question, what does not hold first."""
-    helps = claims.gain("FM", LABELLED_ONLY, "test")[0]
-    test, unlabelled = (_more_accurate(profile, records, found) for found in (claims.TEST, claims.UNLABELLED))
-    longer = _more_accurate("long", available("long", "shipped"), claims.TEST)
-    filters = defaultdict(list)
-    for name, preset in presets(profile).items():
-        if found := equal_quantity.compare(records, name, preset.training.epochs):
-            filters[found.judged].append(name)
-    judged = "; ".join(f"{text} on {', '.join(names)}" for text, names in filters.items())
+    """One sentence for each question, what does not hold first, and the differences that they rest on."""
+    names, helps = list(presets(profile)), claims.gain("FM", LABELLED_ONLY, "test")[0]
+    tests = {"FM − labelled part only, test": _gains(profile, records, helps),
+             "FMUC − FM, test": _gains(profile, records, claims.TEST),
+             "FMUC − FM, unlabelled": _gains(profile, records, claims.UNLABELLED),
+             "FMUC − FM, test, ten times the steps": _gains("long", available("long", "shipped"), claims.TEST)}
+    gain, test, unlabelled, _ = (_verdicts(gains) for gains in tests.values())
+    filters = {name: found for name in names
+               if (found := equal_quantity.compare(records, name, presets(profile)[name].training.epochs))}
+    judged = _listed({name: found.judged for name, found in filters.items()})
+    tests["FMUC's score − softmax, quality at equal quantity"] = {name: by.on_fmuc for name, by in filters.items()}
+    table = pd.DataFrame({name: {text: _points(gains.get(name)) for text, gains in tests.items()} for name in names})
     return "\n".join([
-        "- **Is FM more accurate than the labelled part alone?** On test files: "
-        f"{_more_accurate(profile, records, helps)}.",
+        f"- **Is FM more accurate than the labelled part alone?** On test files: {gain}.",
         f"- **Is FMUC more accurate than FM?** On test files: {test}. On the unlabelled files: {unlabelled}.",
-        f"- **Is it so after ten times as many steps?** On test files: {longer or 'not run yet'}.",
-        f"- **Is it a better filter?** At equal quantity, FMUC's rule is {judged or 'not compared yet'}."])
+        f"- **Is it a better filter?** At equal quantity, FMUC's rule is {judged or 'not compared yet'}.", "",
+        markdown(table.rename_axis("difference in points"))])
 
 
-def _more_accurate(profile: str, records: Sequence[Record], difference: claims.Difference) -> str:
-    """Whether the first row is more accurate than the second one, by data set, with the difference in points."""
+def _gains(profile: str, records: Sequence[Record], difference: claims.Difference) -> dict[str, Interval]:
+    """A difference by data set."""
+    found = {name: claims.from_runs(tables.measured(records, name))(difference.terms) for name in presets(profile)}
+    return {name: interval for name, interval in found.items() if interval is not None}
+
+
+def _verdicts(gains: Mapping[str, Interval]) -> str:
+    words = {name: WORDS[verdict(interval)] for name, interval in gains.items()}
+    return _listed(dict(sorted(words.items(), key=lambda item: [*WORDS.values()].index(item[1]))))
+
+
+def _listed(words: Mapping[str, str]) -> str:
+    """Words with the data sets that they are said of: ``no, less on nsynth-gm; undecided on fsdd, scenes-sim``."""
     found = defaultdict(list)
-    for name in presets(profile):
-        interval = claims.from_runs(tables.measured(records, name))(difference.terms)
-        if interval is not None:
-            numbers = f"{claims.number(interval.mean, '+')} {claims.limits(interval.low, interval.high)}"
-            found[verdict(interval)].append(f"{name} ({numbers})")
-    return "; ".join(f"{word} on {', '.join(found[key])}" for key, word in WORDS.items() if key in found)
+    for name, text in words.items():
+        found[text].append(name)
+    return "; ".join(f"{text} on {', '.join(names)}" for text, names in found.items())
+
+
+def _points(interval: Interval | None) -> str:
+    return f"{claims.number(interval.mean, '+')} {claims.limits(interval.low, interval.high)}" if interval else "–"
 
 
 def results(profile: str, records: Sequence[Record]) -> dict[str, str]:
