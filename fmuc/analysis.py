@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -43,12 +42,9 @@ def shown_history(records: Sequence[Record], dataset: str, variants: Sequence[st
     If not, nobody knows the quality of a pseudo-label: quality and quantity are then those on validation files in the
     epochs that have them (D18). The column "of" says on which files.
     """
-    def moved(history: pd.DataFrame) -> pd.DataFrame:
-        return history.assign(**history.reindex(columns=list(ESTIMATES)).set_axis(list(METRICS), axis=1))
-
     known = truth_known(records, dataset)
-    shown = records if known else [replace(record, history=moved(record.history)) for record in records]
-    return history_table(shown, dataset, variants).assign(of="unlabelled files" if known else "validation files"), known
+    history = history_table(records, dataset, variants, METRICS if known else ESTIMATES)
+    return history.assign(of="unlabelled files" if known else "validation files"), known
 
 
 # Confusions: all counts are (C + 1, C), the last row for unknown true classes
@@ -126,8 +122,7 @@ def named_confusions(fm: np.ndarray, fmuc: np.ndarray, classes: Sequence[str], d
     the class was kept); of our FM: wrong and kept (how many) and place (among its kinds of mistakes by share, 1 the
     most frequent; missing if never made).
     """
-    named = tables.read_published("fig3")
-    named = named.loc[named["dataset"] == tables.paper_dataset(dataset), ["true", "pseudo_label", "share"]]
+    named = tables.read_published("fig3", dataset)[["true", "pseudo_label", "share"]]
     shares, other = (100 * row_normalised(kept[:-1]) for kept in (fm, fmuc))
     mistakes, rows = shares[(shares > 0) & ~np.eye(len(classes), dtype=bool)], []
     for true, pseudo, paper in named.itertuples(index=False):

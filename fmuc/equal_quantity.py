@@ -16,9 +16,9 @@ from fmuc.claims import MARGIN, points
 from fmuc.evidence import Interval, clustered, t_interval, verdict
 from fmuc.metrics import area_under_risk, quality_of_surest, surest
 from fmuc.records import Record, find
-from fmuc.tables import CLUSTER, PAIR, TITLES, measured, paper_dataset, read_published, title
+from fmuc.tables import CLUSTER, METRICS, PAIR, TITLES, measured, paper_dataset, read_published, title
 
-SOFTMAX, FILTER = "max softmax", "mean - std, 5"  # the scores of FixMatch and of FMUC
+SCORES = SOFTMAX, FILTER = "max softmax", "mean - std, 5"  # of FixMatch and of FMUC
 THRESHOLDS = ("FM", "FM thresh. 0.99", "FM thresh. 0.999", "FM thresh. 0.9999")
 ROWS = (*THRESHOLDS, "FM thinned", "FMUC thresh. 0.6", "FMUC thresh. 0.75", "FMUC", "FMUC w/o MC-Dr.")  # of the picture
 MEASURES = ("quality", "mean quality")
@@ -50,13 +50,12 @@ def pools(records: Sequence[Record], dataset: str, net: str, epochs: int,
     return found
 
 
-def threshold_curves(records: Sequence[Record], dataset: str, epochs: int,
-                     scores: Sequence[str] = (SOFTMAX, FILTER)) -> pd.DataFrame:
+def threshold_curves(records: Sequence[Record], dataset: str, epochs: int) -> pd.DataFrame:
     """Quality at every quantity if a score's threshold is moved: net, score, quantity, quality (mean over seeds)."""
     shares, rows = np.arange(0.02, 1.001, 0.02), []
     for net in PAIR:
-        found = pools(records, dataset, net, epochs, scores)
-        for i, score in enumerate(scores if found else ()):
+        found = pools(records, dataset, net, epochs, SCORES)
+        for i, score in enumerate(SCORES if found else ()):
             counts = [surest(pool.certainty[i], pool.right[i]) for pool in found]
             rows += [(net, score, 100 * share, 100 * np.mean([quality_of_surest(seed, share) for seed in counts]))
                      for share in shares]
@@ -102,30 +101,20 @@ def _measures(pool: Pool, share: float, index: np.ndarray | None = None, times: 
     return 100 * np.array([(quality_of_surest(count, share), 1 - area_under_risk(count)) for count in counts])
 
 
-def trained_difference(runs: pd.DataFrame, variant: str = "FMUC", column: str = "quality") -> Interval:
-    """A row minus FM trained with the threshold that keeps as many, in points, over the seeds where there is one.
+def trained_difference(runs: pd.DataFrame) -> Interval:
+    """FMUC minus FM trained with the threshold that keeps as many, in points, over the seeds where there is one.
 
     ``runs``: :func:`fmuc.tables.measured`. Between the trained thresholds FM is interpolated, never beyond them.
     """
     values = []
-    for seed, row in runs[runs.index.isin([variant], level="variant")].droplevel("variant").iterrows():
-        fm = runs.xs(seed, level="seed").reindex(THRESHOLDS).dropna(subset=["quantity", column])
-        fm = fm.sort_values("quantity")
-        if len(fm) > 1:
-            as_many = np.interp(row["quantity"], fm["quantity"], fm[column], left=np.nan, right=np.nan)
-            values.append(row[column] - as_many)
+    for _, rows in runs[list(METRICS)].groupby(level="seed"):
+        rows = rows.droplevel("seed")
+        fm = rows.reindex(THRESHOLDS).dropna().sort_values("quantity")
+        if "FMUC" in rows.index and len(fm) > 1:
+            fmuc = rows.loc["FMUC"]
+            as_many = np.interp(fmuc["quantity"], fm["quantity"], fm["quality"], left=np.nan, right=np.nan)
+            values.append(fmuc["quality"] - as_many)
     return t_interval([value for value in values if not np.isnan(value)])
-
-
-JUDGED = {  # by the verdicts on "FMUC's is better" in all three comparisons
-    frozenset({"holds"}): "better than a stricter threshold in all comparisons",
-    frozenset({"holds", "not decidable"}):
-        "better than a stricter threshold in one comparison at least, undecided in the others",
-    frozenset({"not decidable"}): "not shown to be better than a stricter threshold",
-    frozenset({"contradicted", "not decidable"}):
-        "worse than a stricter threshold in one comparison at least, undecided in the others",
-    frozenset({"contradicted"}): "worse than a stricter threshold in all comparisons",
-}
 
 
 class Comparison(NamedTuple):
@@ -143,21 +132,26 @@ class Comparison(NamedTuple):
     @property
     def judged(self) -> str:
         """What FMUC is by the verdicts on all three, whichever way they come out."""
-        words = frozenset(map(verdict, self[1:]))
+        words = set(map(verdict, self[1:]))
         close = [verdict(interval, -MARGIN, MARGIN) == "holds" for interval in self[1:]]
         if all(close):
             return f"as good as a stricter threshold: less than {MARGIN:g} point apart in all comparisons"
         if words == {"not decidable"} and all(close[:2]):
             return (f"as good as a stricter threshold on the same nets (less than {MARGIN:g} point apart), undecided "
                     "between trained rows")
-        return JUDGED.get(words, "better than a stricter threshold in one comparison and worse in another")
+        if words == {"not decidable"}:
+            return "not shown to be better than a stricter threshold"
+        if words >= {"holds", "contradicted"}:
+            return "better than a stricter threshold in one comparison and worse in another"
+        where = "one comparison at least, undecided in the others" if "not decidable" in words else "all comparisons"
+        return f"{'better' if 'holds' in words else 'worse'} than a stricter threshold in {where}"
 
 
 def compare(records: Sequence[Record], dataset: str, epochs: int) -> Comparison | None:
     """All comparisons at the quantity that FMUC keeps; None without pools or pseudo-labels."""
     runs = measured(records, dataset, epochs)
     quantity = runs["quantity"][runs.index.isin(["FMUC"], level="variant")].mean()
-    scores = score_differences(records, dataset, epochs, quantity / 100, (SOFTMAX, FILTER))
+    scores = score_differences(records, dataset, epochs, quantity / 100, SCORES)
     if len(scores.index.unique("net")) < len(PAIR) or not quantity > 0:
         return None
     on_fm, on_fmuc = (Interval(*scores.loc[(net, FILTER, "quality"), list(Interval._fields)]) for net in PAIR)
@@ -179,9 +173,10 @@ def conclusion(records: Sequence[Record], dataset: str, epochs: int) -> str:
 
 def _papers(dataset: str) -> str:
     """What the paper's own Table I says about it, without intervals."""
-    paper, table = paper_dataset(dataset), read_published("table1").set_index(["dataset", "variant"])
+    paper = paper_dataset(dataset)
     if not paper:
         return ""
-    apart = (table.loc[(paper, "FMUC")] - table.loc[(paper, THRESHOLDS[1])]).map("{:+.1f}".format)
+    table = read_published("table1", dataset).set_index("variant")[list(METRICS)]
+    apart = (table.loc["FMUC"] - table.loc[THRESHOLDS[1]]).map("{:+.1f}".format)
     return (f" In the paper's {TITLES[paper]}, FMUC minus {THRESHOLDS[1]} is {apart['quality']} points of quality and "
             f"{apart['quantity']} of quantity.")

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.special import stdtrit
+from scipy.stats import trim_mean
 
 LEVEL = 0.95
 FEWEST_GROUPS = 5  # a bootstrap over fewer gives no interval worth the name
@@ -103,9 +104,7 @@ def group_mean(values: np.ndarray, index: np.ndarray, times: np.ndarray) -> np.n
 
 def interquartile_mean(scores: Sequence[np.ndarray]) -> float:
     """Mean of the middle half of all runs of all data sets, (runs,) each."""
-    pooled = np.sort(np.concatenate(scores))
-    cut = len(pooled) // 4
-    return float(pooled[cut : len(pooled) - cut].mean())
+    return float(trim_mean(np.concatenate(scores), 0.25))
 
 
 def probability_of_improvement(ours: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> float:

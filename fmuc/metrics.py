@@ -39,21 +39,16 @@ def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float((probabilities[known].argmax(axis=1) == labels[known]).mean()) if known.any() else float("nan")
 
 
-def _bins(confidence: np.ndarray, bins: int) -> np.ndarray:
-    """Number of the equal-width bin (lo, hi] of each confidence in [0, 1]; 0 lies in the first, 1 in the last."""
-    edges = np.arange(1, bins) / bins
-    return np.searchsorted(edges, np.asarray(confidence, dtype=float), side="left")
-
-
 def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> pd.DataFrame:
     """The reliability diagram (Guo et al. 2017 [12]): one row per bin (low, high], columns low, high, n, confidence and
     accuracy (means in the bin, NaN in an empty one)."""
-    index, edges = _bins(confidence, bins), np.arange(bins + 1) / bins
-    number = np.bincount(index, minlength=bins)
-    means = [np.divide(np.bincount(index, weights=np.asarray(values, dtype=float), minlength=bins), number,
-                       out=np.full(bins, np.nan), where=number > 0) for values in (confidence, correct)]
-    return pd.DataFrame({"low": edges[:-1], "high": edges[1:], "n": number, "confidence": means[0],
-                         "accuracy": means[1]})
+    edges = np.arange(bins + 1) / bins
+    examples = pd.DataFrame({"confidence": confidence, "accuracy": correct}, dtype=float)
+    groups = examples.groupby(pd.cut(examples["confidence"], edges, labels=range(bins), include_lowest=True),
+                              observed=False)
+    means = groups.mean()
+    return pd.DataFrame({"low": edges[:-1], "high": edges[1:], "n": groups.size().to_numpy(),
+                         "confidence": means["confidence"].to_numpy(), "accuracy": means["accuracy"].to_numpy()})
 
 
 def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
@@ -61,10 +56,9 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins
 
     NaN for no examples at all.
     """
-    if not len(confidence):
-        return float("nan")
-    gap = np.bincount(_bins(confidence, bins), weights=correct.astype(float) - confidence, minlength=bins)
-    return float(np.abs(gap).sum() / len(confidence))
+    table = reliability(confidence, correct, bins)
+    gaps = table["n"] * (table["accuracy"] - table["confidence"]).abs()
+    return float(gaps.sum() / len(confidence)) if len(confidence) else float("nan")
 
 
 # Selective classification: the surest first

@@ -41,15 +41,16 @@ TITLES = {"nsynth": "NSynth", "tut2017": "TUT2017", "fsdd": "FSDD (real recordin
           "fsdd-smoke": "fsdd-smoke (real recordings; not in the paper)"}
 
 
-def read_published(name: str) -> pd.DataFrame:
-    """One of the paper's tables or figures, tidy, in %."""
-    frame = pd.read_csv(paths.PUBLISHED / f"{name}.csv")
-    return frame.rename(columns={"split": "part"}).replace({"unlabeled": "unlabelled"})
-
-
 def paper_dataset(dataset: str) -> str | None:
     """The published data set in whose place ``dataset`` stands; None for one that the paper does not have."""
     return PAPER.get(dataset.removesuffix("-smoke"))
+
+
+def read_published(name: str, dataset: str | None = None) -> pd.DataFrame:
+    """One of the paper's tables or figures, tidy, in %; all of it, or what it has for a data set or its stand-in."""
+    frame = pd.read_csv(paths.PUBLISHED / f"{name}.csv")
+    frame = frame.rename(columns={"split": "part"}).replace({"unlabeled": "unlabelled"})
+    return frame if dataset is None else frame[frame["dataset"] == paper_dataset(dataset)]
 
 
 def title(dataset: str) -> str:
@@ -83,12 +84,13 @@ def measured(records: Sequence[Record], dataset: str, epochs: int | None = None)
             raise FmucError(f"two records of {dataset}, {run.variant}, seed {run.seed}, one of them {run.name}: "
                             "delete the one of another configuration")
         kept, seen = record.counts(*last_tenth(last))
-        history = record.history.reindex(columns=[*(f"{part}_accuracy" for part in PARTS), *ESTIMATES]).loc[:last]
-        accuracies = [history[f"{part}_accuracy"].dropna() for part in PARTS]
+        accuracies = [f"{part}_accuracy" for part in PARTS]
+        history = record.history.reindex(columns=[*accuracies, *ESTIMATES]).loc[:last]
+        evaluated = [history[column].dropna() for column in accuracies]
         thirds = (part.sum(axis=0) for part in np.array_split(record.kept[:last], 3))
         values = [quality(kept), quantity(kept, seen), *map(quality, thirds),
-                  *(values.tail(EVALUATIONS).mean() for values in accuracies),
-                  *(values.tail(1).mean() for values in accuracies),
+                  *(values.tail(EVALUATIONS).mean() for values in evaluated),
+                  *(values.tail(1).mean() for values in evaluated),
                   seen[:-1].sum() / seen.sum() if seen.sum() else np.nan, *history[list(ESTIMATES)].ffill().iloc[-1]]
         rows[run.variant, run.seed] = dict(zip(COLUMNS, np.multiply(values, 100), strict=True))
     index = pd.MultiIndex.from_tuples(list(rows), names=["variant", "seed"])
@@ -127,8 +129,7 @@ def table1(records: Sequence[Record], dataset: str, epochs: int) -> pd.DataFrame
     Index: its rows, then what else was run and selects pseudo-labels; columns (metric, x) for x of mean, std, n (runs
     with a value), seeds (their values), paper. Where no true class is known, the metrics include ``ESTIMATES``.
     """
-    runs, paper = measured(records, dataset, epochs), read_published("table1")
-    paper = paper[paper["dataset"] == paper_dataset(dataset)].set_index("variant")
+    runs, paper = measured(records, dataset, epochs), read_published("table1", dataset).set_index("variant")
     paper = paper.reindex(columns=[*METRICS, *ESTIMATES]).astype(float)
     metrics = METRICS if truth_known(records, dataset) else (*METRICS, *ESTIMATES)
     others = (r.run.variant for r in records if r.run.dataset == dataset and r.run.selection)
@@ -142,14 +143,14 @@ def table2(records: Sequence[Record], dataset: str) -> pd.DataFrame:
     Means of the last ``EVALUATIONS``; "last": of the last one alone, mean over seeds. Your own variants come last,
     those that have trained as long as the paper's.
     """
-    runs, paper = measured(records, dataset), read_published("table2")
-    paper = paper[paper["dataset"] == paper_dataset(dataset)].set_index(["part", "variant"])[["mean", "std"]]
+    runs, paper = measured(records, dataset), read_published("table2", dataset)
+    paper = paper.set_index(["part", "variant"])[["mean", "std"]].set_axis(["paper", "paper_std"], axis=1)
     epochs = max((r.run.training.epochs for v in TABLE_2 for r in find(records, dataset, v)), default=0)
     own = [variant for variant, run in own_variants(records, dataset).items() if run.training.epochs >= epochs]
     last = runs[list(LAST)].groupby(level="variant").mean()
     ours = pd.concat({part: _summary(runs[part], [*TABLE_2, *own]).join(last[f"{part}_last"].rename("last"))
                       for part in PARTS}, names=["part"])
-    return ours.join(paper.rename(columns={"mean": "paper", "std": "paper_std"}))
+    return ours.join(paper)
 
 
 def paper_numbers(paper: str) -> pd.DataFrame:
@@ -157,7 +158,7 @@ def paper_numbers(paper: str) -> pd.DataFrame:
 
     Table I and Fig. 2 (of FM: how the quality starts and ends) have no standard deviation.
     """
-    one, two, curves = (frame[frame["dataset"] == paper] for frame in map(read_published, ("table1", "table2", "fig2")))
+    one, two, curves = (read_published(name, paper) for name in ("table1", "table2", "fig2"))
     ends = curves.assign(column=curves["at"].map({"start": THIRDS[0], "end": THIRDS[2]}))
     parts = [one.melt("variant", METRICS, "column", "mean"), ends.rename(columns={"value": "mean"}),
              two.rename(columns={"part": "column"}).assign(n=REPEATS)]
@@ -195,15 +196,18 @@ def format_table2(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
     return wide.rename(index=lambda part: f"{part} in %: {header(dataset)}").rename_axis("file-wise accuracy")
 
 
-def history_table(records: Sequence[Record], dataset: str, variants: Sequence[str]) -> pd.DataFrame:
+def history_table(records: Sequence[Record], dataset: str, variants: Sequence[str],
+                  metrics: Sequence[str] = METRICS) -> pd.DataFrame:
     """Every epoch of every run, tidy: columns variant, seed, epoch, quality, quantity and, where evaluated,
-    test_accuracy and unlabelled_accuracy."""
-    columns = [*METRICS, *(f"{part}_accuracy" for part in PARTS)]
-    frames = [record.history.reindex(columns=columns).mul(100).reset_index()
+    test_accuracy and unlabelled_accuracy. ``metrics``: ``ESTIMATES`` for the quality and quantity on validation
+    files."""
+    accuracies = [f"{part}_accuracy" for part in PARTS]
+    frames = [record.history.reindex(columns=[*metrics, *accuracies]).mul(100).reset_index()
               .assign(variant=variant, seed=record.run.seed)
               for variant in variants for record in find(records, dataset, variant)]
-    order = ["variant", "seed", "epoch", *columns]
-    return pd.concat(frames, ignore_index=True)[order] if frames else pd.DataFrame(columns=order)
+    order = ["variant", "seed", "epoch", *metrics, *accuracies]
+    table = pd.concat(frames, ignore_index=True)[order] if frames else pd.DataFrame(columns=order)
+    return table.rename(columns=dict(zip(metrics, METRICS, strict=True)))
 
 
 def claims(records: Sequence[Record], dataset: str, epochs: int) -> list[Claim]:
@@ -282,6 +286,6 @@ def spearman(records: Sequence[Record], dataset: str, epochs: int) -> dict[str, 
     """Rank correlation of our rows of Table I with the paper's, by quality and by quantity, and over how many rows."""
     table, result = table1(records, dataset, epochs), {}
     for metric in METRICS:
-        ranks = table[metric][["mean", "paper"]].astype(float).dropna().rank()
-        result[metric] = ranks["mean"].corr(ranks["paper"]), len(ranks)
+        both = table[metric][["mean", "paper"]].astype(float).dropna()
+        result[metric] = both.corr("spearman").loc["mean", "paper"], len(both)
     return result

@@ -9,10 +9,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_hex
-from synthetic_records import SCENES, synthetic_plan, synthetic_record, without_truth
+from synthetic_records import synthetic_plan, synthetic_record, without_truth
 
 from fmuc import analysis, figures, paths, tables
+from fmuc.datasets import LABELS as SCENES
 
 NAME, EPOCHS = "nsynth-gm", 12
 KEPT = np.array([[8, 2, 0], [1, 6, 3], [0, 0, 0], [4, 4, 4]])  # third class: nothing kept; last row: unknown class
@@ -53,8 +53,7 @@ def test_top_confusions_by_share_of_the_true_class():
     table = analysis.top_confusions(KEPT, ["x", "y", "z"])
     assert table.to_dict("list") == {"true": ["y", "x", "y"], "pseudo-label": ["z", "y", "x"], "wrong": [3, 2, 1],
                                      "kept": [10, 10, 10], "share": [30.0, 20.0, 10.0]}
-    assert len(analysis.top_confusions(KEPT, ["x", "y", "z"], 2)) == 2
-    assert analysis.top_confusions(np.zeros((4, 3), int), ["x", "y", "z"]).empty
+    assert analysis.top_confusions(0 * KEPT, ["x", "y", "z"]).empty
 
 
 def test_confusion_of_one_epoch():
@@ -192,18 +191,15 @@ def test_tradeoff_paths_start_and_end_where_the_runs_do(records):
     marks = {line.get_marker(): line.get_xydata()[0] for line in ax.lines if line.get_marker() in ("o", "s")}
     np.testing.assert_allclose(marks["o"], means.iloc[0])
     np.testing.assert_allclose(marks["s"], means.iloc[-1])
-    figures.tradeoff_paths(figures.figure()[1], [], NAME)  # nothing to show is no error
 
 
 def test_tradeoff_of_data_without_truth():
     record = synthetic_record("FM", [0.5] * 6, [0.2] * 6, dataset="birds")
     record = without_truth(record, {2: (0.6, 0.3), 4: (0.7, 0.4)})
-    _, axes = figures.figure("double", columns=2)
-    figures.tradeoff_paths(axes[0], [record], "birds")
-    np.testing.assert_allclose(axes[0].lines[0].get_xydata(), [[30, 60], [40, 70]])
-    assert axes[0].get_ylabel() == "quality on validation files (%)"
-    figures.tradeoff_paths(axes[1], [replace(record, history=record.history[["quality", "quantity"]])], "birds")
-    assert [text.get_text() for text in axes[1].texts] == ["not known"]
+    _, ax = figures.figure()
+    figures.tradeoff_paths(ax, [record], "birds")
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[30, 60], [40, 70]])
+    assert ax.get_ylabel() == "quality on validation files (%)"
     assert analysis.accuracy_gap([record], "birds", "unlabelled").empty
 
 
@@ -211,7 +207,6 @@ def test_class_dots_in_the_colours_of_the_methods():
     rates = {v: analysis.class_rates(KEPT, SEEN, ["x", "y", "z_z"]) for v in ("FM", "FMUC")}
     _, ax = figures.figure()
     figures.class_dots(ax, rates, "quantity")
-    assert {line.get_label(): to_hex(line.get_color()).upper() for line in ax.lines} == {
-        v: figures.COLOURS[v] for v in rates}
+    assert {line.get_label(): line.get_color() for line in ax.lines} == {v: figures.COLOURS[v] for v in rates}
     np.testing.assert_allclose(ax.lines[0].get_xdata(), [50, 100, 0])
     assert [label.get_text() for label in ax.get_yticklabels()] == ["x", "y", "z z"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import replace
 
 import numpy as np
@@ -57,15 +58,8 @@ def test_table1_equals_loops_over_the_last_tenth(whole_plan):
         slow = [slow_quality_and_quantity(record, 28, 30) for record in runs.find(whole_plan, NAME, variant)]
         for metric, values in zip(("quality", "quantity"), zip(*slow, strict=True), strict=True):
             row = table.loc[variant, metric]
-            assert row["seeds"] == pytest.approx(values)
-            assert row["n"] == len(values)
-            assert row["mean"] == pytest.approx(sum(values) / len(values))
-            if len(values) == 1:
-                assert math.isnan(row["std"])
-            else:
-                mean = sum(values) / len(values)
-                squares = sum((value - mean) ** 2 for value in values)
-                assert row["std"] == pytest.approx(math.sqrt(squares / (len(values) - 1)))
+            assert row["seeds"] == pytest.approx(values) and row["n"] == len(values) == 3
+            assert (row["mean"], row["std"]) == pytest.approx((statistics.mean(values), statistics.stdev(values)))
 
 
 def test_table1_reads_the_first_epochs_of_a_longer_run():
@@ -134,9 +128,8 @@ def test_a_variant_not_run_and_one_that_kept_nothing():
 
 
 @pytest.mark.parametrize(("dataset", "header", "fm"), [
-    ("nsynth", "NSynth | paper: NSynth", 78.4), ("nsynth-gm-smoke", "nsynth-gm-smoke (stand-in) | paper: NSynth", 78.4),
-    ("tut2017", "TUT2017 | paper: TUT2017", 87.9), ("scenes-sim", "scenes-sim (stand-in) | paper: TUT2017", 87.9),
-    ("birds", "birds", math.nan),
+    ("nsynth", "NSynth | paper: NSynth", 78.4), ("birds", "birds", math.nan),
+    ("scenes-sim-smoke", "scenes-sim-smoke (stand-in) | paper: TUT2017", 87.9),
 ])
 def test_each_data_set_stands_beside_its_own_column(dataset, header, fm):
     record = synthetic_record("FM", [0.5] * 10, [0.5] * 10, dataset=dataset)
@@ -170,27 +163,14 @@ def test_without_test_files_nothing_is_said_about_them():
     assert verdicts["quality_every_third"].verdict == "not decidable"
 
 
-def test_published_tables_are_whole():
-    one, two = tables.read_published("table1"), tables.read_published("table2")
-    for dataset in ("nsynth", "tut2017"):
-        assert list(one[one["dataset"] == dataset]["variant"]) == list(experiments.TABLE_1)
-        assert len(two[two["dataset"] == dataset]) == 5
-    assert set(two["part"]) == {"test", "unlabelled"} and set(two["variant"]) <= set(experiments.TABLE_2)
-
-
-def own(variant, epochs=10, **numbers):
-    """A run of a variant that the paper does not have."""
-    record = synthetic_record("FMUC", [0.8] * epochs, [0.6] * epochs, **numbers)
-    return replace(record, run=replace(record.run, variant=variant))
-
-
 def test_own_variants_are_rows_of_the_tables():
-    records = [synthetic_record("FM", [0.7] * 10, [0.9] * 10, test=0.6), own("my rule", test=0.7),
-               own("short", 5, test=0.5)]
+    def own(variant, epochs, test):
+        record = synthetic_record("FMUC", [0.8] * epochs, [0.6] * epochs, test=test)
+        return replace(record, run=replace(record.run, variant=variant))
+
+    records = [synthetic_record("FM", [0.7] * 10, [0.9] * 10, test=0.6), own("my rule", 10, 0.7), own("short", 5, 0.5)]
     one, two = tables.table1(records, NAME, 10), tables.table2(records, NAME)
     assert list(one.index) == [*experiments.TABLE_1, "my rule", "short"]
-    assert one.loc["my rule", ("quality", "mean")] == pytest.approx(80, abs=0.1)
-    assert math.isnan(one.loc["my rule", ("quality", "paper")])
     assert one.loc["short", ("quantity", "mean")] == pytest.approx(60)  # the last tenth of what it has
     assert list(two.loc["test"].index) == [*experiments.TABLE_2, "my rule"]  # the short one is not comparable
     assert tables.format_table1(one, NAME).loc["my rule"].str.endswith("| paper –").all()
@@ -198,41 +178,16 @@ def test_own_variants_are_rows_of_the_tables():
     assert text == "70.0 (n=1), last 70.0 | paper –"
 
 
-def test_a_new_row_of_table_1_is_one_of_ours(monkeypatch):
-    rows = {**experiments.TABLE_1, "MY RULE": experiments.TABLE_1["FM"]}
-    monkeypatch.setattr(tables, "TABLE_1", rows)
-    monkeypatch.setattr(tables, "ALL_ROWS", (*experiments.ALL_ROWS, "MY RULE"))
-    table = tables.table1([own("MY RULE")], NAME, 10)
-    assert list(table.index) == list(rows) and table.loc["MY RULE", ("quality", "n")] == 1
-
-
 # --- rank correlation ------------------------------------------------------------------------------------------------
-
-def slow_spearman(ours, paper):
-    """Without ties: 1 - 6 sum d² / (n (n² - 1))."""
-    def ranks(values):
-        return [sorted(values).index(value) for value in values]
-
-    n = len(ours)
-    return 1 - 6 * sum((a - b) ** 2 for a, b in zip(ranks(ours), ranks(paper), strict=True)) / (n * (n * n - 1))
-
 
 def test_spearman_by_hand(whole_plan):
     table, result = tables.table1(whole_plan, NAME, 30), tables.spearman(whole_plan, NAME, 30)
     for metric in ("quality", "quantity"):
-        expected = slow_spearman(list(table[metric]["mean"]), list(table[metric]["paper"]))
-        assert result[metric] == (pytest.approx(expected), 8)
-        assert -1 < expected < 1
-
-
-def test_spearman_of_a_reversed_order_and_of_too_few_rows():
-    ours = {"FM": (0.9, 0.1), "FM thresh. 0.99": (0.8, 0.2), "FMUC": (0.7, 0.3)}  # the paper: ascending, 91, 76, 78
-    records = [synthetic_record(v, [q] * 10, [n] * 10) for v, (q, n) in ours.items()]
-    records.append(synthetic_record("FMUC w. temp. 4", [0.9] * 10, [0.0] * 10))  # no quality: a row fewer there
-    result = tables.spearman(records, NAME, 10)
-    assert result["quality"] == (pytest.approx(-1), 3)
-    assert result["quantity"] == (pytest.approx(slow_spearman([10, 20, 30, 0], [91.1, 75.8, 78.1, 34.1])), 4)
-    assert math.isnan(tables.spearman(records[:1], NAME, 10)["quality"][0])
+        ranks = [[sorted(table[metric, side]).index(value) for value in table[metric, side]]
+                 for side in ("mean", "paper")]
+        squares = sum((ours - paper) ** 2 for ours, paper in zip(*ranks, strict=True))
+        assert result[metric] == (pytest.approx(1 - 6 * squares / (8 * 63)), 8)  # without ties
+    assert math.isnan(tables.spearman(whole_plan[:1], NAME, 30)["quality"][0])
 
 
 # --- claims ----------------------------------------------------------------------------------------------------------
@@ -270,12 +225,6 @@ def test_what_is_contradicted_is_said(numbers, fails):
     assert {key for key, verdict in found.items() if verdict == "contradicted"} >= fails
     if len(fails) == 1:
         assert {key for key, verdict in found.items() if verdict == "contradicted"} == fails
-
-
-def test_a_smaller_loss_is_no_gain():
-    """A quality that rises while the test accuracy falls does not make the latter's gain the smaller one."""
-    found = verdicts(changed(FMUC_quality=0.90, FMUC_test=0.66))
-    assert found["quality"] == "holds" and found["gain_shrinks"] == "contradicted"
 
 
 @pytest.mark.parametrize("paper", ["nsynth", "tut2017"])
