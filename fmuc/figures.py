@@ -21,7 +21,6 @@ from adjustText import adjust_text
 from filelock import FileLock
 from IPython import get_ipython
 from IPython.display import Image, display
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -36,12 +35,7 @@ from fmuc.machinery.atomic import write_bytes, write_json
 from fmuc.records import Record
 from fmuc.tables import ESTIMATES, METRICS, PAIR, PARTS, TITLES, history_table, paper_dataset, read_published, title
 
-# Fonts of other scripts, for names of your own classes; only those that are installed are asked for
-_FALLBACKS = ("Noto Sans CJK JP", "Noto Sans JP", "Hiragino Sans", "PingFang SC", "Yu Gothic", "Microsoft YaHei",
-              "Noto Emoji", "Segoe UI Emoji")
-_INSTALLED = {font.name for font in font_manager.fontManager.ttflist}
-STYLE = [Path(__file__).with_name("fmuc.mplstyle"),
-         {"font.family": ["DejaVu Sans", *(name for name in _FALLBACKS if name in _INSTALLED)]}]
+STYLE = Path(__file__).with_name("fmuc.mplstyle")
 styled = plt.style.context(STYLE)  # decorates every function that draws, whatever style its caller has set
 WIDTHS = {"column": 3.5, "double": 7.16}  # inches
 SMALLEST = 6  # points of text at these widths
@@ -65,10 +59,9 @@ def marker(variant: str) -> str:
     return MARKERS.get(variant) or _OTHER_MARKERS[zlib.crc32(variant.encode()) % len(_OTHER_MARKERS)]
 
 
-def label(name: str, longest: int = 24) -> str:
+def label(name: str) -> str:
     """A name as text of a figure: long ones are shortened in the middle, and ``$`` does not start mathematics."""
-    half = longest // 2
-    short = name if len(name) <= longest else f"{name[:half]}…{name[1 - half:]}"
+    short = name if len(name) <= 24 else f"{name[:12]}…{name[-11:]}"
     return short.replace("$", r"\$")
 
 
@@ -204,17 +197,6 @@ def axis_label(metric: str, known: bool) -> str:
     return f"pseudo-label {metric} (%)" if known else f"{metric} on validation files (%)"
 
 
-def _say_if_unknown(ax: Axes, values: pd.DataFrame | pd.Series) -> None:
-    """Say on an axis without a single value why it is empty: no true class is known, nor an estimate."""
-    if values.isna().to_numpy().all():
-        ax.text(0.5, 0.5, "not known", transform=ax.transAxes, ha="center", color=PAPER_COLOUR)
-
-
-def _epoch_axis(ax: Axes) -> None:
-    ax.set_xlabel("epoch")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-
-
 def _legend_above(ax: Axes, text: str, handles: Sequence[Line2D] | None = None, columns: int = 3) -> None:
     """A legend between the axes, where it hides nothing, and the title ``text``."""
     handles = ax.get_legend_handles_labels()[0] if handles is None else handles
@@ -258,18 +240,14 @@ def quantity_curves(ax: Axes, records: Sequence[Record], dataset: str, epochs: i
 @styled
 def _curves(ax: Axes, history: pd.DataFrame, dataset: str, metric: str, epochs: int | None, known: bool) -> Axes:
     history = history[history["epoch"] <= (epochs or np.inf)]
-    if not known:
-        _say_if_unknown(ax, history[metric])
     for variant, rows in history.groupby("variant", sort=False):
         by_seed = rows.pivot(index="epoch", columns="seed", values=metric)
         by_seed = by_seed if known else by_seed.dropna(how="all")  # estimated now and then
-        if by_seed.shape[1] > 1:
-            ax.plot(by_seed, color=colour(variant), linewidth=0.6, alpha=0.5)
+        ax.plot(by_seed, color=colour(variant), linewidth=0.6, alpha=0.5)
         ax.plot(by_seed.mean(axis=1), color=colour(variant), linewidth=1.6,
-                label=f"{label(variant)} (n={by_seed.shape[1]})",
-                marker="." if len(by_seed) < 15 else None)  # so that a value between two missing ones is seen
-    _epoch_axis(ax)
-    ax.set(ylabel=axis_label(metric, known), xlim=(1, max(2, history["epoch"].max() if len(history) else 1)))
+                label=f"{label(variant)} (n={by_seed.shape[1]})")
+    ax.set(xlabel="epoch", ylabel=axis_label(metric, known), xlim=(1, max([2, *history["epoch"]])))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     ax.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], nbins=7))
     _references(ax, dataset, metric)
     ax.set_ylim(top=min(100.5, ax.get_ylim()[1]))
@@ -279,16 +257,13 @@ def _curves(ax: Axes, history: pd.DataFrame, dataset: str, metric: str, epochs: 
 
 def _references(ax: Axes, dataset: str, metric: str) -> None:
     """The paper's values at the start and at the end of the training as dotted lines over a tenth of the axis."""
-    start, end = read_published("fig2"), read_published("table1")
+    start, end = (read_published(name, dataset) for name in ("fig2", "table1"))
     start = start[(start["metric"] == metric) & (start["at"] == "start")].rename(columns={"value": metric})
     marks = pd.concat([start.assign(left=0.0), end.assign(at="end", left=0.9)])
-    marks = marks[(marks["dataset"] == paper_dataset(dataset)) & marks["variant"].isin(PAIR)]
+    marks = marks[marks["variant"].isin(PAIR)]
     for _, mark in marks.iterrows():
-        ax.add_line(Line2D((mark["left"], mark["left"] + 0.1), (mark[metric], mark[metric]), linestyle=":",
-                           transform=ax.get_yaxis_transform(), color=colour(mark["variant"]), linewidth=2.0, zorder=3,
-                           gid=f"paper {mark['variant']} {mark['at']}"))
-        ax.update_datalim([(1, mark[metric])], updatex=False)
-    ax.autoscale_view(scalex=False)
+        ax.axhline(mark[metric], mark["left"], mark["left"] + 0.1, linestyle=":", linewidth=2.0, zorder=3,
+                   color=colour(mark["variant"]), gid=f"paper {mark['variant']} {mark['at']}")
     if len(marks):
         ax.plot([], [], ":", color=PAPER_COLOUR, linewidth=2.0, label=_paper_label(dataset))
 
@@ -297,39 +272,33 @@ def _references(ax: Axes, dataset: str, metric: str) -> None:
 def confusion_heatmap(ax: Axes, shares: np.ndarray, classes: Sequence[str]) -> Axes:
     """Fig. 3: ``shares`` (C, C) of each true class (row) among its kept pseudo-labels, in 0 ... 1, shown in %.
 
-    Numbers below 0.5 % are left out; small cells have whole numbers, and smaller ones none, nor all of the names; a
-    class without any kept pseudo-label (NaN) is grey. In a row of panels the first has the names of the true classes,
-    the last the colour bar.
+    Up to 20 classes have numbers, but for those below 0.5 %; of more than 25 not all are named. A class without any
+    kept pseudo-label (NaN) is grey. In a row of panels the first has the names of the true classes, the last the colour
+    bar.
     """
     percent, names = 100 * np.asarray(shares, dtype=float), [class_label(name) for name in classes]
-    place, cell = ax.get_subplotspec(), _cell_width(ax, names)
-    first, last = place.is_first_col(), place.is_last_col()
+    place = ax.get_subplotspec()
     mesh = ax.pcolormesh(np.ma.masked_invalid(percent), vmin=0, vmax=100, cmap="Blues", edgecolors="white",
                          linewidth=0.4)
-    ax.set(xlabel="pseudo-label", ylabel="true class" if first else "", aspect="equal", facecolor="#D9D9D9")
+    ax.set(xlabel="pseudo-label", aspect="equal", facecolor="#D9D9D9")
     ax.invert_yaxis()
     ax.grid(False)
-    size, decimals = (cell / 2.6, 1) if cell / 2.6 >= SMALLEST else (cell / 2, 0)  # of the numbers: what fits the cell
-    for (row, column), value in np.ndenumerate(percent) if size >= SMALLEST else ():
+    for (row, column), value in np.ndenumerate(percent) if len(names) <= 20 else ():
         if value >= 0.5:
-            ax.text(column + 0.5, row + 0.5, "100" if value >= 99.95 else f"{value:.{decimals}f}", ha="center",
-                    va="center", fontsize=min(7, size), color="white" if value > 60 else "#262626")
-    shown = slice(None, None, max(1, int(np.ceil(1.25 * SMALLEST / cell))))  # names that fit beside each other
+            ax.text(column + 0.5, row + 0.5, f"{value:.0f}", ha="center", va="center", fontsize=SMALLEST,
+                    color="white" if value > 60 else "#262626")
+    shown = slice(None, None, 1 + len(names) // 25)  # names that fit beside each other
     middles = np.arange(len(names))[shown] + 0.5
     ax.set_xticks(middles, names[shown], rotation=45, ha="right", rotation_mode="anchor")
-    ax.set_yticks(middles if first else [], names[shown] if first else None)
-    ax.tick_params(length=0, labelsize=min(6.5, max(SMALLEST, 0.8 * cell)))
+    ax.set_yticks([])
+    if place.is_first_col():
+        ax.set_yticks(middles, names[shown])
+        ax.set_ylabel("true class")
+    ax.tick_params(length=0, labelsize=SMALLEST)
     ax.spines[:].set_visible(False)
-    if last:
+    if place.is_last_col():
         ax.figure.colorbar(mesh, ax=ax, label="share of the true class (%)", shrink=0.75, pad=0.02)
     return ax
-
-
-def _cell_width(ax: Axes, names: Sequence[str]) -> float:
-    """Width of a cell in points, from the grid of panels: the layout is final only when the last panel is drawn."""
-    panels = ax.get_subplotspec().get_gridspec().ncols
-    beside = 4 * max(map(len, names)) + 65  # names on the left, colour bar on the right, what lies between
-    return (72 * ax.figure.get_figwidth() - beside) / panels / len(names)
 
 
 @styled
@@ -354,7 +323,6 @@ def table1_plane(ax: Axes, table: pd.DataFrame, dataset: str, curves: pd.DataFra
             points.append((variant, *ours))
     ax.set(xlabel=axis_label("quantity", known), ylabel=axis_label("quality", known), title=title(dataset))
     ax.margins(0.08)
-    _say_if_unknown(ax, table[[(quality, "mean"), (quality, "paper")]])
     handles = [_handle("ours, mean of seeds", marker="o"), *_paper_handle(dataset, "o")]
     if curves is None:
         handles.insert(1, _handle("ours, each seed", marker="o", **FAINT_DOT))
@@ -383,7 +351,6 @@ def table2_points(ax: Axes, table: pd.DataFrame, dataset: str) -> Axes:
         if not np.isnan(row["paper"]):
             ax.errorbar(x + 0.3, row["paper"], yerr=row["paper_std"], marker="D", fillstyle="none", markersize=4,
                         markeredgewidth=0.8, gid=f"paper {part} {variant}", **style)
-    _say_if_unknown(ax, table[["mean", "paper"]])
     ax.set_xticks([start + i for start in starts.values() for i in range(len(variants))],
                   [label(name) for name in variants] * len(PARTS), rotation=30, ha="right", rotation_mode="anchor")
     ax.set(ylabel="file-wise accuracy (%)", xlim=(-0.6, len(PARTS) * (len(variants) + 1) - 1.4))
@@ -427,8 +394,6 @@ def tradeoff_paths(ax: Axes, records: Sequence[Record], dataset: str, epochs: in
         for place, shape in ((0, "o"), (-1, "s")):
             ax.plot(*mean.iloc[place], marker=shape, color=colour(variant), markeredgecolor="white", zorder=3)
     ax.set(xlabel=axis_label("quantity", known), ylabel=axis_label("quality", known))
-    if not known:
-        _say_if_unknown(ax, history["quality"])
     _legend_above(ax, f"{title(dataset)}\nfirst epoch ●, last epoch ■")
     return ax
 

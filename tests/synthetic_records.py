@@ -9,11 +9,9 @@ import numpy as np
 import pandas as pd
 
 from fmuc import experiments, metrics
+from fmuc.datasets import NSYNTH_FAMILIES as CLASSES
 from fmuc.records import Record
 
-CLASSES = ("bass", "brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string", "synth_lead", "vocal")
-SCENES = ("beach", "bus", "cafe/restaurant", "car", "city_center", "forest_path", "grocery_store", "home", "library",
-          "metro_station", "office", "park", "residential_area", "train", "tram")
 OFFERED = 1000  # unlabelled examples per class and epoch
 
 #: variant -> final quality, final quantity, test and unlabelled accuracy; close to the paper's shape, not its numbers
@@ -57,8 +55,7 @@ def synthetic_record(variant: str, quality: Sequence[float], quantity: Sequence[
     history = pd.DataFrame({"quality": [metrics.quality(kept) for kept, _ in counts],
                             "quantity": [metrics.quantity(*both) for both in counts]}, index=epochs)
     history.loc[len(quality), ["test_accuracy", "unlabelled_accuracy"]] = test, unlabelled
-    results = {name: value for name, value in (("test_accuracy", test), ("unlabelled_accuracy", unlabelled))
-               if not np.isnan(value)}
+    results = {"test_accuracy": test, "unlabelled_accuracy": unlabelled}
     kept, seen = (np.stack(part) for part in zip(*counts, strict=True))
     return Record(run, tuple(classes), results, {"commit": "synthetic"}, history, kept, seen, {})
 
@@ -95,11 +92,10 @@ def without_truth(record: Record, estimates: dict[int, tuple[float, float]]) -> 
     epoch."""
     kept, seen = np.zeros_like(record.kept), np.zeros_like(record.seen)
     kept[:, -1], seen[:, -1] = record.kept.sum(axis=1), record.seen.sum(axis=1)
-    results = {name: value for name, value in record.results.items() if name != "unlabelled_accuracy"}
     history = record.history.assign(quality=np.nan, unlabelled_accuracy=np.nan)
     for epoch, values in estimates.items():
         history.loc[epoch, ["validation_quality", "validation_quantity"]] = values
-    return replace(record, kept=kept, seen=seen, results=results, history=history)
+    return replace(record, kept=kept, seen=seen, history=history)
 
 
 def synthetic_plan(dataset: str = "nsynth-gm", epochs: int = 30, seeds: Sequence[int] = (0, 1, 2),
