@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import pickle
 import platform
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from synthetic_records import synthetic_record, with_files, with_pool
 
 from fmuc import paths, records
 from fmuc.config import Run
@@ -31,24 +33,14 @@ from fmuc.records import (
     source_digest,
 )
 
-CLASSES = ("bass", "flute", "vocal")
 
-
-def record(run: Run, epochs: int = 4) -> Record:
+def record(run: Run) -> Record:
+    """A fabricated record of ``run`` with every kind of array, names in bytes and other letters among them."""
     rng = np.random.default_rng(run.seed)
-    seen = rng.integers(5, 9, (epochs, 4))
-    history = pd.DataFrame({"epoch": range(1, epochs + 1), "loss_labelled": rng.random(epochs).round(4),
-                            "quality": [np.nan, *rng.random(epochs - 1).round(4)]}).set_index("epoch")
-    files = {"test_labels": np.array([0, 2]), "test_probabilities": rng.random((2, 3)).astype(np.float16),
-             "test_ids": np.array(["a", "b-é".encode()], dtype="S")}
-    results, origin = {"test_accuracy": 0.5, "test_files": 2}, {"device": "cpu", "wall_seconds": 1.5}
-    scores = {"epochs": np.array([1, epochs]), "patches": np.array([3, 8]), "ids": files["test_ids"],
-              "offset": np.array([0, 1]), "truth": np.array([-1, 2]),
-              "plain": rng.standard_normal((2, 2, 3)).astype(np.float16),
-              "passes": rng.standard_normal((2, 5, 2, 3)).astype(np.float16),
-              "labels": rng.integers(0, 3, (2, 2)), "kept": rng.random((2, 2)) > 0.5}
-    return Record(run, CLASSES, results, origin, history, rng.integers(0, 5, (epochs, 4, 3)), seen, files, scores,
-                  {"epochs": np.array([2, epochs]), "certainty": rng.random((2, 3, 5)).astype(np.float16)})
+    scores = {"epochs": np.array([1, 4]), "ids": np.array(["a", "b-é".encode()], dtype="S"),
+              "passes": rng.standard_normal((2, 5, 2, 3)).astype(np.float16), "kept": rng.random((2, 2)) > 0.5}
+    made = with_pool(with_files(synthetic_record("FMUC", [np.nan, 0.5, 0.6, 0.7], [0.0, 0.5, 0.5, 0.5])), 0.5)
+    return replace(made, run=run, results={"test_accuracy": 0.5}, scores=scores)
 
 
 RUN = make_run("smoke", "nsynth-gm-smoke", "FMUC")
@@ -69,14 +61,10 @@ def test_a_record_read_back_is_the_same(folder):
     assert (after.run, after.classes, after.results, after.provenance) == (
         before.run, before.classes, before.results, before.provenance)
     pd.testing.assert_frame_equal(after.history, before.history)
-    for first, second in ((before.kept, after.kept), (before.seen, after.seen)):
-        np.testing.assert_array_equal(first, second)
-    assert before.files.keys() == after.files.keys()
-    assert all(np.array_equal(before.files[name], values) for name, values in after.files.items())
-    assert before.scores.keys() == after.scores.keys()
-    assert all(np.array_equal(before.scores[name], values) for name, values in after.scores.items())
-    assert before.pool.keys() == after.pool.keys()
-    assert all(np.array_equal(before.pool[name], values) for name, values in after.pool.items())
+    assert np.array_equal(before.kept, after.kept) and np.array_equal(before.seen, after.seen)
+    for part in ("files", "scores", "pool"):
+        written, read = getattr(before, part), getattr(after, part)
+        assert written.keys() == read.keys() and all(np.array_equal(written[name], read[name]) for name in written)
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
 
 
@@ -94,35 +82,26 @@ def reseal(folder: Path, edit: Callable[[dict], object] = lambda content: None) 
     (folder / "run.json").write_text(json.dumps(sealed(content, folder)))
 
 
-def edit_config(content: dict) -> None:
-    content["config"]["selection"]["threshold"] = 0.5
-
-
 @pytest.mark.parametrize(("edit", "named"), [
-    (edit_config, RUN.id),
+    (lambda content: content["config"]["selection"].update(threshold=0.5), RUN.id),
     (lambda content: content.update(format=99), "format 99"),
     (lambda content: content["config"].update(colour="red"), "colour"),
     (lambda content: content.update(classes=["bass"]), "do not fit"),
-    (lambda content: content.update(format="9" * 5000), "format '999"),
-    (lambda content: content.pop("config"), "config"),
     (lambda content: content.pop("provenance"), "provenance"),
-], ids=["edited config", "format", "unknown key", "classes", "long", "no config", "no provenance"])
+], ids=["edited config", "format", "unknown key", "classes", "no provenance"])
 def test_an_edited_run_json_is_refused_in_one_line(folder, edit: Callable[[dict], object], named):
     reseal(folder, edit)
     with pytest.raises(FmucError, match=f"{RUN.name}.*{named}.*train") as caught:
         load_record(folder)
-    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+    assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty", "text", "cut"])
-@pytest.mark.parametrize("name", ["run.json", "history.csv", "counts.npz", "files.npz", "scores.npz"])
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"hello"),
+                                    lambda path: os.truncate(path, path.stat().st_size // 2)],
+                         ids=["missing", "text", "cut"])
+@pytest.mark.parametrize("name", FILES)
 def test_a_damaged_file_is_refused_in_one_line(folder, name, damage):
-    path = folder / name
-    content = path.read_bytes()
-    if damage == "missing":
-        path.unlink()
-    else:
-        path.write_bytes({"empty": b"", "text": b"hello", "cut": content[: len(content) // 2]}[damage])
+    damage(folder / name)
     with pytest.raises(FmucError, match=f"{RUN.name}.*train") as caught:
         load_record(folder)
     assert "\n" not in str(caught.value)
@@ -130,23 +109,9 @@ def test_a_damaged_file_is_refused_in_one_line(folder, name, damage):
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_changed_file_is_noticed_although_it_can_be_read(folder, name):
-    path = folder / name
-    if path.suffix == ".npz":
-        with np.load(path) as arrays:
-            np.savez_compressed(path, **{key: arrays[key] + (key in ("seen", "test_labels", "truth", "epochs"))
-                                         for key in arrays.files if key not in ("kept", "test_ids", "ids")},
-                                **{key: arrays[key] for key in ("kept", "test_ids", "ids") if key in arrays.files})
-    else:
-        text = path.read_text()
-        path.write_text(text.replace('"test_accuracy": 0.5', '"test_accuracy": 0.6') if name == "run.json" else
-                        text.replace("0.", "0.1", 1) if name == "history.csv" else '{"seed": 1}')
+    content = (folder / name).read_bytes() + b"\n"
+    (folder / name).write_bytes(content.replace(b'"test_accuracy": 0.5', b'"test_accuracy": 0.6'))
     with pytest.raises(FmucError, match=f"{RUN.name}.*{name} has changed since the run ended"):
-        load_record(folder)
-
-
-def test_a_file_that_was_added_or_taken_away_is_noticed(folder):
-    (folder / "split.json").unlink()
-    with pytest.raises(FmucError, match="split.json has changed"):
         load_record(folder)
 
 
@@ -165,20 +130,16 @@ class Trap:
         return exec, ("raise SystemExit('code from a record was run')",)
 
 
-def test_a_record_cannot_run_code(folder):
-    for name in ("counts.npz", "files.npz"):
-        original = (folder / name).read_bytes()
-        np.savez(folder / name, kept=np.array([Trap()], dtype=object), seen=np.array([Trap()], dtype=object))
-        reseal(folder)
-        with pytest.raises(FmucError, match="not a valid run record .Object arrays"):
-            load_record(folder)
-        (folder / name).write_bytes(pickle.dumps(Trap()))
-        reseal(folder)
-        with pytest.raises(FmucError, match="not a valid run record"):
-            load_record(folder)
-        (folder / name).write_bytes(original)
+@pytest.mark.parametrize("name", ["counts.npz", "files.npz"])
+def test_a_record_cannot_run_code(folder, name):
+    np.savez(folder / name, kept=np.array([Trap()], dtype=object), seen=np.array([Trap()], dtype=object))
     reseal(folder)
-    assert load_record(folder).run == RUN
+    with pytest.raises(FmucError, match="not a valid run record .Object arrays"):
+        load_record(folder)
+    (folder / name).write_bytes(pickle.dumps(Trap()))
+    reseal(folder)
+    with pytest.raises(FmucError, match="not a valid run record"):
+        load_record(folder)
 
 
 def test_a_record_without_scores_is_one(folder):
