@@ -108,12 +108,9 @@ def load_nsynth(root: Path, name: str) -> Dataset:
 
     Splits that are not on the disk are left out. The classes are always NSynth's eleven families, in the order of
     their ids, although synth_lead has no note outside the training split. Notes are sorted by name within a split.
-    Raises :class:`FmucError` for a missing folder and for an index that cannot be used.
+    Raises :class:`FmucError` for an index that cannot be used.
     """
     present = [split for split in SPLITS if (root / f"nsynth-{split}").is_dir()]
-    if not present:
-        raise FmucError(f"no nsynth-train, nsynth-valid or nsynth-test under {paths.relative(root)}: "
-                        f"run 'python -m fmuc data {name}' or see data/README.md")
     clips = tuple(clip for split in present for clip in _nsynth_split(root / f"nsynth-{split}", split))
     return Dataset(name, NSYNTH_FAMILIES, clips)
 
@@ -141,16 +138,13 @@ def load_tut2017(root: Path, name: str) -> Dataset:
     A part that is not on the disk is left out. A clip's id is "development/" or "evaluation/" and the name of its
     file; its group is the recording that it was cut from (in the evaluation part known through ``map.txt``; without
     that list every clip is a group of its own). Clips are sorted by file within a part. Raises :class:`FmucError` for a
-    missing folder or list and for a list that cannot be used.
+    list that is missing or cannot be used.
     """
     clips: list[Clip] = []
     if (root / DEVELOPMENT).is_dir():
         clips += _development(root / DEVELOPMENT)
     if (root / EVALUATION).is_dir():
         clips += _evaluation(root / EVALUATION)
-    if not clips:
-        raise FmucError(f"no clips in {DEVELOPMENT} or {EVALUATION} under {paths.relative(root)}: "
-                        f"run 'python -m fmuc data {name}' or see data/README.md")
     return Dataset(name, LABELS, tuple(clips))
 
 
@@ -208,14 +202,10 @@ def load_fsdd(root: Path, name: str) -> Dataset:
     """FSDD, the Free Spoken Digit Dataset: ``recordings/<digit>_<speaker>_<number>.wav``, split by speaker.
 
     A clip's group is its speaker; clips are sorted by id. ``fsdd-smoke`` are the recordings with the lowest numbers.
-    Raises :class:`FmucError` for a missing folder and for a sound file that is not named so.
+    Raises :class:`FmucError` for a sound file that is not named so.
     """
-    files = sorted((root / "recordings").glob("*.wav"))
-    if not files:
-        raise FmucError(f"no sound files in {paths.relative(root / 'recordings')}: run 'python -m fmuc data fsdd' or "
-                        "see data/README.md")
     clips = []
-    for file in files:
+    for file in sorted((root / "recordings").glob("*.wav")):
         parts = re.fullmatch(r"(\d)_([a-z]+)_(\d+)", file.stem)
         if parts is None or parts[2] not in SPEAKERS:
             raise FmucError(f"{paths.relative(file)}: FSDD has no such file: it must be called "
@@ -296,6 +286,9 @@ def load(name: str) -> Dataset:
         raise FmucError(f"unknown data set {name!r}: known are {', '.join(LOADERS)}; your own comes with "
                         "'python -m fmuc data folder PATH --name NAME'")
     dataset = loader(folder, name)
+    if not dataset.clips:
+        raise FmucError(f"no sound files of {name} under {paths.relative(folder)}: run 'python -m fmuc data "
+                        f"{folder.name}' or see data/README.md")
     _require_files(dataset, _REMEDY if name in LOADERS else f"put them back, or {_OWN_REMEDY}")
     return dataset
 

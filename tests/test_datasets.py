@@ -47,7 +47,6 @@ def test_digest_covers_the_index_and_not_the_place(nsynth_root, tmp_path):
 
 @pytest.mark.parametrize(("name", "message"), [
     ("nsynth-gm", r"nsynth-gm.*python -m fmuc data nsynth-gm.*data/README\.md"),
-    ("tut2017", r"no clips in TUT-acoustic-scenes-2017-development .*'python -m fmuc data tut2017'"),
     ("nsnyth", r"'nsnyth'.*nsynth, nsynth-gm"),
 ])
 def test_missing_and_unknown_data_sets_name_the_remedy(data_root, name, message):
@@ -119,7 +118,7 @@ def test_fsdd_is_split_by_speaker_and_its_smoke_set_is_a_part_of_it(data_root):
             load("fsdd")
         (folder / name).unlink()
     folder.rename(data_root / "elsewhere")
-    with pytest.raises(FmucError, match=r"no sound files in .*fsdd/recordings: run 'python -m fmuc data fsdd'"):
+    with pytest.raises(FmucError, match=r"no sound files of fsdd-smoke under .*fsdd: run 'python -m fmuc data fsdd'"):
         load("fsdd-smoke")
 
 

@@ -112,17 +112,10 @@ def test_every_patch_of_every_recording_is_labelled_or_unlabelled(data_root):
     dataset = load("tut2017")
     cache = extract(dataset, TUT, workers=1, progress=False)
     assert cache.patches.shape == (4 * len(TRAIN), 80, 140)
-    for labelled_share, seed in ((0.05, 0), (0.5, 1), (1.0, 2)):
-        split = draw_split(dataset, labelled_share, seed)
-        labelled, unlabelled = cache.patches_of(split.labelled), cache.patches_of(split.unlabelled)
-        assert not set(labelled) & set(unlabelled)
-        for recording in {recording for _, recording in TRAIN.values()}:
-            clips = [i for i, clip in enumerate(dataset.clips) if clip.group == recording]
-            of_recording = set(cache.patches_of(np.array(clips)))
-            assert len(of_recording) == 4 * len(clips)
-            assert of_recording <= set(labelled) | set(unlabelled)
-        assert np.bincount(cache.clip_of_patch[unlabelled], minlength=len(TRAIN))[split.unlabelled].tolist() == [
-            4] * len(split.unlabelled)
+    for labelled_share in (0.05, 0.5, 1.0):
+        split = draw_split(dataset, labelled_share, seed=0)
+        patches = [cache.patches_of(part) for part in (split.labelled, split.unlabelled)]
+        assert sorted(np.concatenate(patches)) == list(range(4 * len(TRAIN)))
 
 
 META, EVALUATE, MAP = (f"{DEVELOPMENT}/meta.txt", f"{EVALUATION}/evaluation_setup/evaluate.txt",
