@@ -344,7 +344,10 @@ def reproduce(profile: Profile = "mini", dataset: Dataset = None, device: Device
 
     In mini, both tables with fewer seeds than the shipped ones; 'train' trains every row with every seed.
     """
+    from fmuc.machinery.notebooks import find
+
     _require_writable(paths.data_root(), paths.figures_dir(profile))
+    find()  # a package installed without its checkout has none: refused before hours of work
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):  # one JSON document: the comparison
         names = [name for name in experiments.chosen(profile, dataset) if _obtain(name, needed=dataset is not None)]
         for name in names:

@@ -205,13 +205,19 @@ def test_figures_may_lie_elsewhere(monkeypatch, tmp_path):
     assert paths.figures_dir("mini", "shipped", "nsynth-gm") == tmp_path / "mini-nsynth-gm-shipped"
 
 
-def test_an_installed_package_writes_nothing_beside_itself(tmp_path):
+def test_an_installed_package_writes_nothing_beside_itself_and_reproduces_nothing(tmp_path):
     shutil.copytree(paths.ROOT / "fmuc", tmp_path / "site" / "fmuc", ignore=shutil.ignore_patterns("__pycache__"))
     variables = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "HOME": str(tmp_path), "XDG_DATA_HOME": ""}
-    code = "from fmuc import paths; print(paths.data_root(), paths.figures_dir('mini'), sep='\\n')"
+    variables = {name: value for name, value in variables.items() if not name.startswith("FMUC_")}
+    code = "from fmuc import paths; print(paths.data_root(), paths.figures_dir('mini'), sep='\n')"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, text=True, capture_output=True, check=True,
-                          env={name: value for name, value in variables.items() if not name.startswith("FMUC_")})
-    assert len(done.stdout.split("\n")) == 3 and str(tmp_path / "site") not in done.stdout
+                          env=variables)
+    folders = done.stdout.splitlines()
+    assert len(folders) == 2 and str(tmp_path / "site") not in done.stdout
+    done = subprocess.run([sys.executable, "-m", "fmuc", "reproduce", "--profile", "smoke"], cwd=tmp_path, text=True,
+                          capture_output=True, check=False, env=variables)
+    assert done.returncode == 1 and "run this from a whole checkout" in done.stderr
+    assert not any(os.path.exists(folder) for folder in folders)
 
 
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="root may write everywhere; setpriv takes that from it")

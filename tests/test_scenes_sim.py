@@ -143,6 +143,16 @@ def test_an_interrupted_rendering_leaves_what_was_there(cheap, monkeypatch, erro
     assert [path for path in cheap.iterdir() if path.is_dir()] == [cheap / NAME]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has this file that takes no byte")
+def test_a_full_disk_is_called_so(cheap):
+    recording = scenes_sim.plan(TINY, seed=0)[0]
+    audio = cheap / DEVELOPMENT / "audio"
+    audio.mkdir(parents=True)
+    (audio / recording.files[0]).symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        scenes_sim.write_recording(recording, cheap)
+
+
 def test_it_is_rendered_where_it_is_missing(cheap, monkeypatch):
     monkeypatch.setattr("fmuc.standins.render.cores", lambda: 1)
     dataset = ensure(NAME, progress=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import os
 import shutil
 import sys
@@ -23,6 +22,7 @@ from urllib3.exceptions import HTTPError
 from fmuc import paths
 from fmuc.errors import FmucError
 from fmuc.machinery.atomic import folder_lock
+from fmuc.machinery.sound import wav
 
 
 @dataclass(frozen=True)
@@ -313,10 +313,7 @@ def _verified(folder: Path, part: Part) -> Path:
 
 def _plain_wav(path: Path) -> bytes:
     """The 16-bit samples of a file behind the shortest header, in which copies may differ; b"" if it is no sound."""
-    buffer = io.BytesIO()
     try:
-        samples, rate = soundfile.read(path, dtype="int16")
+        return wav(*soundfile.read(path, dtype="int16"))
     except soundfile.LibsndfileError:
         return b""
-    soundfile.write(buffer, samples, rate, format="WAV", subtype="PCM_16")
-    return buffer.getvalue()

@@ -104,6 +104,13 @@ def read_audio(path: Path, sample_rate: int) -> np.ndarray:
     return np.ascontiguousarray(mono, dtype=np.float32)
 
 
+def wav(samples: np.ndarray, sample_rate: int) -> bytes:
+    """A 16-bit WAV file with these samples. Written by Python, it tells a full disk from other failures."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, sample_rate, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()
+
+
 class _Stream(soundfile.SoundFile):
     """A file to be decoded from begin to end: soundfile seeks after every block, which not every codec allows."""
 

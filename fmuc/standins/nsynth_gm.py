@@ -23,11 +23,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from tqdm import tqdm
 
 from fmuc.datasets import SPLITS
 from fmuc.machinery.atomic import write_json
+from fmuc.machinery.sound import wav
 from fmuc.machinery.workers import run_parallel
 from fmuc.standins import instruments
 from fmuc.standins.instruments import FAMILIES, SAMPLE_RATE, SAMPLES, SOURCES, Instrument
@@ -81,7 +81,7 @@ def _write_instrument(instrument: Instrument, root: Path) -> tuple[list[dict], i
     for i, ((pitch, velocity), samples) in enumerate(zip(notes, pcm, strict=True)):
         records.append(_record(instrument, instrument.first_note + i, pitch, velocity))
         path = root / f"nsynth-{instrument.split}" / "audio" / f"{records[-1]['note_str']}.wav"
-        soundfile.write(path, samples, SAMPLE_RATE, subtype="PCM_16")
+        path.write_bytes(wav(samples, SAMPLE_RATE))
     return records, silent
 
 

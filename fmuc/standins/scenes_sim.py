@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from tqdm import tqdm
 
 from fmuc.datasets import DEVELOPMENT, EVALUATION
+from fmuc.machinery.sound import wav
 from fmuc.machinery.workers import run_parallel
 from fmuc.standins.scene_places import SCENES, record
 from fmuc.standins.scene_sounds import RATE
@@ -112,5 +112,5 @@ def write_recording(recording: Recording, root: Path) -> None:
     length = SECONDS * RATE
     sound = record(recording.scene, length * len(recording.files), np.random.default_rng(stream))
     for i, file in enumerate(recording.files):
-        soundfile.write(root / PARTS[recording.split] / "audio" / file, sound[:, i * length:(i + 1) * length].T, RATE,
-                        subtype="PCM_16")
+        clip = sound[:, i * length:(i + 1) * length].T
+        (root / PARTS[recording.split] / "audio" / file).write_bytes(wav(clip, RATE))
