@@ -51,11 +51,9 @@ def shown_history(records: Sequence[Record], dataset: str, variants: Sequence[st
 
 def outcomes(kept: np.ndarray, seen: np.ndarray) -> pd.Series:
     """Shares of the unlabelled examples offered, of known class: "kept, right", "kept, wrong" and "left out"."""
-    known, offered = kept[:-1], seen[:-1].sum()
-    right, total = np.trace(known), known.sum()
-    shares = np.array([right, total - right, offered - total], dtype=float)
-    return pd.Series(100 * shares / offered if offered else shares * np.nan,
-                     index=["kept, right", "kept, wrong", "left out"])
+    right, total, offered = np.trace(kept), kept[:-1].sum(), seen[:-1].sum()
+    counts = {"kept, right": right, "kept, wrong": total - right, "left out": offered - total}
+    return 100 * pd.Series(counts, dtype=float) / offered
 
 
 def top_confusions(kept: np.ndarray, classes: Sequence[str], count: int = 5) -> pd.DataFrame:
@@ -107,12 +105,11 @@ def class_rates(kept: np.ndarray, seen: np.ndarray, classes: Sequence[str]) -> p
     ``quality``: right ones among the kept examples of this true class (a diagonal cell of Fig. 3); ``precision``:
     right ones among the examples that were given this class as pseudo-label.
     """
-    known, right = kept[:-1], np.diag(kept).astype(float)
-    of_true, as_label = known.sum(axis=1), known.sum(axis=0)
-    shares = {"quantity": (of_true, seen[:-1]), "quality": (right, of_true), "precision": (right, as_label)}
-    rates = {name: 100 * np.divide(part, whole, out=np.full(len(right), np.nan), where=whole > 0)
-             for name, (part, whole) in shares.items()}
-    return pd.DataFrame({"offered": seen[:-1], "kept": of_true, **rates}, index=pd.Index(classes, name="class"))
+    offered, of_true, as_label, right = (
+        pd.Series(values, pd.Index(classes, name="class"))
+        for values in (seen[:-1], kept[:-1].sum(axis=1), kept[:-1].sum(axis=0), np.diag(kept)))
+    return pd.DataFrame({"offered": offered, "kept": of_true, "quantity": 100 * (of_true / offered),
+                         "quality": 100 * (right / of_true), "precision": 100 * (right / as_label)})
 
 
 def named_confusions(fm: np.ndarray, fmuc: np.ndarray, classes: Sequence[str], dataset: str) -> pd.DataFrame:

@@ -99,9 +99,7 @@ def test_saved_split_names_the_labelled_clips(tmp_path):
 
 @pytest.mark.parametrize("outside", [0.0, 0.25, 0.5])
 def test_an_open_set_has_the_asked_share_of_held_out_classes_and_always_the_same_other_files(outside):
-    clips = tuple(Clip(f"{split}{c}-{i:02d}", Path("x.wav"), c, c, split)
-                  for split, n in (("train", 20), ("test", 4)) for c in "abcdefgh" for i in range(n))
-    data = Dataset("open", tuple("abcdefgh"), clips)
+    data = make_dataset([20] * 8)
     truth, closed = data.labels(), draw_split(data, 0.1, seed=3)
     found, none = open_set(closed, data, outside), open_set(closed, data, 0.0)
     held_out = truth[found.unlabelled] >= 5
@@ -114,10 +112,8 @@ def test_an_open_set_has_the_asked_share_of_held_out_classes_and_always_the_same
 
 
 def test_an_open_set_refuses_a_share_that_needs_more_files_than_there_are():
-    clips = tuple(Clip(f"{c}{i}", Path("x.wav"), c, c, "train") for c in "abcdef" for i in range(5))
-    data = Dataset("open", tuple("abcdef"), clips)
-    with pytest.raises(FmucError, match="held-out classes in open"):
+    data, few = make_dataset([5] * 6), make_dataset([5, 5])
+    with pytest.raises(FmucError, match="held-out classes in made"):
         open_set(draw_split(data, 0.2, seed=0), data, 0.9)
-    few = Dataset("few", ("a", "b"), tuple(c for c in clips if c.label in "ab"))
-    with pytest.raises(FmucError, match="few has 2 classes"):
+    with pytest.raises(FmucError, match="made has 2 classes"):
         open_set(draw_split(few, 0.2, seed=0), few, 0.0)
