@@ -209,7 +209,7 @@ def test_an_installed_package_writes_nothing_beside_itself_and_reproduces_nothin
     shutil.copytree(paths.ROOT / "fmuc", tmp_path / "site" / "fmuc", ignore=shutil.ignore_patterns("__pycache__"))
     variables = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "HOME": str(tmp_path), "XDG_DATA_HOME": ""}
     variables = {name: value for name, value in variables.items() if not name.startswith("FMUC_")}
-    code = "from fmuc import paths; print(paths.data_root(), paths.figures_dir('mini'), sep='\n')"
+    code = "from fmuc import paths; print(paths.data_root(), paths.figures_dir('mini'), sep='\\n')"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, text=True, capture_output=True, check=True,
                           env=variables)
     folders = done.stdout.splitlines()
