@@ -22,7 +22,8 @@ from fmuc import paths
 from fmuc.errors import FmucError
 
 RATES = (1000, 2_000_000)  # Hz; recordings of bats lie within
-_BLOCK = 2**20  # samples of all channels decoded at a time: what a header claims allocates no more
+_BLOCK = 2**12  # samples decoded at a time: what a header claims allocates no more
+_MP3_FRAME = 1152  # behind the last one there may be anything, and a block with an error is lost as a whole
 _DENSEST = 1000  # samples per byte: three times what FLAC makes of silence
 _UNKNOWN_LENGTH = 2**62  # frames and more: libsndfile's value for a stream
 _OPEN_LENGTH = 0x7FFFF000  # bytes and more: what writers to a pipe put for a length that they do not know yet
@@ -30,9 +31,8 @@ _OPEN_LENGTH = 0x7FFFF000  # bytes and more: what writers to a pipe put for a le
 # chunk is no loss: writers often forget to subtract the 8 bytes of its header ("riff" is W64's, "Riff size" RF64's).
 _CLAIM = re.compile(r"^\s*(?:data|Data Size|SSND|BODY|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _XING = re.compile(rb"(?:Xing|Info)\0\0\0[\x01-\x0f]")  # in the first frame of an MP3 file: how many there are
-_MP3_FRAME = 1152  # samples; behind the last one there may be anything, and a block with an error is lost as a whole
 _MP3_SLACK = 10_000  # samples that encoders add at both ends of an MP3 file
-_STREAM_START = {"OGG": re.compile(rb"OggS\0\x02"), "FLAC": re.compile(rb"fLaC[\0\x80]\0\0\x22")}
+_STREAM_START = re.compile(rb"OggS\0\x02|fLaC[\0\x80]\0\0\x22")  # of OGG and FLAC
 _NEVER_CLOSED = "never closed by its recorder: the header says no samples, read to the end of the file"
 
 
@@ -65,22 +65,18 @@ def read_sound(path: Path) -> Sound:
     """Decode a whole sound file. Raises :class:`SoundError` for one that cannot be used."""
     try:
         status = os.stat(path)
-        if stat.S_ISDIR(status.st_mode):
-            raise SoundError(path, "is a folder")
         if not stat.S_ISREG(status.st_mode):  # reading a pipe could block for ever
-            raise SoundError(path, "is not a regular file")
+            raise SoundError(path, "is a folder" if stat.S_ISDIR(status.st_mode) else "is not a regular file")
         if not status.st_size:
             raise SoundError(path, "is empty (0 bytes)")
         with open(path, "rb", buffering=0) as file, np.errstate(all="ignore"):
             sound = _read(file)
     except FileNotFoundError:
         raise SoundError(path, "does not exist") from None
-    except PermissionError:
-        raise SoundError(path, "cannot be read: permission denied") from None
     except soundfile.LibsndfileError as error:
         raise SoundError(path, f"is not sound that libsndfile reads ({error.error_string.rstrip('.')})") from None
     except (OSError, ValueError, TypeError, MemoryError) as error:
-        raise SoundError(path, f"cannot be read ({error})") from None
+        raise SoundError(path, f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
     if not sound.samples.size:
         raise SoundError(path, "holds no samples")
     if not RATES[0] <= sound.rate <= RATES[1]:  # resampled, a few samples per second would become millions
@@ -96,12 +92,12 @@ def read_audio(path: Path, sample_rate: int) -> np.ndarray:
     Raises :class:`SoundError` for a file that cannot be used.
     """
     sound = read_sound(path)
-    mono = sound.samples
-    if sound.rate != sample_rate:
-        mono = soxr.resample(mono, sound.rate, sample_rate, quality="HQ")
-        if not mono.size:
-            raise SoundError(path, f"is too short for a sample rate of {sample_rate} Hz")
-    return np.ascontiguousarray(mono, dtype=np.float32)
+    if sound.rate == sample_rate:
+        return sound.samples
+    samples = soxr.resample(sound.samples, sound.rate, sample_rate, quality="HQ")
+    if not samples.size:
+        raise SoundError(path, f"is too short for a sample rate of {sample_rate} Hz")
+    return samples
 
 
 def wav(samples: np.ndarray, sample_rate: int) -> bytes:
@@ -119,21 +115,18 @@ class _Stream(soundfile.SoundFile):
 
 
 def _read(file: BinaryIO) -> Sound:
-    size = os.fstat(file.fileno()).st_size
     try:
         with _Stream(file.fileno(), closefd=False) as stream:
-            kind = stream.format
-            sound = None if kind == "MP3" else _decode(stream, size)
+            if stream.format == "MP3":
+                return _read_mp3(_content(file))
+            sound = _decode(stream, os.fstat(file.fileno()).st_size)
     except soundfile.LibsndfileError:
-        sound = _read_first_data_chunk(_content(file))
-        if sound is None:
-            raise
-        return sound
-    if kind == "MP3":
-        return _read_mp3(_content(file))
+        if repaired := _read_first_data_chunk(_content(file)):
+            return repaired
+        raise
     if not sound.samples.size:
         return _read_first_data_chunk(_content(file)) or sound
-    if kind in _STREAM_START and len(_STREAM_START[kind].findall(_content(file))) > 1:
+    if stream.format in ("OGG", "FLAC") and len(_STREAM_START.findall(_content(file))) > 1:
         return sound._replace(note="holds several streams: only the first is read")
     return sound
 
@@ -146,29 +139,28 @@ def _content(file: BinaryIO) -> bytes:
 def _decode(stream: soundfile.SoundFile, size: int, *, exact: bool = True) -> Sound:
     """Decode to the end; ``size`` of the file in bytes. Without ``exact`` the header only estimates the length."""
     parts, count, damage = [], 0, ""
-    longest = _MP3_FRAME if stream.format == "MP3" else max(1, _BLOCK // stream.channels)
-    while count < stream.frames and not damage:
-        block = np.empty((min(longest, stream.frames - count), stream.channels), dtype=np.float32)
+    mean = np.full(stream.channels, 1 / stream.channels, dtype=np.float32)
+    longest = _MP3_FRAME if stream.format == "MP3" else _BLOCK
+    while count < stream.frames:
         try:
-            read = len(stream.read(out=block))
+            block = stream.read(min(longest, stream.frames - count), dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
-            read = stream.tell() - count
-            damage = error.error_string.rstrip(".")
-            if read <= 0 and not count:
+            if not parts:
                 raise
-        if read <= 0:
+            damage = error.error_string.rstrip(".")
             break
-        parts.append(_mean(block[:read]))
-        count += read
+        if not len(block):
+            break
+        parts.append(block @ mean)
+        count += len(block)
         if count > max(_DENSEST * size, 2**26):
             raise ValueError(f"it unpacks to more than {_DENSEST} samples per byte")
-    samples = np.concatenate(parts or [np.empty(0, np.float32)])
-    claimed = stream.frames if exact and stream.frames < _UNKNOWN_LENGTH else count
     note, cut = _oddities(stream.extra_info) if exact else ("", False)
-    if count < claimed:
-        note, cut = f"cut short: {count:,} of the {claimed:,} samples of its header are there", True
+    if exact and count < stream.frames < _UNKNOWN_LENGTH:
+        note, cut = f"cut short: {count:,} of the {stream.frames:,} samples of its header are there", True
     if damage:
         note, cut = f"damaged after {count:,} samples ({damage})", True
+    samples = np.concatenate(parts or [np.empty(0, np.float32)])
     return Sound(samples, stream.samplerate, stream.channels, stream.subtype, note, cut)
 
 
@@ -183,14 +175,6 @@ def _oddities(log: str) -> tuple[str, bool]:
     if "wasn't closed properly" in log or any(claim == 0 < there for claim, there in sizes):
         return _NEVER_CLOSED, False
     return "", False
-
-
-def _mean(samples: np.ndarray) -> np.ndarray:
-    """The mean of the channels of (L, channels) samples: float32 (L,)."""
-    channels = samples.shape[1]
-    if channels == 1:
-        return samples[:, 0]
-    return samples @ np.full(channels, 1 / channels, dtype=np.float32)  # ``mean`` over so short an axis is slow
 
 
 class _Endless(io.BytesIO):
