@@ -123,12 +123,6 @@ def test_loss_is_the_labelled_mean_plus_the_kept_sum_over_all_unlabelled():
     assert (strong.grad.abs().sum(dim=1) > 0).tolist() == pseudo.mask.tolist()
 
 
-def test_loss_without_a_kept_pseudo_label_is_zero_on_the_unlabelled_side():
-    pseudo = PseudoLabels(torch.zeros(6, dtype=torch.long), torch.zeros(6, dtype=torch.bool), torch.zeros(6))
-    _, unlabelled = semi_supervised_loss(normal(2, 5), torch.tensor([0, 1]), normal(6, 5), pseudo)
-    assert unlabelled.item() == 0
-
-
 # Metrics
 
 
