@@ -23,8 +23,7 @@ from fmuc.datasets import Dataset
 from fmuc.fixmatch import as_images
 from fmuc.own.predict import Predictor
 from fmuc.selection import pseudo_label
-from fmuc.standins.scene_sounds import RATE, glide, scatter, struck
-from fmuc.standins.scene_sources import SOURCES
+from fmuc.standins.scenes import RATE, SOURCES, glide, scatter, struck
 
 Rng = np.random.Generator
 STRANGER = "wren"  # among the unlabelled files only: no folder is named so

@@ -6,6 +6,7 @@ a drawn ``Variation`` that all its notes share.
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,26 +23,8 @@ TEST_SOUNDS = 4  # base sounds of a family in test, if it has as many to spare
 SAMPLE_RATE, SAMPLES, HELD = 16_000, 64_000, 48_000  # 4 s, the key is held for 3 s
 OVERSAMPLING = 3  # the synthesiser interpolates linearly: at 16 kHz it would fold everything above 8 kHz
 
-# NSynth's families in the order of their ids: (General-MIDI programs from 0, source, lowest, highest MIDI pitch).
-FAMILIES: dict[str, tuple[tuple[tuple[int, ...], str, int, int], ...]] = {
-    "bass": (((32,), "acoustic", 28, 62), ((33, 34, 35, 36, 37), "electronic", 28, 64),
-             ((38, 39), "synthetic", 24, 67)),
-    "brass": (((56, 59), "acoustic", 52, 86), ((57, 60), "acoustic", 38, 76), ((58,), "acoustic", 28, 62),
-              ((61,), "acoustic", 36, 84), ((62, 63), "synthetic", 36, 88)),
-    "flute": (((72,), "acoustic", 72, 108), ((73, 74, 75, 78, 79), "acoustic", 60, 98), ((76, 77), "acoustic", 55, 91)),
-    "guitar": (((24, 25), "acoustic", 40, 86), ((26, 27, 28, 29, 30, 31), "electronic", 40, 88)),
-    "keyboard": (((0, 1, 2, 3), "acoustic", 21, 108), ((6,), "acoustic", 29, 91), ((4, 5, 7), "electronic", 28, 100)),
-    "mallet": (((8, 10), "acoustic", 60, 108), ((9,), "acoustic", 67, 108), ((11, 114), "acoustic", 48, 91),
-               ((12, 15), "acoustic", 45, 96), ((13,), "acoustic", 60, 103), ((14, 108), "acoustic", 53, 84)),
-    "organ": (((16, 17, 18), "electronic", 31, 98), ((19, 20), "acoustic", 31, 98), ((21, 23), "acoustic", 45, 93)),
-    "reed": (((64, 68), "acoustic", 56, 91), ((65, 69, 71), "acoustic", 50, 86), ((66,), "acoustic", 44, 77),
-             ((67, 70), "acoustic", 34, 72)),
-    "string": (((40,), "acoustic", 55, 100), ((41,), "acoustic", 48, 88), ((42,), "acoustic", 36, 76),
-               ((43,), "acoustic", 28, 60), ((44, 45, 48, 49), "acoustic", 32, 96), ((46,), "acoustic", 28, 100),
-               ((50, 51), "synthetic", 32, 96)),
-    "synth_lead": (((80, 81, 82, 83, 84, 86, 87), "synthetic", 36, 100),),
-    "vocal": (((52, 53), "acoustic", 43, 84), ((54, 85, 91), "synthetic", 43, 88)),
-}
+# Family in the order of NSynth's ids -> rows of General-MIDI programs, source, lowest and highest MIDI pitch.
+FAMILIES: dict[str, list[dict]] = tomllib.loads(Path(__file__).with_name("families.toml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -107,7 +90,8 @@ def plan(sizes: Mapping[str, int], seed: int) -> list[Instrument]:
 
 def _programs(family: str) -> dict[int, tuple[str, int, int]]:
     """Program -> (source, lowest, highest pitch)."""
-    return {program: row[1:] for row in FAMILIES[family] for program in row[0]}
+    return {program: (row["source"], row["lowest"], row["highest"]) for row in FAMILIES[family]
+            for program in row["programs"]}
 
 
 def _sounds(family: str, presets: Sequence[Preset]) -> list[list[Preset]]:
@@ -133,19 +117,6 @@ def hold_out(presets: Sequence[Preset], rng: np.random.Generator) -> list[Preset
                     and all(len(_sounds(family, kept)) >= keep for family in families)):
                 held += group
     return held
-
-
-def shared_recordings(instruments: Sequence[Instrument]) -> dict[str, float]:
-    """Share of each family's test recordings that a training instrument of any family plays too (0 to 1)."""
-    recordings = {(preset.font, preset.program): preset.recordings
-                  for path in bundled() for preset in read_presets(path)}
-    train, test = set(), {family: set() for family in FAMILIES}
-    for i in instruments:
-        if i.split == "train":
-            train |= recordings[i.font, i.program]
-        elif i.split == "test":
-            test[i.family] |= recordings[i.font, i.program]
-    return {family: round(len(used & train) / len(used), 3) for family, used in test.items() if used}
 
 
 def draw_variation(rng: np.random.Generator) -> Variation:

@@ -54,8 +54,7 @@ def parameters(sizes: Mapping[str, int], seed: int) -> dict:
 def render(root: Path, sizes: Mapping[str, int], seed: int, workers: int, progress: bool) -> dict:
     """Fill ``root``: ``nsynth-{train,valid,test}/{examples.json,audio/*.wav}``. Returns what the report says of it.
 
-    ``base_sounds``: split -> family -> base sounds, "SoundFont:program+..."; ``shared_recordings``: see
-    :func:`instruments.shared_recordings`; ``silent_dropped``: drawn notes below -60 dBFS, replaced by other draws.
+    ``silent_dropped``: drawn notes below -60 dBFS, replaced by other draws.
     """
     planned, silent = instruments.plan(sizes, seed), 0
     examples: dict[str, dict[str, dict]] = {split: {} for split in SPLITS}
@@ -70,9 +69,7 @@ def render(root: Path, sizes: Mapping[str, int], seed: int, workers: int, progre
         write_json(root / f"nsynth-{split}" / "examples.json", dict(sorted(examples[split].items())))
     return {"notes": {split: len(examples[split]) for split in SPLITS},
             "instruments": {split: sum(i.split == split for i in planned) for split in SPLITS},
-            "base_sounds": {split: {family: sorted({i.base_sound for i in planned if (i.split, i.family)
-                                                    == (split, family)}) for family in FAMILIES} for split in SPLITS},
-            "shared_recordings": instruments.shared_recordings(planned), "silent_dropped": silent}
+            "silent_dropped": silent}
 
 
 def _write_instrument(instrument: Instrument, root: Path) -> tuple[list[dict], int]:

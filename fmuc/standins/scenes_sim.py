@@ -4,7 +4,7 @@ It is **not** TUT2017 (Mesaros, Heittola and Virtanen 2016): it holds no recorde
 run in minutes without a download, on 10 s stereo clips at 44.1 kHz with TUT2017's 15 labels, files and folders.
 What differs, on purpose or of necessity:
 
-* Every recording is a *place* of its own, drawn from its scene (``scene_places``); all test places are unseen.  A
+* Every recording is a *place* of its own, drawn from its scene (``scenes``); all test places are unseen.  A
   recording holds a few clips, TUT2017's many, and one scene has 15 training places here.
 * Which scenes resemble which is decided by the recipe: sources are shared among scenes that are close in meaning.
   Confusions such as train and bus are there **by construction** and say nothing about real acoustic scenes.
@@ -26,8 +26,7 @@ from tqdm import tqdm
 from fmuc.datasets import DEVELOPMENT, EVALUATION
 from fmuc.machinery.sound import wav
 from fmuc.machinery.workers import run_parallel
-from fmuc.standins.scene_places import SCENES, record
-from fmuc.standins.scene_sounds import RATE
+from fmuc.standins.scenes import RATE, SCENES, record
 
 PARTS = {"train": DEVELOPMENT, "test": EVALUATION}
 SIZES = {  # split -> (recordings per scene, clips per recording)
