@@ -19,7 +19,7 @@ from mutations import damaged, edit_json
 
 from fmuc import datasets, experiments, features, paths, records
 from fmuc.config import Run, run_from_dict
-from fmuc.own import importing, listing
+from fmuc.own import importing
 
 
 def build(root: Path) -> list[Target]:
@@ -143,9 +143,9 @@ def _sound_list(root: Path) -> Iterator[Target]:
         return all(file.split in ("", *datasets.SPLITS) and file.label == file.label.strip() and file.group
                    for file in files)
 
-    def read() -> list[listing.SoundFile]:
-        files = listing.from_csv(source)
-        listing.check_names(source.parent, files)  # as an import does
+    def read() -> list[importing.SoundFile]:
+        files = importing.from_csv(source)
+        importing.check_names(source.parent, files)  # as an import does
         return files
 
     yield Target("list of own sounds", source.parent, ("list.csv",), read, right)

@@ -20,8 +20,7 @@ from fmuc.datasets import SPLITS, load, own_settings
 from fmuc.errors import FmucError
 from fmuc.features import extract
 from fmuc.machinery.sound import read_audio
-from fmuc.own.importing import Report, choose_features, draw_splits, import_audio
-from fmuc.own.listing import SoundFile
+from fmuc.own.importing import Report, SoundFile, choose_features, draw_splits, import_audio
 from fmuc.splits import draw_split
 
 
