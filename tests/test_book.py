@@ -16,7 +16,6 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
-import nbformat
 import numpy as np
 import pytest
 import soundfile
@@ -126,13 +125,6 @@ def test_every_image_has_an_alt_text_and_saved_figures_their_own(pages):
         if row["kind"] == "figure":
             assert row["alt"] in shown and row["name"] in pages["docs/gallery.html"].get_text()
             assert all(digest in pages["docs/gallery.html"].get_text() for digest in row["runs"].values())
-
-
-def test_code_is_folded_where_a_notebook_says_so(pages):
-    for notebook in NOTEBOOKS.glob("*.ipynb"):
-        tags = [cell.metadata.get("tags", []) for cell in nbformat.read(notebook, as_version=4).cells]
-        page = pages[f"notebooks/{notebook.stem}.html"]
-        assert len(page.select("details.hide")) == sum("hide-input" in found for found in tags), notebook.stem
 
 
 def links(pages: dict[str, BeautifulSoup], page: str) -> set[tuple[str, str]]:

@@ -20,7 +20,7 @@ from fmuc.errors import FmucError
 from fmuc.features import cut_patches, log_mel
 from fmuc.machinery import notebooks
 from fmuc.selection import select
-from fmuc.teaching.exercises import Check, check, judge, read, same
+from fmuc.teaching.exercises import Check, check, judge, same
 from fmuc.uncertainty import entropy_parts, prediction_mode, temperature_softmax
 from tools import exercises
 
@@ -68,17 +68,6 @@ def test_every_typical_mistake_gets_its_own_explanation(name):
     for mistake, explanation in CHECKS[name].mistakes:
         said = judge(mistake, CHECKS[name])
         assert said == explanation if explanation else "in place" in said
-
-
-@each_source
-def test_stored_solutions_execute_and_are_accepted(source, capsys):
-    names: dict = {}
-    for cell in notebooks.read(exercises.SOLUTIONS / exercises.notebook(source).name).cells:
-        if cell.cell_type == "code":
-            exec(cell.source, names)
-    said = capsys.readouterr().out.splitlines()
-    assert [line.partition(":")[0] for line in said] == [exercise.name for exercise in source.exercises]
-    assert all(": right" in line for line in said), said
 
 
 # --- the right functions are those of the package ---
@@ -216,40 +205,3 @@ def test_the_guide_names_cells_and_exercises_that_there_are():
 def test_a_heading_that_is_gone_is_named():
     with pytest.raises(FmucError, match="01_.* has no cells with the heading 'Gone'"):
         exercises.numbered("[01[3] Gone](../notebooks/01_fixmatch.ipynb)")
-
-
-# --- reading their source ---
-
-
-GOOD = '''# %% setup
-import numpy as np
-
-# %% exercise: A title
-# A text.
-#
-# hint: A hint.
-def one(x):
-    ### BEGIN SOLUTION
-    return x + 1
-    ### END SOLUTION
-
-# %% cases
-cases = [(1,), (2,)]
-
-# %% wrong
-# x + 1 => x
-#   Nothing was added,
-#   so all stays as it was.
-'''
-
-
-def test_a_source_is_read(tmp_path):
-    (tmp_path / "01.py").write_text(GOOD, encoding="utf-8")
-    setup, (exercise,) = read(tmp_path / "01.py")
-    assert setup == exercise.setup == "import numpy as np"
-    assert (exercise.title, exercise.text, exercise.hints) == ("A title", "A text.", ["A hint."])
-    assert exercise.stub == "def one(x):\n    raise NotImplementedError"
-    assert exercise.solution == "def one(x):\n    return x + 1"
-    known = exercise.check()
-    assert (known.cases, known.right(1)) == ([(1,), (2,)], 2)
-    assert judge(known.mistakes[0][0], known) == "Nothing was added, so all stays as it was."

@@ -12,13 +12,13 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import pictures as diagrams
 import pytest
 from matplotlib.text import Text
 from synthetic_records import CLASSES, synthetic_plan, synthetic_record, without_truth
 
 from fmuc import analysis, experiments, figures, tables
 from fmuc.datasets import LABELS as SCENES
-from fmuc.teaching import pictures as diagrams
 
 NAME = "nsynth-gm"
 

@@ -88,10 +88,3 @@ def test_every_letter_of_the_notebooks_is_a_symbol():
     symbols = {letter for row in TERMS for letter in re.findall(r"(?<![^\W_])[^\W\d_](?![^\W_])", row[3])}
     symbols |= {letter for row in TERMS if row[3] == "μB" for letter in row[3]}
     assert explained <= symbols
-
-
-def test_readme_and_first_notebook_lead_there():
-    assert "(docs/glossary.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
-    first = json.loads((NOTEBOOKS / "00_start_here.ipynb").read_text(encoding="utf-8"))
-    text = "".join(line for cell in first["cells"] for line in cell["source"])
-    assert {"(../docs/glossary.md)", "(../docs/teaching_guide.md)"} <= set(re.findall(r"\([^()\s]+\)", text))

@@ -6,17 +6,16 @@ from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
+import pictures
 import pytest
 import torch
-from matplotlib.figure import Figure
 from test_train import RUN
 
 from fmuc import metrics
 from fmuc.errors import FmucError
-from fmuc.experiments import SCENES_SMALL, TABLE_1
+from fmuc.experiments import TABLE_1
 from fmuc.records import choice, load_record
-from fmuc.teaching import pictures, replay
+from fmuc.teaching import replay
 from fmuc.train import train
 
 
@@ -95,19 +94,6 @@ def test_laboratory_draws_the_rule_on_its_curve_and_every_row_of_table_1(scores)
     assert [bar.get_width() for bar in bars.patches] == replay.outcomes(scores, TABLE_1["FMUC"]).tolist()
     unknown = scores._replace(truth=np.full(60, -1))  # shows the quantity alone
     assert np.isnan(pictures.laboratory(unknown, TABLE_1["FM"]).axes[0].lines[0].get_ydata()).all()
-
-
-def test_a_patch_is_shown_with_every_pass_in_the_colour_of_its_class(rng):
-    patch, passes = rng.standard_normal((32, 20)), rng.dirichlet(np.ones(4), 10)
-    row = pd.Series({"label": "b_c", "truth": "d", "right": False})
-    picture, cloud = pictures.patch_and_passes(Figure().subplots(1, 2), patch, passes, ("a", "b_c", "c", "d"), row,
-                                                   SCENES_SMALL)
-    assert np.array_equal(picture.images[0].get_array(), patch) and picture.get_title() == "b c, truth d"
-    assert picture.get_xlabel() == "time (s)" and picture.get_ylabel() == "Mel band centre (Hz)"
-    assert np.allclose([line.get_xdata() for line in cloud.lines], 100 * passes.T)
-    wrong, right = "#D55E00", "#009E73"
-    assert [line.get_color() for line in cloud.lines][1::2] == [wrong, right]
-    assert not {wrong, right} & {line.get_color() for line in cloud.lines[::2]}
 
 
 def test_bins_include_their_upper_edge_and_one_is_in_the_last():

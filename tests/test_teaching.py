@@ -11,6 +11,7 @@ from pathlib import Path
 import librosa
 import matplotlib.pyplot as plt
 import numpy as np
+import pictures
 import pytest
 import soundfile
 import torch
@@ -21,7 +22,7 @@ from fmuc.datasets import Clip, Dataset
 from fmuc.errors import FmucError
 from fmuc.selection import select
 from fmuc.splits import draw_split
-from fmuc.teaching import helpers, pictures
+from fmuc.teaching import helpers
 from fmuc.uncertainty import pass_statistics, temperature_softmax, weak_logits
 
 
@@ -222,12 +223,3 @@ def test_the_plane_counts_what_the_rules_keep(ax, passes):
         shares.append(f"{int(kept.mask.sum())}, {float((kept.labels == truth)[known].float().mean()):.0%} right")
     assert ax.get_title() == f"line: {shares[0]}; box: {shares[1]}"
     assert 0 < line.mask.sum() < box.mask.sum() < 60
-
-
-def test_the_lead_that_reaches_the_threshold_is_marked_on_its_curve(ax):
-    pictures.lead_curves(ax, (1, 2), rivals=10, threshold=0.9)
-    marks = [line.get_xydata()[0] for line in ax.lines if line.get_marker() == "o"]
-    assert len(marks) == 2
-    for (lead, height), temperature in zip(marks, (1, 2), strict=True):
-        logits = torch.tensor([float(lead), *[0.0] * 10])
-        assert height == 0.9 and temperature_softmax(logits, temperature)[0].item() == pytest.approx(0.9)

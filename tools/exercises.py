@@ -43,7 +43,6 @@ class Source(NamedTuple):
     """What a file of docs/exercises holds; ``number`` of its notebook ("03")."""
 
     number: str
-    setup: str
     exercises: list[Exercise]
 
 
@@ -52,7 +51,7 @@ def sources(only: Sequence[str] = ()) -> list[Source]:
     files = [file for file in sorted(SOURCES.glob("[0-9][0-9].py")) if not only or file.stem in only]
     if not files:
         raise FmucError(f"no exercises NN.py under {paths.relative(SOURCES)}: run this from a whole checkout")
-    return [Source(file.stem, *read(file)) for file in files]
+    return [Source(file.stem, read(file)) for file in files]
 
 
 def cells(source: Source, solved: bool) -> list[NotebookNode]:
@@ -65,8 +64,8 @@ def cells(source: Source, solved: bool) -> list[NotebookNode]:
         made += [new_markdown_cell("\n\n".join(parts if solved else parts + hints)),
                  new_code_cell(exercise.solution if solved else exercise.stub),
                  new_code_cell(f"check({exercise.name})")]
-    intro = _SOLVED if solved else _UNSOLVED
-    made = [new_markdown_cell(intro.format(stem=path.stem, name=path.name)), new_code_cell(source.setup), *made]
+    intro = (_SOLVED if solved else _UNSOLVED).format(stem=path.stem, name=path.name)
+    made = [new_markdown_cell(intro), new_code_cell(source.exercises[0].setup), *made]
     for place, cell in enumerate(made):
         cell.id = f"{PREFIX}{source.number}-{place:02}"
     return made

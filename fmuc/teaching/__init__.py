@@ -1,1 +1,1 @@
-"""What only the teaching notebooks use: players, pictures, replay, exercises."""
+"""What only the teaching notebooks use: players, replay, exercises."""

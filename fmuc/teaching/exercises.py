@@ -82,8 +82,8 @@ class Exercise(NamedTuple):
 # --- reading the files ---
 
 
-def read(file: Path) -> tuple[str, list[Exercise]]:
-    """Return the set-up and the exercises of a file."""
+def read(file: Path) -> list[Exercise]:
+    """Return the exercises of a file."""
     setup, exercises = "", []
     for part in re.split(r"^# %% ", f"\n{file.read_text(encoding='utf-8')}", flags=re.M)[1:]:
         head, _, body = part.partition("\n")
@@ -97,7 +97,7 @@ def read(file: Path) -> tuple[str, list[Exercise]]:
                                        for part, instead, text in found)
         else:
             exercises.append(_exercise(head.removeprefix("exercise: "), body, setup))
-    return setup, exercises
+    return exercises
 
 
 def _exercise(title: str, body: str, setup: str) -> Exercise:
@@ -112,7 +112,7 @@ def _exercise(title: str, body: str, setup: str) -> Exercise:
 
 def check(answer: Callable) -> None:
     """Print whether an answer, recognised by the function's name, is right, or what is wrong with it and why."""
-    known = {exercise.name: exercise for file in sorted(SOURCES.glob("[0-9][0-9].py")) for exercise in read(file)[1]}
+    known = {exercise.name: exercise for file in sorted(SOURCES.glob("[0-9][0-9].py")) for exercise in read(file)}
     name = getattr(answer, "__name__", "")
     if name not in known:
         print(f"no exercise has the name of {answer!r}: keep the name of the function and hand over the function "
