@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import struct
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -56,40 +55,17 @@ def test_a_clean_set_has_no_finding(clips):
                              "test": {"x": 1, "y": 1, "unlabelled": 0}}
     assert list(report.formats.values()) == [{"44100": 12}, {"2": 12}, {"PCM_24": 12}]
     assert report.seconds == pytest.approx({"min": 0.1, "median": 0.1, "max": 0.1, "hours": 12 * 0.1 / 3600})
-    for clip in clips.values():
-        clip.path.unlink()
-    assert checked(clips).seconds == dict.fromkeys(("min", "median", "max", "hours"), 0)
 
 
-def edited(change: Callable[[bytearray], object]) -> Callable[[Path], object]:
-    """Change the bytes of the file."""
-    def edit(path: Path) -> None:
-        content = bytearray(path.read_bytes())
-        change(content)
-        path.write_bytes(content)
-    return edit
+def shortened(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-3000])
 
 
-def sizes(data: int, riff: int | None = None) -> Callable[[Path], object]:
-    """What the header claims of the bytes of samples and of the file."""
-    def claim(content: bytearray) -> None:
-        place = content.index(b"data") + 4
-        content[place : place + 4] = struct.pack("<I", data)
-        content[4:8] = struct.pack("<I", min(data + place - 4, 0xFFFFFFFF) if riff is None else riff)
-    return edited(claim)
-
-
-def shortened(content: bytearray) -> None:
-    del content[len(content) * 7 // 10 :]
-
-
-def riff_size_of_the_file(content: bytearray) -> None:
-    """A frequent mistake of writers, in which no sample is missing."""
-    content[4:8] = struct.pack("<I", len(content))
-
-
-def driven(path: Path) -> None:
-    write(path, np.clip(3 * np.sin(np.arange(4410) / 20), -1, 1))
+def of_a_stream(path: Path) -> None:
+    """A header that claims the largest length, as a program that cannot go back to it writes."""
+    content = path.read_bytes()
+    place = content.index(b"data") + 4
+    path.write_bytes(content[:4] + b"\xff" * 4 + content[8:place] + b"\xff" * 4 + content[place + 4 :])
 
 
 def scaled(dbfs: float) -> Callable[[Path], object]:
@@ -99,14 +75,11 @@ def scaled(dbfs: float) -> Callable[[Path], object]:
 
 @pytest.mark.parametrize(("plant", "kind", "severity", "what"), [
     (lambda path: path.write_text("no sound"), "unreadable", "error", "is not sound that libsndfile reads"),
-    (lambda path: path.unlink(), "unreadable", "error", "does not exist"),
-    (edited(shortened), "truncated", "error", "cut short"),
-    (sizes(0x10000000), "truncated", "error", "samples are missing"),
-    (sizes(0xFFFFFFFF), "odd", "note", "header of a stream, without a length"),
-    (sizes(0, riff=0), "odd", "note", "never closed by its recorder"),
+    (shortened, "truncated", "error", "samples are missing"),
+    (of_a_stream, "odd", "note", "header of a stream, without a length"),
     (scaled(-81), "silent", "note", "below -80 dBFS"),
     (lambda path: write(path, noise(5)[:, :1] * [1, -1]), "silent", "note", "silent"),  # the channels cancel out
-    (driven, "clipped", "note", "at full scale"),
+    (lambda path: write(path, np.clip(3 * np.sin(np.arange(4410) / 20), -1, 1)), "clipped", "note", "at full scale"),
 ])
 def test_a_planted_fault_is_the_only_finding(clips, plant, kind, severity, what):
     plant(clips["x04"].path)
@@ -117,20 +90,14 @@ def test_a_planted_fault_is_the_only_finding(clips, plant, kind, severity, what)
     assert report.failed == (severity == "error") and "x04" in format_report(report)
 
 
-@pytest.mark.parametrize("innocent", [scaled(-79), lambda path: write(path, -np.abs(noise(5))),
-                                      edited(riff_size_of_the_file)])
-def test_nothing_is_found_just_on_the_other_side(clips, innocent):
-    innocent(clips["x04"].path)
-    assert checked(clips).findings == ()
-
-
-def test_single_peaks_at_full_scale_are_not_clipping(clips):
-    samples = noise(5)
-    samples[::10], samples[1::10] = 1.0, -1.0
-    write(clips["x04"].path, samples)
+def test_nothing_is_found_just_on_the_other_side(clips):
+    scaled(-79)(clips["x04"].path)
+    samples = noise(6)
+    samples[::10], samples[1::10] = 1.0, -1.0  # single peaks at full scale
+    write(clips["x06"].path, samples)
     assert checked(clips).findings == ()
     samples[:4] = 1.0
-    write(clips["x04"].path, samples)
+    write(clips["x06"].path, samples)
     assert 2 / len(samples) > CLIPPED_SHARE and set(found(checked(clips))) == {"clipped"}
 
 
@@ -147,15 +114,11 @@ def test_a_duplicate_matters_by_split_and_class(clips, first, second, expected):
     assert "duplicate_other_label" not in found(checked(clips))
 
 
-@pytest.mark.parametrize("disguise", [
-    {"format": "FLAC", "subtype": "PCM_16"}, {"format": "AIFF"}, {"subtype": "FLOAT"}, {"samplerate": 8000},
-])
-def test_neither_container_nor_bit_depth_nor_rate_nor_channels_hide_a_duplicate(clips, disguise):
+def test_neither_container_nor_bit_depth_nor_channels_hide_a_duplicate(clips):
     samples = np.round(noise(0, channels=1) * 2**15) / 2**15
-    almost = samples + np.eye(len(samples), 1) * 2**-15
     write(clips["x00"].path, samples)
-    write(clips["x10"].path, np.repeat(samples, 2, axis=1), **disguise)
-    write(clips["x02"].path, almost)
+    write(clips["x10"].path, np.repeat(samples, 2, axis=1), format="FLAC", subtype="PCM_16")
+    write(clips["x02"].path, samples + np.eye(len(samples), 1) * 2**-15)  # almost the same
     assert found(checked(clips)) == {"duplicate_between_splits": ("error", "x00 = x10")}
 
 

@@ -68,20 +68,12 @@ def test_patch_is_drawn_over_seconds_and_hertz():
     plt.close("all")
 
 
-@pytest.mark.parametrize(("frames", "names"), [
-    (22, ["patch 1", "patch 2", "patch 3", "patch 4", "dropped"]),
-    (3, ["patch 1"]),  # shorter than a patch: filled up, so nothing is dropped
-    (52, [*map(str, range(1, 11)), "dropped"]),
-])
-def test_cut_spectrogram_shows_its_patches_and_the_tail(frames, names):
+def test_a_spectrogram_is_cut_into_whole_patches():
     features = Features(sample_rate=1000, window=64, hop=100, mel_bands=4, patch_frames=5)
     axes = plt.figure().add_subplot()
-    pictures.draw_cut(axes, np.ones((4, frames)), features)
-    assert [text.get_text() for text in axes.texts] == names
-    assert axes.get_xlim() == (0, pytest.approx(frames / 10))
-    borders = [line.get_xdata()[0] for line in axes.lines]
-    assert borders == pytest.approx([(i + 1) * min(5, frames) / 10 for i in range(len(set(names) - {"dropped"}))])
-    assert all(0 < text.get_position()[0] < frames / 10 for text in axes.texts)
+    pictures.draw_cut(axes, np.ones((4, 22)), features)
+    assert [text.get_text() for text in axes.texts] == ["patch 1", "patch 2", "patch 3", "patch 4", "dropped"]
+    assert [line.get_xdata()[0] for line in axes.lines] == pytest.approx([0.5, 1, 1.5, 2])
     plt.close("all")
 
 
@@ -93,16 +85,13 @@ def test_toy_net_is_sure_far_away_and_its_passes_differ(toy):
     assert helpers.plane(3.0, 4)[[0, 3, 12]].tolist() == [[-3, -3], [3, -3], [-3, 3]]  # row by row from below
 
 
-@pytest.mark.parametrize(("threshold", "temperature", "rivals"), [(0.7, 0.5, 3), (0.9, 1.0, 10), (0.9, 2.0, 10),
-                                                                  (0.95, 4.0, 1)])
+@pytest.mark.parametrize(("threshold", "temperature", "rivals"), [(0.7, 0.5, 3), (0.9, 2.0, 10), (0.95, 4.0, 1)])
 def test_required_confidence_reaches_the_threshold_exactly(threshold, temperature, rivals):
     confidence = helpers.required_confidence(threshold, temperature, rivals)
     probabilities = torch.zeros(1 + rivals, dtype=torch.float64)
     probabilities[0], probabilities[1:] = confidence, (1 - confidence) / rivals
     tempered = torch.softmax(probabilities.log() / temperature, dim=0)  # logs of probabilities are logits
     assert tempered[0] == pytest.approx(threshold, abs=1e-6)
-    if temperature == 1:
-        assert confidence == pytest.approx(threshold)
 
 
 NOTES, SCENES = "nsynth-gm-smoke", "scenes-sim-smoke"

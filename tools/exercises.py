@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,12 +45,9 @@ class Source(NamedTuple):
     exercises: list[Exercise]
 
 
-def sources(only: Sequence[str] = ()) -> list[Source]:
-    """All sources in order, or those of the numbers ``only``; :class:`FmucError` if there is none."""
-    files = [file for file in sorted(SOURCES.glob("[0-9][0-9].py")) if not only or file.stem in only]
-    if not files:
-        raise FmucError(f"no exercises NN.py under {paths.relative(SOURCES)}: run this from a whole checkout")
-    return [Source(file.stem, read(file)) for file in files]
+def sources() -> list[Source]:
+    """All sources in order."""
+    return [Source(file.stem, read(file)) for file in sorted(SOURCES.glob("[0-9][0-9].py"))]
 
 
 def cells(source: Source, solved: bool) -> list[NotebookNode]:
@@ -76,18 +72,22 @@ def notebook(source: Source) -> Path:
     return notebooks.find([f"{source.number}_"])[0]
 
 
-def written(source: Source) -> dict[Path, NotebookNode]:
-    """The notebook with its exercises and the notebook of solutions as they should be, by their paths.
+def wanted() -> dict[Path, str]:
+    """Each notebook with its exercises, each notebook of solutions and both pages as they should be.
 
     Outputs of cells that stay the same are kept.
     """
-    path = notebook(source)
-    whole, solutions = notebooks.read(path), SOLUTIONS / path.name
-    whole.cells = [c for c in whole.cells if not _is_ours(c)] + _merged(cells(source, solved=False), whole)
-    old = notebooks.read(solutions) if solutions.is_file() else new_notebook()
-    metadata = {"kernelspec": KERNELSPEC, "language_info": {"name": "python"}}
-    answers = new_notebook(cells=_merged(cells(source, solved=True), old), metadata=nbformat.from_dict(metadata))
-    return {path: whole, solutions: answers}
+    found = {}
+    for source in sources():
+        path = notebook(source)
+        whole, solutions = notebooks.read(path), SOLUTIONS / path.name
+        whole.cells = [c for c in whole.cells if not _is_ours(c)] + _merged(cells(source, solved=False), whole)
+        old = notebooks.read(solutions) if solutions.is_file() else new_notebook()
+        metadata = {"kernelspec": KERNELSPEC, "language_info": {"name": "python"}}
+        answers = new_notebook(cells=_merged(cells(source, solved=True), old), metadata=nbformat.from_dict(metadata))
+        found |= {path: nbformat.writes(whole) + "\n", solutions: nbformat.writes(answers) + "\n"}
+    guide, mistakes = (page.read_text(encoding="utf-8") for page in (GUIDE, MISTAKES))
+    return found | {GUIDE: numbered(guide), MISTAKES: filled(mistakes, {"mistakes": _explanations()})}
 
 
 def _is_ours(cell: NotebookNode) -> bool:
@@ -99,31 +99,10 @@ def _merged(new: list[NotebookNode], old: NotebookNode) -> list[NotebookNode]:
     return [known.get((cell.id, cell.source), cell) for cell in new]
 
 
-def drifted(only: Sequence[str] = ()) -> list[str]:
-    """Notebooks whose exercises differ from their source or lie elsewhere than at the end, and pages that differ."""
-    found = [paths.relative(path) for source in sources(only) for path, wanted in written(source).items()
-             if not path.is_file() or notebooks.read(path).cells != wanted.cells]
-    return found + [paths.relative(page) for page, text in pages().items() if text != page.read_text(encoding="utf-8")]
-
-
-def write(only: Sequence[str] = ()) -> list[str]:
-    """Bring all notebooks and pages up to date; the paths of those that changed."""
-    changed = drifted(only)
-    SOLUTIONS.mkdir(exist_ok=True)
-    for source in sources(only):
-        for path, wanted in written(source).items():
-            if paths.relative(path) in changed:
-                write_file(path, nbformat.writes(wanted) + "\n")
-    for page, text in pages().items():
-        if paths.relative(page) in changed:
-            write_file(page, text)
-    return changed
-
-
-def pages() -> dict[Path, str]:
-    """The teaching guide and the page of mistakes as they should be."""
-    guide, mistakes = (page.read_text(encoding="utf-8") for page in (GUIDE, MISTAKES))
-    return {GUIDE: numbered(guide), MISTAKES: filled(mistakes, {"mistakes": _explanations()})}
+def drifted() -> dict[Path, str]:
+    """What differs from its source, as it should be."""
+    return {path: text for path, text in wanted().items()
+            if not path.is_file() or path.read_text(encoding="utf-8") != text}
 
 
 def numbered(text: str) -> str:
@@ -155,19 +134,17 @@ def main(arguments: list[str] | None = None) -> int:
     mode = parser.add_mutually_exclusive_group(required=True)
     mode.add_argument("--check", action="store_true", help="refuse what differs from docs/exercises")
     mode.add_argument("--write", action="store_true", help="bring them up to date; other cells and outputs stay")
-    parser.add_argument("--only", nargs="+", default=(), metavar="NN", help="numbers of notebooks (default: all)")
     args = parser.parse_args(arguments)
-    try:
-        changed = write(args.only) if args.write else drifted(args.only)
-    except FmucError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    if args.check and changed:
-        print(f"error: not as in docs/exercises: {', '.join(changed)}: run 'python -m tools.exercises --write'",
-              file=sys.stderr)
-        return 1
-    print(f"{len(changed)} files written" if args.write else "all exercises are as in docs/exercises")
-    return 0
+    changed = drifted()
+    if args.write:
+        SOLUTIONS.mkdir(exist_ok=True)
+        for path, text in changed.items():
+            write_file(path, text)
+        print(f"{len(changed)} files written")
+    elif changed:
+        print(f"error: not as in docs/exercises: {', '.join(map(paths.relative, changed))}: run 'python -m "
+              "tools.exercises --write'", file=sys.stderr)
+    return int(args.check and bool(changed))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from fmuc import datasets, metrics, paths
+from fmuc import datasets, metrics
 from fmuc.config import Selection
 from fmuc.errors import FmucError
 from fmuc.experiments import TABLE_1
@@ -174,18 +174,11 @@ def mistakes(scores: Scores, selection: Selection, classes: Sequence[str]) -> pd
 
 def sounds(record: Record) -> tuple[datasets.Dataset, FeatureCache]:
     """Data set and feature cache behind a record's scores; :class:`FmucError` where they are not on this machine."""
-    run = record.run
-    remedy = f"'python -m fmuc data {run.dataset}' and 'python -m fmuc features' make them"
-    if not paths.dataset_dir(run.dataset).is_dir():
-        raise FmucError(f"{run.dataset} is not on this machine: {remedy}")
-    data = datasets.load(run.dataset)
-    cache = open_cache(data, run.features)
-    patches = record.scores["patches"]
-    same = (patches < len(cache.clip_of_patch)).all()
-    ids = [data.clips[clip].id.encode() for clip in cache.clip_of_patch[patches]] if same else []
-    if ids != record.scores["ids"].tolist():
-        raise FmucError(f"{run.dataset} on this machine is not what {run.name} was trained on: {remedy} anew")
-    return data, cache
+    data = datasets.load(record.run.dataset)
+    if data.digest != record.provenance["dataset_digest"]:
+        raise FmucError(f"{data.name} on this machine is not what {record.run.name} was trained on: 'python -m fmuc "
+                        f"data {data.name}' and 'python -m fmuc features' make it anew")
+    return data, open_cache(data, record.run.features)
 
 
 def excerpt(data: datasets.Dataset, record: Record, scores: Scores, at: int) -> np.ndarray:
