@@ -40,7 +40,7 @@ def record(scene: str, n: int, rng: Rng) -> np.ndarray:
             heard += np.float32(10 ** (rng.uniform(lowest, highest) / 20)) * SOURCES[name](rng, n)
     shortest, longest, driest, wettest = _RECIPES["rooms"][SCENES[scene]["room"]]
     heard = in_room(rng, heard, rng.uniform(shortest, longest), rng.uniform(driest, wettest))
-    heard = through_microphone(rng, heard, db=1.5)
+    heard = through_microphone(rng, heard)
     return heard * np.float32(10 ** (rng.uniform(-18, -1) / 20) / np.abs(heard).max())
 
 
@@ -192,10 +192,10 @@ def in_room(rng: Rng, sound: np.ndarray, seconds: float, db: float) -> np.ndarra
     return scipy.signal.oaconvolve(sound, tail.astype(np.float32), axes=1)[:, :sound.shape[1]]
 
 
-def through_microphone(rng: Rng, sound: np.ndarray, db: float) -> np.ndarray:
-    """``sound`` (2, n) coloured by ±``db`` per octave band, a bass roll-off and the recorder's own noise: (2, n)."""
+def through_microphone(rng: Rng, sound: np.ndarray) -> np.ndarray:
+    """``sound`` (2, n) coloured by ±1.5 dB per octave band, a bass roll-off and the recorder's own noise: (2, n)."""
     octaves = 31.5 * 2.0 ** np.arange(10)  # 31.5 Hz to 16 kHz
-    levels = scipy.signal.lfilter([1], [1, -0.5], rng.uniform(-db, db, len(octaves)))
+    levels = scipy.signal.lfilter([1], [1, -0.5], rng.uniform(-1.5, 1.5, len(octaves)))
     levels -= rng.uniform(0, 12) * (octaves < 60)
     hz = np.array([0, *octaves, RATE / 2])
     gains = 10 ** (np.array([levels[0] - 12, *levels, levels[-1] - 20]) / 20)

@@ -17,8 +17,8 @@ same kind of processor.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -40,17 +40,15 @@ STATEMENT = ("scenes-sim: acoustic scenes simulated from noise, tones and resona
              "Close scenes share sound sources, so which scenes are confused is a matter of construction.")
 
 
-@dataclass(frozen=True)
-class Recording:
-    """One place: ``number`` counts the places of its scene and split from 0; ``files`` are named without a folder."""
+class Recording(NamedTuple):
+    """One place; ``files`` are named without a folder, ``stream`` seeds its random numbers."""
 
     name: str
     scene: str
     split: str
-    number: int
     files: tuple[str, ...]
     originals: tuple[str, ...]  # the names before anonymisation, equal to ``files`` in the development part
-    seed: int
+    stream: tuple[int, ...]
 
 
 def parameters(sizes: Mapping[str, tuple[int, int]], seed: int) -> dict:
@@ -83,7 +81,8 @@ def plan(sizes: Mapping[str, tuple[int, int]], seed: int) -> list[Recording]:
         name = f"{chr(ord('a') + number // 1000)}{number % 1000:03d}"
         originals = tuple(f"{name}_{SECONDS * k}_{SECONDS * (k + 1)}.wav" for k in range(sizes[split][1]))
         files = originals if split == "train" else tuple(f"{next(anonymous)}.wav" for _ in originals)
-        recordings.append(Recording(name, scene, split, i, files, originals, seed))
+        stream = (seed, list(PARTS).index(split), list(SCENES).index(scene), i)
+        recordings.append(Recording(name, scene, split, files, originals, stream))
     return recordings
 
 
@@ -107,9 +106,8 @@ def _write_rows(path: Path, rows: Iterable[Sequence[str]]) -> None:
 
 def write_recording(recording: Recording, root: Path) -> None:
     """Simulate one recording and write its clips, consecutive stretches of it."""
-    stream = [recording.seed, list(PARTS).index(recording.split), list(SCENES).index(recording.scene), recording.number]
     length = SECONDS * RATE
-    sound = record(recording.scene, length * len(recording.files), np.random.default_rng(stream))
+    sound = record(recording.scene, length * len(recording.files), np.random.default_rng(recording.stream))
     for i, file in enumerate(recording.files):
         clip = sound[:, i * length:(i + 1) * length].T
         (root / PARTS[recording.split] / "audio" / file).write_bytes(wav(clip, RATE))
