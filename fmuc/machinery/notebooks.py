@@ -162,7 +162,8 @@ def records_digest(folder: Path) -> str:
 
 def _code_digest() -> str:
     package, state = paths.ROOT / "fmuc", sha256()
-    for files in (package.rglob("*.py"), package.rglob("*.mplstyle"), paths.PUBLISHED.glob("*.csv")):
+    for files in (package.rglob("*.py"), package.rglob("*.mplstyle"), paths.NOTEBOOKS.glob("*.py"),
+                  paths.PUBLISHED.glob("*.csv")):
         state.update(b"".join(file.read_bytes() for file in sorted(files)))
     return state.hexdigest()
 

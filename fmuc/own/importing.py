@@ -29,7 +29,7 @@ from fmuc.config import Features
 from fmuc.datasets import LOADERS, SPLITS
 from fmuc.errors import FmucError
 from fmuc.machinery.atomic import folder_lock, whole_folder, write_json
-from fmuc.own.check import Measures, measure_all
+from fmuc.own.check import measure_all
 
 FORMAT, RECORD, CLIPS = 1, "own.json", "clips.csv"
 _TAKEN = ("features", "published", "records", "runs")  # folders of data/ with another purpose
@@ -81,24 +81,22 @@ def import_audio(path: Path, name: str, *, seed: int = 0, test_share: float = 0.
     _check_arguments(source, name, group_pattern)
     settings |= {"kind": "folder" if source.is_dir() else "csv", "source": str(source)}
     _require_replaceable(out, settings, force)
-    where = paths.relative(source)
-    base = source if source.is_dir() else source.parent
+    where, base = paths.relative(source), source if source.is_dir() else source.parent
     files, skipped = from_folder(source, group_pattern) if source.is_dir() else (from_csv(source), {})
     check_names(base, files)
-    measures, unreadable = _listen(base, files, skip_unreadable, progress)
-    files, classes = list(measures), sorted({file.label for file in measures} - {""})
+    measures = measure_all([base / file.path for file in files], "sound files", progress=progress)
+    table, unreadable = _usable(pd.DataFrame(files).join(pd.DataFrame(measures)), skip_unreadable)
+    classes = sorted({*table.label} - {""})
     if len(classes) < 2:
         raise FmucError(f"{where}: classes with sound files: {', '.join(classes) or 'none'}: at least two are needed")
     if not files[0].split:
-        splits = draw_splits(where, files, {"test": test_share, "valid": valid_share}, seed)
-        files = [file._replace(split=split) for file, split in zip(files, splits, strict=True)]
-    table = pd.DataFrame(files)
-    seconds, rates = zip(*((found.seconds, found.rate) for found in measures.values()), strict=True)
+        table["split"] = draw_splits(where, table, {"test": test_share, "valid": valid_share}, seed)
     report = Report(
-        name, len(files), len(classes), unlabelled=int((table.label == "").sum()), groups=table.group.nunique(),
+        name, len(table), len(classes), unlabelled=int((table.label == "").sum()), groups=table.group.nunique(),
         splits={split: int((table.split == split).sum()) for split in SPLITS},
-        labelled_share=_check_labelled_share(where, table, labelled_share), seconds=round(math.fsum(seconds), 3),
-        features=choose_features(seconds, rates, sample_rate, patch_seconds), skipped=skipped, unreadable=unreadable)
+        labelled_share=_check_labelled_share(where, table, labelled_share), seconds=round(math.fsum(table.seconds), 3),
+        features=choose_features(table.seconds, table.rate, sample_rate, patch_seconds), skipped=skipped,
+        unreadable=unreadable)
     _write(out, {"format": FORMAT, "settings": settings, "report": asdict(report)}, table)
     return report
 
@@ -254,36 +252,32 @@ def _check_arguments(source: Path, name: str, pattern: str | None) -> None:
     if not source.is_dir() and not (source.suffix.lower() == ".csv" and source.is_file()):
         problem = "is neither a folder nor a .csv file" if source.exists() else "does not exist"
         raise FmucError(f"{paths.relative(source)} {problem}: give a folder of class folders, or a CSV file")
-    fits = pattern is None
-    with suppress(re.error):
-        fits = fits or (source.is_dir() and re.compile(pattern).groups == 1)
+    try:
+        fits = pattern is None or (source.is_dir() and re.compile(pattern).groups == 1)
+    except re.error:
+        fits = False
     if not fits:
         raise FmucError(f"--group-pattern {pattern!r} must be a regular expression with one capture group (...), for a "
                         "folder; a CSV file has a column group")
 
 
-def _listen(base: Path, files: Sequence[SoundFile], skip: bool,
-            progress: bool) -> tuple[dict[SoundFile, Measures], dict[str, str]]:
-    """The files that can be used with what decoding them told, and what is wrong with the others."""
-    measures = measure_all([base / file.path for file in files], "sound files", progress=progress)
-    found = dict(zip(files, measures, strict=True))
-    bad = {file: measured.problem for file, measured in found.items() if measured.problem}
-    if bad and not skip:
-        file, problem = next(iter(bad.items()))
-        raise FmucError(f"{file.where}: {file.path!r} {problem} ({len(bad)} of {len(files)} files cannot be used): "
-                        "repair or remove them, or leave them out with --skip-unreadable")
-    good = {file: measured for file, measured in found.items() if file not in bad}
-    return good, {file.path: problem for file, problem in bad.items()}
+def _usable(table: pd.DataFrame, skip: bool) -> tuple[pd.DataFrame, dict[str, str]]:
+    """The rows of files that can be used, and what is wrong with the others."""
+    bad = table[table.problem != ""]
+    if len(bad) and not skip:
+        first = bad.iloc[0]
+        raise FmucError(f"{first['where']}: {first['path']!r} {first['problem']} ({len(bad)} of {len(table)} files "
+                        "cannot be used): repair or remove them, or leave them out with --skip-unreadable")
+    return table.drop(bad.index), dict(zip(bad.path, bad.problem, strict=True))
 
 
-def draw_splits(where: str, files: Sequence[SoundFile], shares: dict[str, float], seed: int) -> list[str]:
-    """A split for each file: no group in two of them, every class in each of them.
+def draw_splits(where: str, table: pd.DataFrame, shares: dict[str, float], seed: int) -> pd.Series:
+    """A split for each row of label and group: no group in two of them, every class in each of them.
 
     ``shares`` of test, then valid (0: none) are rounded to 1/2, 1/3, 1/4, ...; few groups make them coarser.
     Files of unknown class go with their group, and to train if no file of it is labelled.
     """
-    wanted = {split: share for split, share in shares.items() if share}
-    known = pd.DataFrame([file for file in files if file.label])
+    wanted, known = {split: share for split, share in shares.items() if share}, table[table.label != ""]
     groups_of = known.groupby("label").group.nunique()
     place = dict.fromkeys(known.group, "train")
     for number, (split, share) in enumerate(wanted.items()):
@@ -294,7 +288,7 @@ def draw_splits(where: str, files: Sequence[SoundFile], shares: dict[str, float]
                             f"whole groups (class {groups_of.idxmin()!r} has labelled files in {groups_of.min()}): add "
                             "recordings, hold out less (--valid-share 0), or list splits in a CSV file")
         place |= dict.fromkeys(held, split)
-    return [place.get(file.group, "train") for file in files]
+    return table.group.map(place).fillna("train")
 
 
 def _hold_out(rest: pd.DataFrame, share: float, remain: int, seed: int) -> set[str]:

@@ -219,7 +219,5 @@ def required_confidence(threshold: float, temperature: float, rivals: int) -> fl
     ``rivals`` other classes share the rest of the probability equally, all further ones have none. With d the lead of
     the winning logit, Eq. (1) reads 1 / (1 + rivals * exp(-d / temperature)): solved for d, then put in without it.
     """
-    if not 0 < threshold < 1 or temperature <= 0 or rivals < 1:
-        raise ValueError("threshold must lie in (0, 1), temperature must be positive and rivals at least 1")
     lead = temperature * np.log(rivals * threshold / (1 - threshold))
     return float(1 / (1 + rivals * np.exp(-lead)))
