@@ -95,7 +95,7 @@ def test_a_folder_per_class_becomes_a_data_set_and_nothing_is_copied(sounds, dat
 def test_any_format_of_any_length_is_imported_and_has_features(data):
     """The codecs that cannot be sought in (GSM 6.10), too."""
     formats = {  # name -> rate in Hz, channels, samples, subtype
-        "a.WAV": (48_000, 5, 100, "PCM_24"), "b.flac": (22_050, 2, 2205, "PCM_16"), "c.ogg": (16_000, 1, 8000, "VORBIS"),
+        "a.WAV": (48_000, 5, 99, "PCM_24"), "b.flac": (22_050, 2, 2205, "PCM_16"), "c.ogg": (16_000, 1, 8000, "VORBIS"),
         "d.mp3": (44_100, 2, 44_100, "MPEG_LAYER_III"), "e.wav": (8000, 1, 640, "GSM610")}
     root = data.parent / "sounds"
     for label in ("x", "y"):
