@@ -77,17 +77,6 @@ def test_clips_are_audible_stereo_that_is_not_clipped(rendered):
         assert np.abs(samples[:, 0] - samples[:, 1]).max() > 1e-4, path.name
 
 
-def test_same_bytes_for_any_number_of_workers(data_root, monkeypatch):
-    recordings = scenes_sim.plan(TINY, seed=5)[5:9]
-    monkeypatch.setattr(scenes_sim, "plan", lambda *_: recordings)
-    found = []
-    for workers in (1, 2):
-        render(NAME, workers=workers, progress=False)
-        place = (data_root / NAME).rename(data_root / str(workers))
-        found.append({path.relative_to(place): path.read_bytes() for path in place.rglob("*") if path.is_file()})
-    assert found[0] == found[1] and sum(path.suffix == ".wav" for path in found[0]) == 8
-
-
 @pytest.mark.parametrize("name", scenes.SOURCES)
 def test_sources_have_their_level_and_are_used(name):
     sound = scenes.SOURCES[name](np.random.default_rng(7), 8 * SECOND)

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 import torch
 
-from fmuc import datasets, experiments, paths
+from fmuc import experiments, paths
 from fmuc.config import Features
 from fmuc.datasets import Clip, Dataset
 from fmuc.errors import FmucError
@@ -121,19 +121,6 @@ def test_examples_are_training_files_of_the_class_notes_nearest_to_middle_c_firs
     assert helpers.examples_of(data, "dog") == [0, 1]
     with pytest.raises(FmucError, match=r"no training clip of the class 'cat': choose one of dog$"):
         helpers.examples_of(data, "cat")
-
-
-def test_brief_trainer_knows_a_little_and_leaves_nothing_behind(trainable):
-    data, preset = datasets.load(NOTES), helpers.preset_for("smoke", NOTES)
-    before = {path for path in trainable.rglob("*") if "features" not in path.parts}
-    none, some = (helpers.brief_trainer("smoke", data, preset, steps=n, labelled_share=0.5, seed=3) for n in (0, 20))
-    assert {path for path in trainable.rglob("*") if "features" not in path.parts} == before
-    assert len(some.split.labelled) == 12 and some.run.dataset == NOTES and some.run.selection == experiments.FM
-    known = none.batch(0, unlabelled=False)  # of the labelled part
-    with torch.no_grad():
-        losses = [torch.nn.functional.cross_entropy(t.net.eval()(known.labelled[:, None]), known.labels)
-                  for t in (none, some)]
-    assert losses[1] < losses[0]
 
 
 # --- sliders ---
