@@ -10,18 +10,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from fmuc import paths
+from fmuc import evidence, paths
 from fmuc.claims import THIRDS, Claim, from_runs, gain, judge, limits, number, points, spread
 from fmuc.config import Run
 from fmuc.errors import FmucError
-from fmuc.evidence import (
-    Interval,
-    clustered,
-    group_mean,
-    interquartile_mean,
-    probability_of_improvement,
-    stratified,
-)
+from fmuc.evidence import Interval
 from fmuc.experiments import ALL_ROWS, TABLE_1, TABLE_2
 from fmuc.metrics import quality, quantity
 from fmuc.records import Record, find
@@ -255,7 +248,7 @@ def _over_groups(records: Sequence[Record], dataset: str, ours: str, other: str,
         if len(right[0]) == len(right[1]) > 0:  # full supervision has no unlabelled files
             known = pair[0].files[f"{part}_labels"] >= 0
             seeds.append((100 * (right[0] - right[1])[known], pair[0].files[f"{part}_groups"][known]))
-    return dict(zip(CLUSTER, clustered(seeds, group_mean), strict=True)) if seeds else {}
+    return dict(zip(CLUSTER, evidence.clustered(seeds, evidence.group_mean), strict=True)) if seeds else {}
 
 
 def format_differences(table: pd.DataFrame) -> pd.DataFrame:
@@ -278,8 +271,8 @@ def across(records: Sequence[Record], part: str, rows: tuple[str, str] = ("FMUC"
                 scores[row].append(runs.xs(row, level="variant").to_numpy())
     if len(scores[rows[0]]) < 2:
         return {}
-    return {**{row: stratified(interquartile_mean, scores[row]) for row in rows},
-            "better": stratified(probability_of_improvement, *(scores[row] for row in rows))}
+    return {**{row: evidence.stratified(evidence.interquartile_mean, scores[row]) for row in rows},
+            "better": evidence.stratified(evidence.probability_of_improvement, *(scores[row] for row in rows))}
 
 
 def spearman(records: Sequence[Record], dataset: str, epochs: int) -> dict[str, tuple[float, int]]:

@@ -18,20 +18,7 @@ from fmuc import paths, records
 from fmuc.config import Run
 from fmuc.errors import FmucError
 from fmuc.experiments import make_run, plan
-from fmuc.records import (
-    FILES,
-    Record,
-    belongs,
-    code_digest,
-    find,
-    is_finished,
-    load_all,
-    load_record,
-    provenance,
-    save_record,
-    sealed,
-    source_digest,
-)
+from fmuc.records import FILES, Record, belongs, load_all, load_record, save_record
 
 
 def record(run: Run) -> Record:
@@ -72,14 +59,14 @@ def test_run_json_is_the_last_file_and_is_what_makes_a_run_finished(tmp_path, mo
     monkeypatch.setattr(np, "savez_compressed", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         save_record(record(RUN), tmp_path)
-    assert not is_finished(tmp_path) and not is_finished(tmp_path / "nothing here")
+    assert not records.is_finished(tmp_path) and not records.is_finished(tmp_path / "nothing here")
 
 
 def reseal(folder: Path, edit: Callable[[dict], object] = lambda content: None) -> None:
     """Edit ``run.json`` and make all checksums right, as somebody would who wants it to be believed."""
     content = json.loads((folder / "run.json").read_text())
     edit(content)
-    (folder / "run.json").write_text(json.dumps(sealed(content, folder)))
+    (folder / "run.json").write_text(json.dumps(records.sealed(content, folder)))
 
 
 @pytest.mark.parametrize(("edit", "named"), [
@@ -157,7 +144,7 @@ def test_a_record_is_named_by_all_its_files(folder):
 
 
 def test_provenance_names_versions_and_no_person_or_host():
-    found = provenance("cpu", 2, 12.345)
+    found = records.provenance("cpu", 2, 12.345)
     assert {"fmuc", "commit", "python", "torch", "torchaudio", "librosa", "numpy", "platform"} < found.keys()
     assert (found["device"], found["threads"], found["wall_seconds"]) == ("cpu", 2, 12.3)
     text = json.dumps(found)
@@ -168,16 +155,16 @@ def test_provenance_names_versions_and_no_person_or_host():
 def test_comments_and_docstrings_do_not_count_in_the_digest_of_code():
     code = b"def f(x):\n    return x + 1\n"
     same = b'"""Text."""\n# comment\n\ndef f( x ):\n    """More text."""\n    return (x + 1)  # why\n'
-    digest = source_digest({"model.py": code})
-    assert digest == source_digest({"model.py": same}) and len(digest) == 12
-    assert digest != source_digest({"model.py": code.replace(b"1", b"2")})
-    assert digest != source_digest({"train.py": code})
-    assert source_digest({"a.py": b'class E(Exception):\n    """Text."""\n'}) == source_digest(
+    digest = records.source_digest({"model.py": code})
+    assert digest == records.source_digest({"model.py": same}) and len(digest) == 12
+    assert digest != records.source_digest({"model.py": code.replace(b"1", b"2")})
+    assert digest != records.source_digest({"train.py": code})
+    assert records.source_digest({"a.py": b'class E(Exception):\n    """Text."""\n'}) == records.source_digest(
         {"a.py": b"class E(Exception):\n    pass\n"})
 
 
 def test_the_digest_is_that_of_the_code_that_was_imported():
-    assert code_digest() == provenance("cpu", 1, 1.0)["code"]
+    assert records.code_digest() == records.provenance("cpu", 1, 1.0)["code"]
     assert {"config.py", "model.py", "train.py", "fast/activations.py"} <= records._SOURCES.keys()
     assert not {"figures.py", "tables.py", "__main__.py", "records.py"} & records._SOURCES.keys()
 
@@ -185,7 +172,7 @@ def test_the_digest_is_that_of_the_code_that_was_imported():
 def test_a_record_belongs_to_its_run_and_to_its_data(folder):
     digests = {"dataset_digest": "d", "features_digest": "f", "split_digest": "s"}
     assert belongs(folder, RUN, {}) and not belongs(folder, RUN, digests)  # an older record names no digest
-    save_record(replace(record(RUN), provenance=provenance("cpu", 1, 1.0, **digests)), folder)
+    save_record(replace(record(RUN), provenance=records.provenance("cpu", 1, 1.0, **digests)), folder)
     assert belongs(folder, RUN, digests) and not belongs(folder, RUN, digests | {"features_digest": "other"})
     assert not belongs(folder, make_run("smoke", "nsynth-gm-smoke", "FM"), digests)
     (folder / "run.json").write_text("[" * 10**5)
@@ -194,7 +181,7 @@ def test_a_record_belongs_to_its_run_and_to_its_data(folder):
 
 def test_provenance_does_without_git(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))  # a run that took days must not fail for this in the end
-    assert provenance("cpu", 1, 1.0)["commit"] == "unknown"
+    assert records.provenance("cpu", 1, 1.0)["commit"] == "unknown"
 
 
 # Many records
@@ -246,6 +233,6 @@ def test_no_records_are_an_error_that_names_the_remedy(data_root):
 def test_find_selects_and_sorts_by_seed():
     runs = plan("smoke")
     found = [record(run) for run in reversed(runs)]
-    assert [r.run.seed for r in find(found, "nsynth-gm-smoke", "FM")] == [0, 1]
-    assert [r.run.seed for r in find(found, "nsynth-gm-smoke", "FM", 1)] == [1]
-    assert find(found, "nsynth-gm-smoke", "FM", 7) == find(found, "nsynth", "FM") == []
+    assert [r.run.seed for r in records.find(found, "nsynth-gm-smoke", "FM")] == [0, 1]
+    assert [r.run.seed for r in records.find(found, "nsynth-gm-smoke", "FM", 1)] == [1]
+    assert records.find(found, "nsynth-gm-smoke", "FM", 7) == records.find(found, "nsynth", "FM") == []
