@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from synthetic_records import synthetic_record
 
@@ -30,6 +32,13 @@ def test_the_answers_name_losses_first():
     assert accurate.endswith("On the unlabelled files: undecided on fsdd, nsynth-gm.")
     assert better.endswith("not compared yet.")  # without scores of the whole pool
     assert "+10.0 [+10.0, +10.0]" in table[2] and "-10.0 [-10.0, -10.0] | –" in " ".join(table[3].split())
+
+
+def test_the_cost_is_the_sum_of_what_the_runs_took():
+    record = synthetic_record("FM", [0.9], [0.9])
+    records = [replace(record, provenance={"wall_seconds": seconds}) for seconds in (5400, 1800)]
+    assert "The 2 shipped runs of mini took 120 minutes of one core" in readme.cost("mini", records)
+    assert "60 minutes on two" in readme.cost("mini", records)
 
 
 def test_the_readme_is_short():

@@ -25,7 +25,7 @@ WORDS = {"contradicted": "no, less", "not decidable": "undecided", "holds": "yes
 def pages(profile: str = "mini") -> dict[Path, str]:
     """The text of every page with its blocks as presets and shipped records say."""
     records = load_all(profile, "shipped")
-    content = {README: {"answers": answers(profile, records), "profiles": profiles()},
+    content = {README: {"answers": answers(profile, records), "cost": cost(profile, records), "profiles": profiles()},
                RESULTS: results(profile, records), DEVIATIONS: {"settings": settings()}}
     return {page: filled(page.read_text(encoding="utf-8"), blocks) for page, blocks in content.items()}
 
@@ -71,6 +71,14 @@ def _listed(words: Mapping[str, str]) -> str:
 
 def _points(interval: Interval | None) -> str:
     return f"{claims.number(interval.mean, '+')} {claims.limits(interval.low, interval.high)}" if interval else "–"
+
+
+def cost(profile: str, records: Sequence[Record]) -> str:
+    """How long the training of the shipped runs took, and where to ask for this machine."""
+    minutes = sum(record.provenance["wall_seconds"] for record in records) / 60
+    return (f"Most of the time is training. The {len(records)} shipped runs of {profile} took {minutes:,.0f} minutes "
+            f"of one core in all, often with other work beside them: {minutes / 2:,.0f} minutes on two. "
+            f"`python -m fmuc plan` measures a few steps and says how long it takes on yours.")
 
 
 def results(profile: str, records: Sequence[Record]) -> dict[str, str]:
