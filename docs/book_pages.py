@@ -26,6 +26,7 @@ from tools.outputs import saved_pictures
 HEADINGS = {"bench": "Speed beside a textbook's code", "precision-nsynth-gm": "bfloat16 beside float32",
             "fuzz": "Damaged and hostile input"}
 STORY = "notebooks/story"
+SLIDERS = "Run this cell in JupyterLab to move "  # what a notebook says in place of sliders, without a front end
 COLUMN = 720  # pixels that a figure of column width has at most
 SAVED = re.compile(r'save_(?:figure|table)\(\w+,\s*f?"([^"]+)"')
 START = """<!DOCTYPE html>
@@ -212,6 +213,19 @@ def describe_images(app: Sphinx, doctree: nodes.document) -> None:
             image.setdefault("alt", saved_as.get(Path(image["uri"]).stem, f"Figure of the section “{heading}”"))
 
 
+def offer_laboratory(app: Sphinx, doctree: nodes.document) -> None:
+    """Sliders need a kernel, which the book has not: where they would be, it leads to the page that does without."""
+    for text in list(doctree.findall(nodes.literal_block)):
+        if text.astext().startswith(SLIDERS):
+            moved = text.astext().removeprefix(SLIDERS).strip(".\n")
+            page = app.builder.get_relative_uri(app.env.docname, "docs/laboratory")
+            paragraph = nodes.paragraph()
+            paragraph += [nodes.Text(f"In JupyterLab, sliders move {moved} here. In the book, the "),
+                          nodes.reference("", "threshold laboratory", refuri=page, internal=True),
+                          nodes.Text(" has sliders for threshold, temperature and passes.")]
+            text.replace_self(paragraph)
+
+
 def mark_wide_images(app: Sphinx, doctree: nodes.document) -> None:
     """Pictures of double width get a class, so that a phone does not shrink them until nobody can read them."""
     for image in doctree.findall(nodes.image):
@@ -292,6 +306,7 @@ def setup(app: Sphinx) -> dict:
     app.connect("config-inited", forget_pages)
     app.connect("source-read", add_heading)
     app.connect("doctree-read", describe_images)
+    app.connect("doctree-read", offer_laboratory)
     app.connect("doctree-read", mark_wide_images)
     app.connect("doctree-resolved", link_modules)
     app.connect("autodoc-process-docstring", mend_docstring)

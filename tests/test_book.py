@@ -16,6 +16,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
+import nbformat
 import numpy as np
 import pytest
 import soundfile
@@ -124,6 +125,19 @@ def test_every_image_has_an_alt_text_and_saved_figures_their_own(pages):
         if row["kind"] == "figure":
             assert row["alt"] in shown and row["name"] in pages["docs/gallery.html"].get_text()
             assert all(digest in pages["docs/gallery.html"].get_text() for digest in row["runs"].values())
+
+
+def test_the_laboratory_stands_in_for_sliders(pages):
+    shown = {}
+    for notebook in NOTEBOOKS.glob("*.ipynb"):
+        cells = nbformat.read(notebook, as_version=4).cells
+        texts = [output.get("text", "") for cell in cells for output in cell.get("outputs", ())]
+        sliders = sum("JupyterLab to move" in text for text in texts)
+        page = pages[f"notebooks/{notebook.stem}.html"]
+        shown[notebook.stem] = sliders, len(page.select(".cell_output a[href='../docs/laboratory.html']"))
+        assert "Run this cell" not in page.get_text()
+    assert {sliders for sliders, _ in shown.values()} > {0}
+    assert all(sliders == offered for sliders, offered in shown.values()), shown
 
 
 def links(pages: dict[str, BeautifulSoup], page: str) -> set[tuple[str, str]]:
