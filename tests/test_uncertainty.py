@@ -65,6 +65,7 @@ def test_no_pass_means_one_deterministic_pass(net, x):
     logits = weak_logits(net, x, passes=0)
     assert logits.shape == (1, 6, 3)
     assert_close(logits[0], reference(x).detach())
+    assert not torch.allclose(logits, weak_logits(net, x, passes=1))
 
 
 def test_batch_statistics_normalise_by_the_batch(net, x):
@@ -80,7 +81,9 @@ def test_batch_statistics_normalise_by_the_batch(net, x):
 @pytest.mark.parametrize("part", [1, 4, 13, 600])
 def test_parts_of_the_batch_and_of_the_passes_are_put_together_in_order(net, x, part, monkeypatch):
     """No call is larger than asked for. With dropout that drops nothing every pass equals the plain one."""
+    whole = weak_logits(net, x, passes=0, batch_norm="batch")
     monkeypatch.setitem(uncertainty.CALL_SIZE, "cpu", part * x[0].numel())
+    assert torch.equal(weak_logits(net, x, passes=0, batch_norm="batch"), whole)  # a part has other statistics
     for module in net.modules():
         if isinstance(module, nn.Dropout):
             module.p = 1e-9
