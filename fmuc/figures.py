@@ -245,7 +245,8 @@ def _curves(ax: Axes, history: pd.DataFrame, dataset: str, metric: str, epochs: 
         by_seed = by_seed if known else by_seed.dropna(how="all")  # estimated now and then
         ax.plot(by_seed, color=colour(variant), linewidth=0.6, alpha=0.5)
         ax.plot(by_seed.mean(axis=1), color=colour(variant), linewidth=1.6,
-                label=f"{label(variant)} (n={by_seed.shape[1]})")
+                label=f"{label(variant)} (n={by_seed.shape[1]})",
+                marker="." if len(by_seed) < 15 else None)  # so that a single estimate is seen
     ax.set(xlabel="epoch", ylabel=axis_label(metric, known), xlim=(1, max([2, *history["epoch"]])))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     ax.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], nbins=7))
