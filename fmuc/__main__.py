@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from platformdirs import user_cache_path
 from typer.core import TyperGroup
 
 from fmuc import experiments, paths
@@ -100,45 +99,47 @@ def _require_writable(*folders: Path) -> None:
             raise FmucError(f"{folder}: cannot be written: move data with FMUC_DATA, figures with FMUC_FIGURES")
 
 
-def _add_stand_in(name: str, description: str) -> None:
-    @data.command(name, help=f"Render {description}.", epilog=examples(f"data {name}", f"data {name} --workers 2"))
-    def stand_in(
-        seed: Seed = 0, workers: Workers = None, force: Force = False, as_json: Json = False,
-    ) -> None:
-        from fmuc.standins.render import render
+def stand_in(
+    command: typer.Context, seed: Seed = 0, workers: Workers = None, force: Force = False, as_json: Json = False,
+) -> None:
+    """Render the stand-in whose name the command has."""
+    from fmuc.standins.render import render
 
-        _require_writable(paths.data_root())
-        report = render(name, seed=seed, workers=workers, force=force)
-        counted = ("notes", "instruments", "silent_dropped", "recordings", "clips")
-        _show({"dataset": f"{name} (stand-in)", "folder": paths.relative(paths.dataset_dir(name)),
-               **{key: report[key] for key in counted if key in report}}, as_json)
-
-
-def _add_published(name: str, description: str) -> None:
-    @data.command(name, help=description, epilog=examples(f"data {name} --accept-licence", f"data {name} --from ~/dl"))
-    def published(
-        part: Annotated[list[str] | None, Option(help="only this part (repeatable)")] = None,
-        archives_from: Annotated[Path | None, Option("--from", help="take the archives from this folder")] = None,
-        accept_licence: Annotated[bool, Option("--accept-licence", help="you have read it and agree")] = False,
-        as_json: Json = False,
-    ) -> None:
-        from fmuc.machinery import fetch
-
-        _require_writable(paths.data_root())
-        source, out = fetch.SOURCES[name], paths.dataset_dir(name)
-        print(fetch.licence_notice(source), file=sys.stderr)
-        if source.confirm and not accept_licence and not (
-                sys.stdin.isatty() and typer.confirm("Do you accept the licence?", err=True)):
-            raise FmucError(f"the licence must be accepted: read it ({source.licence_url}) and add --accept-licence")
-        obtained = fetch.obtain(source, out, parts=part, archives_from=archives_from)
-        _show({"dataset": name, "folder": paths.relative(out), "obtained": ", ".join(obtained) or "nothing new"},
-              as_json)
+    _require_writable(paths.data_root())
+    name = command.info_name
+    report = render(name, seed=seed, workers=workers, force=force)
+    counted = ("notes", "instruments", "silent_dropped", "recordings", "clips")
+    _show({"dataset": f"{name} (stand-in)", "folder": paths.relative(paths.dataset_dir(name)),
+           **{key: report[key] for key in counted if key in report}}, as_json)
 
 
-for _name, _description in STAND_INS.items():
-    _add_stand_in(_name, _description)
-for _name, _description in PUBLISHED.items():
-    _add_published(_name, _description)
+def published(
+    command: typer.Context,
+    part: Annotated[list[str] | None, Option(help="only this part (repeatable)")] = None,
+    archives_from: Annotated[Path | None, Option("--from", help="take the archives from this folder")] = None,
+    accept_licence: Annotated[bool, Option("--accept-licence", help="you have read it and agree")] = False,
+    as_json: Json = False,
+) -> None:
+    """Fetch the published data set whose name the command has."""
+    from fmuc.machinery import fetch
+
+    _require_writable(paths.data_root())
+    source, out = fetch.SOURCES[command.info_name], paths.dataset_dir(command.info_name)
+    print(source.notice, file=sys.stderr)
+    if source.confirm and not accept_licence and not (
+            sys.stdin.isatty() and typer.confirm("Do you accept the licence?", err=True)):
+        raise FmucError("the licence must be accepted: read it and add --accept-licence")
+    obtained = fetch.obtain(source, out, parts=part, archives_from=archives_from)
+    _show({"dataset": source.name, "folder": paths.relative(out), "obtained": ", ".join(obtained) or "nothing new"},
+          as_json)
+
+
+for _name, _text in STAND_INS.items():
+    _help = {"help": f"Render {_text}.", "epilog": examples(f"data {_name}", f"data {_name} --workers 2")}
+    data.command(_name, **_help)(stand_in)
+for _name, _text in PUBLISHED.items():
+    _help = {"help": _text, "epilog": examples(f"data {_name} --accept-licence", f"data {_name} --from ~/dl")}
+    data.command(_name, **_help)(published)
 
 
 @data.command("folder", epilog=examples("data folder ~/birds --name birds",
@@ -164,14 +165,11 @@ def import_folder(
     from fmuc.own.importing import import_audio
 
     _require_writable(paths.data_root())
-    result = asdict(import_audio(
+    report = import_audio(
         path, name, seed=seed, test_share=test_share, valid_share=valid_share, labelled_share=labelled_share,
         group_pattern=group_pattern, sample_rate=sample_rate, patch_seconds=patch_seconds,
-        skip_unreadable=skip_unreadable, force=force))
-    if not as_json:
-        counts = {key: value for key, value in result.items() if isinstance(value, dict)}
-        result |= {key: " ".join(f"{part} {n}" for part, n in value.items()) or "none" for key, value in counts.items()}
-    _show(result, as_json)
+        skip_unreadable=skip_unreadable, force=force)
+    _show(asdict(report), as_json)
 
 
 @data.command("check", epilog=examples("data check scenes-sim", "data check birds --json"))
@@ -182,7 +180,7 @@ def check_dataset(name: Annotated[str, typer.Argument(help="any data set that is
     from fmuc.own.check import check, format_report
 
     report = check(datasets.load(name), workers=workers)
-    print(json.dumps(asdict(report), indent=1) if as_json else format_report(report))
+    print(json.dumps(asdict(report) | {"failed": report.failed}, indent=1) if as_json else format_report(report))
     if report.failed:
         raise FmucError(f"{name}: the report names errors that make results wrong")
 
@@ -213,11 +211,12 @@ def plan(profile: Profile = "mini", dataset: Dataset = None, device: Device = "a
     from fmuc.machinery.parallel import states
 
     runs = experiments.plan(profile, dataset)
-    rows = [{"run": run.name, "variant": run.variant, "seed": run.seed, "epochs": run.training.epochs,
-             "state": state} for run, state in zip(runs, states(runs, profile), strict=True)]
+    found = states(runs, profile)
+    rows = [{"run": run.name, "variant": run.variant, "seed": run.seed, "epochs": run.training.epochs, "state": state}
+            for run, state in zip(runs, found, strict=True)]
     if not as_json:
         print("\n".join("{state:<9} {epochs:>4} epochs  {run}".format(**row) for row in rows), flush=True)
-    todo = [run for run, row in zip(runs, rows, strict=True) if row["state"] in ("missing", "stale")]
+    todo = [run for run, state in zip(runs, found, strict=True) if state in ("missing", "stale")]
     cost = estimate(todo, device, workers) if todo and timing else None
     if as_json:
         print(json.dumps({"runs": rows, "cost": cost}, indent=1))
@@ -227,9 +226,8 @@ def plan(profile: Profile = "mini", dataset: Dataset = None, device: Device = "a
 
 def _forecast(todo: list[Run], cost: dict[str, float]) -> str:
     duration = f"{60 * cost['hours']:.0f} minutes" if cost["hours"] < 2 else f"{cost['hours']:.2g} hours"
-    return f"{len(todo)} runs to train: " + (
-        "{steps:,} steps, about {duration} with {workers} at a time, {memory_gb:.1f} GB of memory, {disk_gb:.1f} GB of "
-        "disk for features and runs").format(**cost, duration=duration)
+    return (f"{len(todo)} runs to train: {cost['steps']:,} steps, about {duration} with {cost['workers']} at a time, "
+            f"{cost['memory_gb']:.1f} GB of memory, {cost['disk_gb']:.1f} GB of disk for features and runs")
 
 
 @app.command(epilog=examples("train", "train --variant FMUC --seed 1",
@@ -270,9 +268,7 @@ def _train_all(runs: list[Run], profile: str, device: str = "auto", workers: int
     todo = runs if force else parallel.missing(runs, profile)
     if todo and forecast:
         print(_forecast(todo, estimate(todo, device, workers)), file=sys.stderr)
-    failures = parallel.train_plan(todo, profile, device=device, workers=workers, scheduler=scheduler, force=force)
-    if failures:
-        raise FmucError("; ".join(f"{failure.run} failed: {failure.message}" for failure in failures))
+    parallel.train_plan(todo, profile, device=device, workers=workers, scheduler=scheduler, force=force)
     records = [load_record(paths.runs_dir(profile) / run.name) for run in runs]
     if old := sum(record.provenance["code"] != code_digest() for record in records):
         print(f"fmuc: {old} runs were trained by another version of the code and are used as they are; --force trains "
@@ -322,9 +318,9 @@ def notebooks(
 
     _require_writable(paths.figures_dir(profile, source))
     experiments.chosen(profile, dataset)  # refuse an unknown one before anything runs
-    parameters = {name: value for name, _, value in (text.partition("=") for text in parameter or ())}
-    outcomes = execute(profile, source=source, dataset=dataset, only=only, parameters=parameters, force=force,
-                       workers=workers or 2)
+    given = {"profile": profile, "source": source, "dataset": dataset or ""}
+    given |= {name: value for name, _, value in (text.partition("=") for text in parameter or ())}
+    outcomes = execute(given, only=only, force=force, workers=workers or 2)
     print(json.dumps([outcome._asdict() for outcome in outcomes], indent=1) if as_json else
           pd.DataFrame(outcomes).drop(columns="error").round(1).to_string(index=False))
     check(outcomes)
@@ -376,13 +372,13 @@ def _obtain(name: str, needed: bool) -> bool:
             raise
         print(f"fmuc: going on without {name}: {error}", file=sys.stderr)
         return False
-    print(fetch.licence_notice(fetch.SOURCES[folder.name]), file=sys.stderr)
+    print(fetch.SOURCES[folder.name].notice, file=sys.stderr)
     return True
 
 
 def _place_numba_cache() -> None:
-    """Numba compiles nothing if it can write neither beside the code nor into the user's cache folder."""
-    if not (_writable(paths.ROOT / "fmuc" / "fast") or _writable(user_cache_path("numba", appauthor=False))):
+    """Numba compiles nothing if it cannot write."""
+    if not _writable(paths.ROOT / "fmuc" / "fast"):
         os.environ.setdefault("NUMBA_CACHE_DIR", str(paths.data_root() / ".numba"))
 
 

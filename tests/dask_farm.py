@@ -1,4 +1,4 @@
-"""Processes of their own on this machine: a Dask scheduler, workers to be killed, and the command ``train``."""
+"""A Dask scheduler on this machine, and workers to be killed."""
 
 from __future__ import annotations
 
@@ -8,20 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from fmuc import paths
-from fmuc.config import Run
 
 DASK = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "20s", "DASK_DISTRIBUTED__WORKER__MEMORY__TERMINATE": "false"}
 
 
-def variables(**more: str) -> dict[str, str]:
+def variables() -> dict[str, str]:
     """Environment of a process that imports this checkout and reads the data folder of this process."""
-    return {**os.environ, "FMUC_DATA": str(paths.data_root()), "PYTHONPATH": str(paths.ROOT), "OMP_NUM_THREADS": "1",
-            **more}
+    return {**os.environ, "FMUC_DATA": str(paths.data_root()), "PYTHONPATH": str(paths.ROOT), "OMP_NUM_THREADS": "1"}
 
 
 class Farm:
@@ -49,22 +45,18 @@ class Farm:
         except (OSError, ValueError):  # missing or half written
             return ""
 
-    def add(self, *arguments: str, threads: int = 1, data: Path | None = None) -> subprocess.Popen:
-        """A further worker; ``data``: its data folder, if not that of this process."""
-        worker = self._start("worker", str(self.address), "--nthreads", str(threads), "--no-nanny", "--no-dashboard",
-                             *arguments, **({"FMUC_DATA": str(data)} if data else {}))
-        self.workers.append(worker)
-        return worker
+    def add(self) -> None:
+        self.workers.append(self._start("worker", self.address, "--nthreads", "1", "--no-nanny", "--no-dashboard"))
 
     def kill(self, worker: subprocess.Popen, number: int = signal.SIGKILL) -> None:
         worker.send_signal(number)
         worker.wait()
         self.workers.remove(worker)
 
-    def _start(self, kind: str, *arguments: str, **more: str) -> subprocess.Popen:
+    def _start(self, kind: str, *arguments: str) -> subprocess.Popen:
         with open(self.folder / f"{kind}-{len(self.workers)}.log", "ab") as log:
             return subprocess.Popen([sys.executable, "-m", f"distributed.cli.dask_{kind}", *arguments],
-                                    env=variables(**DASK, **more), stdout=log, stderr=log, cwd=self.folder)
+                                    env={**variables(), **DASK}, stdout=log, stderr=log, cwd=self.folder)
 
 
 def wait_for(condition, seconds: float = 180.0):
@@ -74,22 +66,3 @@ def wait_for(condition, seconds: float = 180.0):
         assert time.monotonic() < end, f"waited {seconds:.0f} s for {condition}"
         time.sleep(0.02)
     return value
-
-
-TRAIN = """
-import json, sys
-from fmuc import __main__ as cli, config, experiments
-from fmuc.machinery import cluster
-cluster.REPLY = 5
-runs = [config.run_from_dict(run) for run in json.loads(sys.argv[1])]
-experiments.plan = lambda *_: runs
-if __name__ == "__main__":
-    sys.exit(cli.main(["train", "--profile", "smoke", "--device", "cpu", *sys.argv[2:]]))
-"""
-
-
-def start_training(runs: Sequence[Run], *arguments: str, **more: str) -> subprocess.Popen:
-    """The command ``train`` for these runs."""
-    content = json.dumps([asdict(run) for run in runs])
-    return subprocess.Popen([sys.executable, "-c", TRAIN, content, *arguments], stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, env=variables(**more), cwd=paths.ROOT, text=True)

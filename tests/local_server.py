@@ -17,7 +17,6 @@ class Served:
     breaks: list[int] = field(default_factory=list)  # bytes after which it hangs up, an entry for each answer
     codes: list[int] = field(default_factory=list)  # answered first
     headers: dict[str, str] = field(default_factory=dict)  # of any answer
-    length: int | None = None  # a wrong Content-Length
     no_length: bool = False
     shift: int = 0  # starts ranges too late by this
     stalls: bool = False  # goes silent where it breaks, instead of hanging up
@@ -73,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
             if start >= total:
                 return self._head(416, {"Content-Range": f"bytes */{total}"})
         body = served.content[start:]
-        headers = {} if served.no_length else {"Content-Length": str(served.length or len(body))}
+        headers = {} if served.no_length else {"Content-Length": str(len(body))}
         partial = {"Content-Range": f"bytes {start}-{total - 1}/{total}"} if wanted and served.ranges else {}
         self._head(206 if partial else 200, headers | partial | served.headers)
         broken = served.breaks.pop(0) if served.breaks else None

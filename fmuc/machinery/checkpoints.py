@@ -7,12 +7,11 @@ one before and says so; where none can, it stops and says so, and nothing is del
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -20,6 +19,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from fmuc.errors import FmucError
+from fmuc.machinery.atomic import explained as explained
 from fmuc.machinery.atomic import write_bytes
 from fmuc.paths import relative
 
@@ -39,9 +39,8 @@ class Foreign(Unusable):
 
 def files(folder: Path) -> list[Path]:
     """The checkpoints of a run, newest first: by the epoch in their names, whatever the clock said."""
-    found = [(int(match[1]), path) for path in folder.glob("checkpoint-*.safetensors")
-             if (match := re.fullmatch(r"checkpoint-(\d+)\.safetensors", path.name))]
-    return [path for _, path in sorted(found, reverse=True)]
+    found = folder.glob("checkpoint-[0-9]*.safetensors")
+    return sorted(found, key=lambda path: (len(path.name), path.name), reverse=True)
 
 
 def read(path: Path, **expected: str) -> tuple[dict[str, Tensor], dict]:
@@ -107,22 +106,11 @@ def resume(folder: Path, restore: Callable[[dict[str, Tensor], dict], None], **e
 def keep_last(folder: Path) -> None:
     """Of a finished run: remove all checkpoints but the last, if that one can be read."""
     listed = files(folder)
-    with contextlib.suppress(Unusable):
+    with suppress(Unusable):
         if len(listed) > 1:
             read(listed[0])
             for path in listed[1:]:
                 path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def explained(folder: Path) -> Iterator[None]:
-    """Errors of the system while ``folder`` is written (full, read-only, gone, ...) as :class:`FmucError`."""
-    try:
-        yield
-    except OSError as error:
-        raise FmucError(f"{relative(folder)}: cannot be written ({error.strerror or _reason(error)}): make room, make "
-                        "it writable or let FMUC_DATA name another folder; the same call then goes on from the last "
-                        "finished epoch") from None
 
 
 def state(net: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -21,27 +21,26 @@ from urllib3.exceptions import HTTPError
 
 from fmuc import paths
 from fmuc.errors import FmucError
-from fmuc.machinery.atomic import folder_lock
+from fmuc.machinery.atomic import explained, folder_lock
 from fmuc.machinery.sound import wav
 
 
 @dataclass(frozen=True)
 class Archive:
-    """One published file: its ``size`` in bytes, the MD5 sums that are accepted, and other names that it may have.
+    """One published file: its ``size`` in bytes and the MD5 sums that are accepted.
 
     Without MD5 sums its bytes are not known beforehand, and ``size`` is an upper bound.
     """
 
     name: str
-    urls: tuple[str, ...]
+    url: str
     size: int
     md5: tuple[str, ...] = ()
-    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Part:
-    """Archives that unpack into ``folder``, which then holds ``index``, and at most ``unpacked_bytes``.
+    """Archives that unpack into ``folder``, which then holds ``index``.
 
     ``sha256`` names a list beside this module of the files to take and their sums: where the archive has none.
     """
@@ -50,34 +49,22 @@ class Part:
     folder: str
     index: str
     archives: tuple[Archive, ...]
-    unpacked_bytes: int
     sha256: str = ""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set to download. If ``confirm``, its licence must be agreed to first."""
+    """A data set to download. ``notice``: its licence, terms in short, and what to cite. If ``confirm``, the licence
+    must be agreed to first."""
 
     name: str
-    title: str
-    licence: str
-    licence_url: str
-    terms: str
     confirm: bool
-    citation: str
+    notice: str
     parts: tuple[Part, ...]
 
 
 SOURCES: dict[str, Source] = TypeAdapter(dict[str, Source]).validate_python(
     tomllib.loads(Path(__file__).with_name("archives.toml").read_text(encoding="utf-8")))
-
-
-def licence_notice(source: Source) -> str:
-    """What to show before a data set is downloaded: licence, terms in short, what to cite."""
-    binding = "\nThis is a summary; the agreement itself is binding. Read it first." if source.confirm else ""
-    return (f"{source.title}: {source.licence}\n{source.licence_url}\n{source.terms}{binding}\n"
-            f"Please cite: {source.citation}")
-
 
 # Download
 
@@ -85,34 +72,24 @@ TIMEOUT = (10, 30)  # seconds to connect, and seconds that a silent server is wa
 ATTEMPTS = 7  # in a row that bring nothing new
 PAUSE = 1.0  # seconds before the second attempt; it doubles
 _CHUNK = 1 << 20  # bytes
-_BUSY = (408, 425, 429, 500, 502, 503, 504)  # answers of a server that may be asked again
-
-
-class _Refused(Exception):
-    """This address will not give the file."""
+_BUSY = (408, 425, 429)  # answers of a server that may be asked again, like all from 500 on
 
 
 def download(archive: Archive, path: Path, *, command: str = "the same command", attempts: int = ATTEMPTS,
              progress: bool = True) -> Path:
     """Download ``archive`` to ``path``, unless it is there; return ``path``.
 
-    What arrives is collected in ``part_of(path)``; an interrupted download resumes there, from whichever address, in
-    the same or a later call. Only a file of the right size and MD5 gets the name ``path``.
+    What arrives is collected in ``part_of(path)``; an interrupted download resumes there, in the same or a later call.
+    Only a file of the right size and MD5 gets the name ``path``.
     """
     if archive.md5 and path.is_file() and mismatch(path, archive) is None:
         return path
-    part, reasons = part_of(path), []
-    remedy = f"run {command} again, or with --from FOLDER for a file that you downloaded yourself"
+    part, remedy = part_of(path), f"run {command} again, or with --from FOLDER for a file that you downloaded yourself"
+    path.parent.mkdir(parents=True, exist_ok=True)
     total = archive.size if archive.md5 else None
     with tqdm(total=total, desc=path.name, unit="B", unit_scale=True, delay=1, disable=not progress) as bar:
-        for url in archive.urls:
-            try:
-                _transfer(url, part, archive, attempts, bar)
-                break
-            except _Refused as refused:
-                reasons.append(f"{url}: {refused}")
-        else:
-            raise FmucError(f"{paths.relative(path)}: cannot be downloaded ({'; '.join(reasons)}), "
+        if refusal := _transfer(archive, part, attempts, bar):
+            raise FmucError(f"{paths.relative(path)}: cannot be downloaded from {archive.url} ({refusal}), "
                             f"{_size(part):,} bytes are here: {remedy}")
     if problem := mismatch(part, archive):
         part.unlink()
@@ -140,51 +117,51 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _transfer(url: str, part: Path, archive: Archive, attempts: int, bar: tqdm) -> None:
-    """Let ``part`` grow until it is whole. Raise :class:`_Refused` when it grows no more."""
+def _transfer(archive: Archive, part: Path, attempts: int, bar: tqdm) -> str | None:
+    """Let ``part`` grow until it is whole; return why it grows no more if it is not."""
     failures, longest = 0, _size(part)
     while not archive.md5 or _size(part) != archive.size:
         reason = "the connection broke off"
         try:
-            _receive(url, part, archive, bar)
-            if not archive.md5:
-                return  # to the end that the server announced
+            refusal = _receive(archive, part, bar)
+            if refusal or not archive.md5:  # without a size, the server says where the end is
+                return refusal
         except (requests.RequestException, HTTPError) as error:
             reason = str(error) if isinstance(error, requests.HTTPError) else type(error).__name__
         failures, longest = (0, _size(part)) if _size(part) > longest else (failures + 1, longest)
         if failures == attempts:
-            raise _Refused(f"{reason}, {attempts} times")
+            return f"{reason}, {attempts} times"
         if failures:
             time.sleep(PAUSE * 2 ** (failures - 1))
+    return None
 
 
-def _receive(url: str, part: Path, archive: Archive, bar: tqdm) -> None:
-    """Make one request for what is missing, and write what arrives."""
+def _receive(archive: Archive, part: Path, bar: tqdm) -> str | None:
+    """Make one request for what is missing, and write what arrives; return why the server refuses, if it does."""
     offset, size = _size(part), archive.size
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+    with requests.get(archive.url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         status, place = response.status_code, response.headers.get("Content-Range", "")
-        if status in _BUSY:
+        if status >= 500 or status in _BUSY:
             raise requests.HTTPError(f"HTTP {status}")
         if status == 416 or offset > size or (status == 206 and not place.startswith(f"bytes {offset}-")):
             part.unlink()
             raise requests.HTTPError("it does not resume there")
         if status not in (200, 206):
-            raise _Refused(f"HTTP {status}")
-        if status == 200:
-            offset = 0  # the server starts again
+            return f"HTTP {status}"
+        offset = offset if status == 206 else 0  # else the server starts again
         length = response.headers.get("Content-Length", "")
         if archive.md5 and length.isdecimal() and offset + int(length) != size:
-            raise _Refused(f"announces {offset + int(length):,} bytes instead of {size:,}")
+            return f"announces {offset + int(length):,} bytes instead of {size:,}"
         bar.update(offset - bar.n)
-        part.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "ab" if offset else "wb") as file:
             # read1: what arrived before a break is kept, and nothing is decompressed
             while chunk := response.raw.read1(_CHUNK, decode_content=False):
                 file.write(chunk)
                 bar.update(len(chunk))
                 if file.tell() > size:
-                    raise _Refused(f"sends more than {size:,} bytes")
+                    return f"sends more than {size:,} bytes"
+    return None
 
 
 # Unpacking
@@ -197,30 +174,21 @@ def obtain(source: Source, root: Path, *, parts: Sequence[str] | None = None, ar
     Archives are downloaded into ``root/.archives`` and removed once all parts are in place; or they are read from the
     folder ``archives_from`` and left there. A part's folder appears whole or not at all, once all its archives had the
     right MD5 or all its files the right SHA-256. The caller asks for consent to the licence. Raises
-    :class:`FmucError` for an unknown part, too little free disk, and archives that cannot be had or are not the
-    published ones.
+    :class:`FmucError` for an unknown part, and archives that cannot be had or are not the published ones.
     """
     names = [part.name for part in source.parts]
     if unknown := set(parts or ()) - set(names):
         raise FmucError(f"{source.name}: unknown part {', '.join(sorted(unknown))}: known are {', '.join(names)}")
-    wanted = [part for part in source.parts if not parts or part.name in parts]
     folder, command = root / ".archives", f"'python -m fmuc data {source.name}'"
-    try:
-        with folder_lock(root):
-            absent = [part for part in wanted if not _is_present(root, part)]
-            given = {part: _given(archives_from.expanduser(), part) for part in absent if archives_from}
-            if not archives_from:
-                _require_space(root, folder, absent)
-            for part in absent:
-                archives = given.get(part) or [
-                    download(archive, folder / archive.name, command=command, attempts=attempts, progress=progress)
-                    for archive in part.archives]
-                _unpack(part, archives, root, progress)
-            shutil.rmtree(folder, ignore_errors=True)
-    except OSError as error:
-        raise FmucError(f"{paths.relative(Path(error.filename or root))}: cannot be read or written "
-                        f"({error.strerror or error}): make room, see to its access rights, or let FMUC_DATA name "
-                        "another folder; then run the same command again") from None
+    with explained(root), folder_lock(root):
+        absent = [part for part in source.parts if part.name in (parts or names) and not _is_present(root, part)]
+        given = {part: _given(archives_from.expanduser(), part) for part in absent if archives_from}
+        for part in absent:
+            archives = given.get(part) or [
+                download(archive, folder / archive.name, command=command, attempts=attempts, progress=progress)
+                for archive in part.archives]
+            _unpack(part, archives, root, progress)
+        shutil.rmtree(folder, ignore_errors=True)
     return tuple(part.name for part in absent)
 
 
@@ -243,24 +211,13 @@ def _given(folder: Path, part: Part) -> list[Path]:
         raise FmucError(f"{folder}: there is no such folder: name another one, or leave out --from to download")
     if part.sha256 and (folder / part.folder).is_dir():
         return [folder / part.folder]
-    found = {archive: next((folder / name for name in (archive.name, *archive.also) if (folder / name).is_file()), None)
-             for archive in part.archives}
-    if lacking := [archive.name for archive, path in found.items() if path is None]:
-        raise FmucError(f"{folder}: has no {', '.join(lacking)}: put them there, or leave out --from to download")
-    for archive, path in found.items():
-        if problem := mismatch(path, archive):
-            raise FmucError(f"{path}: {problem}: download it again from {archive.urls[0]}, or leave out --from")
-    return [*found.values()]
-
-
-def _require_space(root: Path, folder: Path, parts: Sequence[Part]) -> None:
-    needed = sum(part.unpacked_bytes for part in parts)
-    for archive in (archive for part in parts for archive in part.archives):
-        path = folder / archive.name
-        needed += archive.size - max(_size(path), _size(part_of(path)))
-    if (free := shutil.disk_usage(root if root.exists() else root.parent).free) < needed:
-        raise FmucError(f"{paths.relative(root)}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free: "
-                        "free some, let FMUC_DATA name another folder, or take fewer parts")
+    for archive in part.archives:
+        if not (folder / archive.name).is_file():
+            raise FmucError(f"{folder}: has no {archive.name}: put it there, or leave out --from to download")
+        if problem := mismatch(folder / archive.name, archive):
+            raise FmucError(f"{folder / archive.name}: {problem}: download it again from {archive.url}, or leave out "
+                            "--from")
+    return [folder / archive.name for archive in part.archives]
 
 
 def _unpack(part: Part, archives: Sequence[Path], root: Path, progress: bool) -> None:
@@ -307,7 +264,7 @@ def _verified(folder: Path, part: Part) -> Path:
         (copy / Path(name).name).write_bytes(content)
     if wrong:
         raise FmucError(f"{len(wrong):,} of {len(lines):,} files are missing or not the published ones, the first is "
-                        f"{wrong[0]}: download {part.archives[0].urls[0]} again")
+                        f"{wrong[0]}: download {part.archives[0].url} again")
     return copy
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -48,15 +48,6 @@ class OwnKernel(AsyncKernelManager):
         return KernelSpec(argv=command, env={"PYTHONPATH": path, "PYDEVD_DISABLE_FILE_VALIDATION": "1"})
 
 
-class Job(NamedTuple):
-    """One notebook, where its executed copy goes, the values of all its parameters, and the digest of its inputs."""
-
-    notebook: Path
-    output: Path
-    parameters: dict[str, object]
-    digest: str
-
-
 class Outcome(NamedTuple):
     """What became of one notebook: ``status`` is "ran", "up to date", "failed" or "not run"."""
 
@@ -67,29 +58,28 @@ class Outcome(NamedTuple):
     error: str | None = None  # one line that names notebook and error
 
 
-def execute(profile: str | None = None, source: str | None = None, dataset: str | None = None, *,
-            only: Sequence[str] | None = None, parameters: Mapping[str, object] | None = None, force: bool = False,
+def execute(parameters: Mapping[str, object], *, only: Sequence[str] | None = None, force: bool = False,
             workers: int = 2, progress: bool = True, folder: Path = paths.NOTEBOOKS) -> list[Outcome]:
     """Execute the notebooks that are not up to date (all of them with ``force``), ``workers`` at a time.
 
-    ``profile``, ``source`` ("runs" or "shipped"), ``dataset`` (that one alone) and further ``parameters`` override the
-    defaults. After a failure no further notebook is started. Raises :class:`FmucError`, before anything is executed,
-    for an unknown notebook or parameter, or a value of another type.
+    ``parameters`` override the defaults. After a failure no further notebook is started. Raises :class:`FmucError`,
+    before anything is executed, for an unknown notebook or parameter, or a value of another type.
     """
-    given = {name: value for name, value in zip(COMMON, (profile, source, dataset), strict=True) if value is not None}
     code, records = _code_digest(), cache(records_digest)  # most notebooks read the same records
-    jobs = []
+    outcomes, stale, failed = {}, [], False
     for path in find(only, folder):
-        values = bind(path, {**given, **(parameters or {})})
+        values = bind(path, parameters)
         profile, source, dataset = (values[name] for name in COMMON)
         digest = _digest(read(path), values, code, records(paths.records_dir(profile, source)))
-        jobs.append(Job(path, paths.figures_dir(profile, source, dataset) / "notebooks" / path.name, values, digest))
-    stale = [job for job in jobs if force or not _is_current(job)]
-    outcomes = {job.notebook: Outcome(job.notebook.stem, "not run" if job in stale else "up to date", 0.0,
-                                      paths.relative(job.output)) for job in jobs}
+        output = paths.figures_dir(profile, source, dataset) / "notebooks" / path.name
+        current = _digest_of(output) == digest and not force
+        stale += [] if current else [(path, output, values, digest)]
+        outcomes[path.stem] = Outcome(path.stem, "up to date" if current else "not run", 0.0, paths.relative(output))
+    tasks = (task for task in stale if not failed)
     with tqdm(total=len(stale), desc="notebooks", disable=not progress) as bar:
-        for outcome in _run_all(stale, workers):
-            outcomes[folder / f"{outcome.name}.ipynb"] = outcome
+        for outcome in run_parallel(_run, tasks, max(1, min(workers, len(stale)))):
+            outcomes[outcome.name] = outcome
+            failed = failed or outcome.error is not None
             bar.update()
     return list(outcomes.values())
 
@@ -137,9 +127,8 @@ def bind(path: Path, given: Mapping[str, object]) -> dict[str, object]:
     except Exception as error:  # papermill lets errors of many kinds through
         raise FmucError(f"{path.name}: the parameters cell must hold only 'name = literal' lines ({_line(error)})"
                         ) from None
-    if missing := COMMON.keys() - known:
-        raise FmucError(f"{path.name}: the cell tagged 'parameters' must set {', '.join(sorted(missing))}")
-    fields = {name: (COMMON.get(name, type(value)), value) for name, value in known.items()}
+    fields = {name: (kind, ...) for name, kind in COMMON.items()}  # required
+    fields |= {name: (COMMON.get(name, type(value)), value) for name, value in known.items()}
     try:
         model = create_model("Parameters", __config__={"extra": "forbid", "validate_default": True}, **fields)
         return model(**given).model_dump()
@@ -173,31 +162,23 @@ def _digest(notebook: nbformat.NotebookNode, *others: object) -> str:
     return sha256(json.dumps([cells, *others], default=repr).encode()).hexdigest()
 
 
-def _is_current(job: Job) -> bool:
+def _digest_of(output: Path) -> str | None:
+    """The digest in an executed copy, if there is one."""
     try:
-        return json.loads(job.output.read_text(encoding="utf-8"))["metadata"]["fmuc"]["digest"] == job.digest
+        return json.loads(output.read_text(encoding="utf-8"))["metadata"]["fmuc"]["digest"]
     except (OSError, ValueError, LookupError, TypeError):
-        return False
+        return None
 
 
-def _run_all(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
-    """Yield the outcomes as they come in; none is started after a failure."""
-    failures: list[Outcome] = []
-    tasks = ((job,) for job in jobs if not failures)
-    for outcome in run_parallel(_run, tasks, max(1, min(workers, len(jobs))), ordered=False):
-        failures += [outcome] if outcome.error else []
-        yield outcome
-
-
-def _run(job: Job) -> Outcome:
+def _run(notebook: Path, output: Path, parameters: dict[str, object], digest: str) -> Outcome:
     """Execute one notebook in a kernel of its own, whose working directory is the notebook's, as in Jupyter."""
-    start, error, partial = time.perf_counter(), None, job.output.with_name(f".partial_{job.output.name}")
+    start, error, partial = time.perf_counter(), None, output.with_name(f".partial_{output.name}")
     try:
-        job.output.parent.mkdir(parents=True, exist_ok=True)
+        output.parent.mkdir(parents=True, exist_ok=True)
         executed = papermill.execute_notebook(
-            job.notebook, partial, job.parameters, kernel_name="python3", language="python", cwd=job.notebook.parent,
+            notebook, partial, parameters, kernel_name="python3", language="python", cwd=notebook.parent,
             progress_bar=False, request_save_on_cell_execute=False, kernel_manager_class=OwnKernel)
-        executed.metadata["fmuc"] = {"digest": job.digest}
+        executed.metadata["fmuc"] = {"digest": digest}
         nbformat.write(executed, partial)
     except PapermillExecutionError as failure:
         error = f"in {_line(failure.source)!r}: {failure.ename}: {_line(failure.evalue)}"
@@ -206,10 +187,10 @@ def _run(job: Job) -> Outcome:
     except Exception as failure:
         error = f"{type(failure).__name__}: {_line(failure)}"
     if partial.exists():
-        os.replace(partial, job.output)
-    copy = paths.relative(job.output)
-    message = f"{job.notebook.name}: {error} (see {copy})" if error else None
-    return Outcome(job.notebook.stem, "failed" if error else "ran", time.perf_counter() - start, copy, message)
+        os.replace(partial, output)
+    copy = paths.relative(output)
+    message = f"{notebook.name}: {error} (see {copy})" if error else None
+    return Outcome(notebook.stem, "failed" if error else "ran", time.perf_counter() - start, copy, message)
 
 
 def _line(message: object) -> str:

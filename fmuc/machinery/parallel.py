@@ -1,21 +1,28 @@
-"""Train runs side by side: a worker process per core or GPU of this machine, or the workers of a Dask cluster."""
+"""Train runs side by side: by a worker per core or GPU of this machine, or by those of a Dask cluster."""
 
 from __future__ import annotations
 
+import asyncio
+import json
+import logging
 import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, redirect_stderr, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
+from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
 
 import pandas as pd
 import torch
+from filelock import FileLock
 from tqdm import tqdm
 
 from fmuc import paths, train
@@ -24,24 +31,16 @@ from fmuc.devices import pick_device
 from fmuc.errors import FmucError
 from fmuc.experiments import run_units
 from fmuc.machinery import checkpoints
-from fmuc.machinery.atomic import is_locked
-from fmuc.machinery.cluster import Cluster
+from fmuc.machinery.atomic import explained, is_locked
 from fmuc.machinery.workers import cores, start_workers
-from fmuc.records import is_finished
+from fmuc.records import code_digest, is_finished
 
 LOSSES = 5  # times that a run may lose its worker
+REPLY = 10  # seconds for a Dask scheduler to reply
+PATIENCE = 30  # seconds that a cluster may be without a usable worker
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A run that ended with an error."""
-
-    run: str
-    message: str
-
-
-@dataclass(frozen=True)
-class _Job:
+class _Job(NamedTuple):
     run: Run
     folder: Path
     force: bool
@@ -56,10 +55,6 @@ class _Job:
         newest = next(iter(checkpoints.files(self.folder)), None)
         return int(newest.stem.rpartition("-")[2]) if newest else 0
 
-    @property
-    def history(self) -> Path:
-        return self.folder / "history.csv"
-
     def is_free(self) -> bool:
         """Whether no process trains the run."""
         return not self.folder.is_dir() or not is_locked(self.folder / ".lock")
@@ -70,16 +65,17 @@ def states(runs: Sequence[Run], profile: str) -> list[str]:
     gone). Each data set is read once."""
     data, found = {}, []
     for run in runs:
-        folder, key = paths.runs_dir(profile) / run.name, (run.dataset, run.features.id)
-        if not is_finished(folder):
-            found.append("missing")
-            continue
-        if key not in data:
+        folder, key = paths.runs_dir(profile) / run.name, (run.dataset, run.features)
+        if is_finished(folder) and key not in data:
+            data[key] = None
             with suppress(FmucError):
                 data[key] = train.load_data(run)
-            data.setdefault(key, None)
-        current = data[key] and train.is_current(run, folder, data[key])
-        found.append({None: "unchecked", True: "done", False: "stale"}[current])
+        if not is_finished(folder):
+            found.append("missing")
+        elif data[key] is None:
+            found.append("unchecked")
+        else:
+            found.append("done" if train.is_current(run, folder, data[key]) else "stale")
     return found
 
 
@@ -93,29 +89,30 @@ def missing(runs: Sequence[Run], profile: str) -> list[Run]:
 
 
 def train_plan(runs: Sequence[Run], profile: str, *, device: str = "auto", workers: int | None = None,
-               progress: bool = True, scheduler: str | None = None, force: bool = False) -> list[Failure]:
-    """Train runs, the longest first, each in a worker process, on the CPU with one thread; return those that failed.
+               progress: bool = True, scheduler: str | None = None, force: bool = False) -> None:
+    """Train runs, the longest first, each in a worker process, on the CPU with one thread.
 
     ``workers``: runs at a time (default: one per core, one per GPU, or all workers of the cluster). ``scheduler``:
     address or file of a Dask scheduler. A run whose worker is killed continues in another one from its last epoch;
     runs that another command trains come last. ``force``: train finished runs again. ``KeyboardInterrupt`` ends all
-    workers; finished epochs are kept.
+    workers; finished epochs are kept. Raises :class:`FmucError` at the end if a run has failed.
     """
-    if workers is not None and workers < 1:
-        raise FmucError(f"--workers must be at least 1, not {workers}")
     longest_first = sorted(runs, key=run_units, reverse=True)  # so that the workers end together
     jobs = [_Job(run, paths.runs_dir(profile) / run.name, force) for run in longest_first]
     if not jobs:
-        return []
-    with (closing(Cluster(scheduler, device, workers) if scheduler else _Machine(device, workers)) as pool,
+        return
+    with (closing(_Cluster(scheduler, device, workers) if scheduler else _Machine(device, workers)) as pool,
           tqdm(total=sum(job.run.training.epochs for job in jobs), unit="epoch", miniters=1,
                disable=not progress) as bar):
-        return _train_all(jobs, pool, bar)
+        failures = _train_all(jobs, pool, bar)
+    if failures:
+        raise FmucError("; ".join(f"{run} failed: {message}" for run, message in failures.items()))
 
 
-def _train_all(jobs: list[_Job], pool: _Machine | Cluster, bar: tqdm) -> list[Failure]:
+def _train_all(jobs: list[_Job], pool: _Machine | _Cluster, bar: tqdm) -> dict[str, str]:
+    """Names of the runs that failed, and why."""
     waiting, running = list(jobs), {}
-    failures, losses = [], Counter()
+    failures, losses = {}, Counter()
     while waiting or running:
         workers = pool.workers()
         while len(running) < workers and (job := next(filter(_Job.is_free, waiting), None)):
@@ -132,11 +129,11 @@ def _train_all(jobs: list[_Job], pool: _Machine | Cluster, bar: tqdm) -> list[Fa
             except pool.lost:
                 losses[job.run] += 1
                 if losses[job.run] < LOSSES:
-                    waiting.insert(0, replace(job, force=job.force and is_finished(job.folder)))
+                    waiting.insert(0, job._replace(force=job.force and is_finished(job.folder)))
                 else:
-                    failures.append(Failure(job.run.name, "its worker was killed again and again (out of memory?)"))
+                    failures[job.run.name] = "its worker was killed again and again (out of memory?)"
             except Exception as error:  # whatever ended this run: the others go on
-                failures.append(Failure(job.run.name, str(error).partition("\n")[0] or type(error).__name__))
+                failures[job.run.name] = str(error).partition("\n")[0] or type(error).__name__
         _follow(jobs, bar)
     return failures
 
@@ -146,10 +143,11 @@ def _follow(jobs: list[_Job], bar: tqdm) -> None:
     epochs = sum(map(_Job.epochs, jobs))
     if epochs == bar.n:
         return
-    with suppress(Exception):  # the file is just being written
-        newest = max((job for job in jobs if job.history.exists()), key=lambda job: job.history.stat().st_mtime)
-        row = pd.read_csv(newest.history).ffill().iloc[-1].to_dict()
-        bar.set_postfix_str(f"{newest.run.variant}, seed {newest.run.seed}: {train.describe(row)}", refresh=False)
+    with suppress(Exception):  # a file is just being written
+        histories = {path: job.run for job in jobs if (path := job.folder / "history.csv").exists()}
+        newest = max(histories, key=lambda path: path.stat().st_mtime)
+        row, run = pd.read_csv(newest).ffill().iloc[-1].to_dict(), histories[newest]
+        bar.set_postfix_str(f"{run.variant}, seed {run.seed}: {train.describe(row)}", refresh=False)
     bar.update(epochs - bar.n)
 
 
@@ -197,3 +195,127 @@ class _Machine:
     def close(self) -> None:
         for executor in self.executors:
             executor.shutdown(kill_workers=True)
+
+
+class _Cluster:
+    """The workers of a Dask cluster: those that declare a GPU if there are any, else all, but at most ``most``.
+
+    Holds a lock file in the shared data folder: once it is gone, runs stop at their next epoch.
+    """
+
+    tick = 0.5
+
+    def __init__(self, address: str, device: str, most: int | None) -> None:
+        from distributed import KilledWorker
+
+        logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)  # our errors say what matters
+        self.lost = KilledWorker, CancelledError
+        self.device, self.most, self.gpu = device, most, False
+        self.checked, self.seen = set(), time.monotonic()
+        self.client = _connect(address)
+        self.token = f".plan-{uuid4().hex}"
+        self.lock = FileLock(paths.data_root() / self.token)
+        with explained(paths.data_root()):
+            self.lock.acquire()
+
+    def workers(self) -> int:
+        """Number of calls at a time. Checks workers that have joined."""
+        try:
+            known = self.client.scheduler_info(n_workers=-1)["workers"]
+        except (OSError, KeyError):
+            raise FmucError("the Dask scheduler is gone: start it and its workers again; the same command continues "
+                            "from the last finished epochs") from None
+        gpus = {address: worker for address, worker in known.items() if worker["resources"].get("GPU")}
+        self.gpu = self.device.startswith("cuda") or (self.device == "auto" and bool(gpus))
+        usable = {address: worker["nthreads"] for address, worker in (gpus if self.gpu else known).items()
+                  if worker["status"] == "running"}
+        if new := usable.keys() - self.checked:
+            self._check({address: usable[address] for address in new})
+        if usable:
+            self.seen = time.monotonic()
+        elif time.monotonic() - self.seen > PATIENCE:
+            raise FmucError(f"no worker of the cluster could train for {PATIENCE} s ({len(known)} known, none of them "
+                            f"ready): start 'dask worker --nthreads 1{' --resources GPU=1' * self.gpu}', or see why "
+                            "they are paused")
+        return min(len(usable), self.most or len(usable))
+
+    def _check(self, workers: dict[str, int]) -> None:
+        """:class:`FmucError` for a worker, given with its threads, that would train otherwise than this process."""
+        mine = _facts(self.token)
+        for address, facts in self.client.run(_facts, self.token, workers=[*workers], on_error="return").items():
+            if workers[address] > 1:
+                raise FmucError(f"the worker at {address} would train {workers[address]} runs in one process: start it "
+                                "with 'dask worker --nthreads 1 --nworkers N'")
+            if isinstance(facts, ImportError):
+                raise FmucError(f"the worker at {address} cannot import fmuc ({facts}): start it with the Python of "
+                                "this project, in its folder")
+            if isinstance(facts, dict) and facts != mine:  # any other error: it is gone again
+                wrong = [f"{name} {facts[name]} instead of {mine[name]}" for name in mine if facts[name] != mine[name]]
+                raise FmucError(f"the worker at {address} has {', '.join(wrong)}: let FMUC_DATA name one shared folder "
+                                "for all, install the same code and requirements.lock there, and start it again")
+        self.checked |= workers.keys()
+
+    def submit(self, function: Callable, payload: dict) -> Future:
+        """Call ``function(payload, on_epoch)`` in a worker; the payload gets the device."""
+        device = ("cuda" if self.gpu else "cpu") if self.device == "auto" else self.device
+        return self.client.submit(_call, function, payload | {"device": device}, self.token, pure=False,
+                                  resources={"GPU": 1} if self.gpu else None)
+
+    def close(self) -> None:
+        """Let the calls that still run stop at their next epoch."""
+        self.lock.release()
+        Path(self.lock.lock_file).unlink(missing_ok=True)
+        self.client.close()
+
+
+def _connect(place: str):  # -> distributed.Client
+    """Connect to the scheduler with this address or scheduler file."""
+    from distributed import Client
+
+    try:
+        address = json.loads(Path(place).read_text())["address"] if place.endswith(".json") else place
+    except (OSError, ValueError, KeyError, TypeError):
+        raise FmucError(f"{place} is no scheduler file: start 'dask scheduler --scheduler-file {place}'") from None
+    try:
+        asyncio.run(_shake_hands(address))
+        return Client(address, timeout=REPLY, set_as_default=False)
+    except Exception as error:  # of the network, the certificates, the address
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise FmucError(f"no Dask scheduler answers at {address} ({reason}): start one, see to its certificates if it "
+                        "has any (docs/cluster.md), or leave out --scheduler") from None
+
+
+async def _shake_hands(address: str) -> None:
+    """Connect once without a client, which would take 20 s to close if the connection were refused."""
+    from distributed.comm import connect
+    from distributed.security import Security
+
+    comm = await connect(address, timeout=REPLY, **Security().get_connection_args("client"))
+    await comm.close()
+
+
+def _facts(token: str) -> dict[str, str]:
+    """What all machines must have in common; ``token``: a lock file that the command holds."""
+    versions = {name: version(name).partition("+")[0] for name in ("torch", "torchaudio", "numpy")}
+    return {"data": "shared with its locks" if _is_held(token) else str(paths.data_root()), "code": code_digest(),
+            **versions}
+
+
+def _is_held(token: str) -> bool:
+    path = paths.data_root() / token
+    return path.exists() and is_locked(path)
+
+
+def _call(function: Callable, payload: dict, token: str) -> object:
+    """In a worker: call the function until the command is gone or the worker closes."""
+    from distributed import Reschedule, Status, get_worker
+
+    worker = get_worker()
+
+    def stop_if_asked(_: dict) -> None:
+        if not _is_held(token):
+            raise FmucError("the command has ended")
+        if worker.status not in (Status.running, Status.paused):
+            raise Reschedule
+
+    return function(payload, stop_if_asked)

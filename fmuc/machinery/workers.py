@@ -7,8 +7,8 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, wait
 
 from joblib.externals.loky import ProcessPoolExecutor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -36,8 +36,8 @@ def start_workers(workers: int, variables: Mapping[str, str] | None = None) -> P
                                env={**_DEFAULTS, **os.environ, **(variables or {})})
 
 
-def run_parallel(function: Callable, tasks: Iterable[tuple], workers: int, *, ordered: bool = True) -> Iterator:
-    """Yield ``function(*task)`` of each task, computed by ``workers`` processes, in order or as they finish.
+def run_parallel(function: Callable, tasks: Iterable[tuple], workers: int) -> Iterator:
+    """Yield ``function(*task)`` of each task in order, computed by ``workers`` processes.
 
     Few tasks are in flight at a time, so memory does not grow with their number. ``function`` must be importable and
     catch the errors that it wants to report. With one worker, all happens in this process. Raises :class:`FmucError`
@@ -46,26 +46,19 @@ def run_parallel(function: Callable, tasks: Iterable[tuple], workers: int, *, or
     if workers == 1:
         yield from (function(*task) for task in tasks)
         return
-    executor, flying = start_workers(workers), []
+    executor, flying = start_workers(workers), deque()
     try:
         for task in tasks:
             flying.append(executor.submit(function, *task))
             if len(flying) == 2 * workers:
-                yield _take(flying, ordered).result()
+                yield flying.popleft().result()
         while flying:
-            yield _take(flying, ordered).result()
+            yield flying.popleft().result()
     except TerminatedWorkerError:
         raise FmucError("a worker process was killed (out of memory?): free memory or use fewer workers; the same "
                         "command goes on from what is finished") from None
     finally:
         executor.shutdown(kill_workers=True)
-
-
-def _take(futures: list[Future], ordered: bool) -> Future:
-    """Remove the first future, or the first one that is finished."""
-    future = futures[0] if ordered else next(iter(wait(futures, return_when=FIRST_COMPLETED).done))
-    futures.remove(future)
-    return future
 
 
 def _start(parent: int) -> None:
