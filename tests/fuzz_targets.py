@@ -15,10 +15,11 @@ import test_tut2017
 import torch
 from conftest import TINY, note_names, write_nsynth_split
 from fuzz import Target
-from mutations import damaged, edit_json
+from mutations import damaged
 
 from fmuc import datasets, experiments, features, paths, records
 from fmuc.config import Run, run_from_dict
+from fmuc.errors import FmucError
 from fmuc.own import importing
 
 
@@ -28,16 +29,6 @@ def build(root: Path) -> list[Target]:
     torch.set_num_threads(1)
     makers = (_records, _features, _nsynth, _tut2017, _own_audio, _sound_list, _config, _sounds)
     return [target for make in makers for target in make(root)]
-
-
-def _json_only(content: bytes, rng: np.random.Generator, name: str) -> bytes:
-    """Another JSON value: of what is read here, the parser of JSON is no part."""
-    changed = edit_json(content, rng)
-    try:
-        json.loads(changed)
-    except (ValueError, RecursionError):
-        return content  # drawn again
-    return changed
 
 
 # --- what training writes ---
@@ -185,7 +176,13 @@ def _config(root: Path) -> Iterator[Target]:
         again = run_from_dict(json.loads(json.dumps(asdict(run))))
         return again == run and again.id == run.id and "/" not in run.name and len(run.name) < 255
 
-    yield Target("configuration", root, (path.name,), lambda: run_from_dict(json.loads(path.read_text())), right,
-                 mutate=_json_only, names_file=False)
+    def read() -> Run:
+        try:
+            content = json.loads(path.read_text())
+        except (ValueError, RecursionError):  # the parser of JSON is no part of what is read here
+            raise FmucError("no JSON") from None
+        return run_from_dict(content)
+
+    yield Target("configuration", root, (path.name,), read, right, names_file=False)
     yield Target("settings of one's own", root, (own.name,), lambda: experiments.choose_runs({}, own)[1],
                  lambda runs: all(map(right, runs)), names_file=False)

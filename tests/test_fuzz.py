@@ -37,15 +37,9 @@ def spin() -> None:
 
 
 @pytest.mark.parametrize(("read", "outcome"), [
-    (lambda: "right", fuzz.RIGHT),
-    (lambda: fail(FmucError("a.json: is damaged: restore it")), fuzz.REFUSED),
-    (lambda: "wrong", "wrong result"),
-    (lambda: fail(FmucError("something is wrong")), "unclear error"),
+    (lambda: "wrong", "wrong result"), (lambda: fail(FmucError("something is wrong")), "unclear error"),
     (lambda: fail(FmucError("a.json: Unable to allocate 8 TiB")), "unclear error"),
-    (lambda: fail(ValueError("a.json: is damaged")), "ValueError"),
-    (lambda: fail(MemoryError()), "MemoryError"),
-    (spin, "more than 0.3 seconds"),
-])
+    (lambda: fail(ValueError("a.json: is damaged")), "ValueError"), (spin, "more than 0.3 seconds")])
 def test_the_fuzzer_sees_what_it_looks_for(tmp_path, monkeypatch, read, outcome):
     monkeypatch.setattr(fuzz, "SECONDS", 0.3)
     monkeypatch.setattr(fuzz, "_limit", lambda *_: None)  # of this process, which is no worker
@@ -53,7 +47,7 @@ def test_the_fuzzer_sees_what_it_looks_for(tmp_path, monkeypatch, read, outcome)
     target = fuzz.Target("reader", tmp_path, ("a.json",), read, lambda result: result == "right",
                          mutate=lambda *_: b"damaged")
     found, what = fuzz.attempt(target, 0, 0)
-    assert outcome == found or (found == fuzz.FAULT and outcome in what)
+    assert found == fuzz.FAULT and outcome in what
     assert (tmp_path / "a.json").read_bytes() == b"whole"
 
 

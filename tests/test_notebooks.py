@@ -55,27 +55,17 @@ def test_there_are_notebooks_and_all_are_numbered():
 
 
 @each_notebook
-def test_is_valid_and_starts_with_its_card(path):
+def test_form(path):
+    """A card first, one parameters cell of literals, short cells without a class, folded alike in book and Jupyter."""
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
-    card = notebook.cells[0]
-    assert card.cell_type == "markdown"
-    assert card.source.startswith("# ")
-
-
-@each_notebook
-def test_has_one_parameters_cell_of_literals(path):
-    known = notebooks.bind(path, {})
-    assert {"profile", "source"} <= known.keys()
-    assert known["source"] == "shipped"  # so that it can be read and executed in a fresh clone
-
-
-@each_notebook
-def test_cells_are_short_and_define_no_class(path):
+    assert notebook.cells[0].cell_type == "markdown" and notebook.cells[0].source.startswith("# ")
+    assert notebooks.bind(path, {})["source"] == "shipped"  # so that it can be read and executed in a fresh clone
     for cell in code_cells(path):
-        assert len(cell.source.strip().splitlines()) <= LONGEST, cell.source
         tree = ast.parse(TransformerManager().transform_cell(cell.source))
+        assert len(cell.source.strip().splitlines()) <= LONGEST, cell.source
         assert not any(isinstance(node, ast.ClassDef) for node in ast.walk(tree)), cell.source
+        assert (FOLDED in tags(cell)) == cell.metadata.get("jupyter", {}).get("source_hidden", False), cell.source
 
 
 @each_notebook
@@ -108,12 +98,6 @@ def test_has_checked_outputs(path):
     assert marked, f"no cell has the tag {CHECKED}"
     for cell in marked:
         assert any(is_text(output) for output in cell.outputs), f"nothing to compare: {cell.source}"
-
-
-@each_notebook
-def test_folded_cells_are_folded_in_jupyter_too(path):
-    for cell in code_cells(path):
-        assert (FOLDED in tags(cell)) == cell.metadata.get("jupyter", {}).get("source_hidden", False), cell.source
 
 
 def test_outputs_are_still_true(tmp_path):
