@@ -102,19 +102,7 @@ def test_the_ids_of_all_shipped_records_are_reproduced():
         assert replace(run, network=replace(run.network, kind="other")).id != run.id
 
 
-def test_names_tell_data_variant_seed_and_id_and_suit_a_folder():
-    run = replace(RUN, variant="FMUC w/o MC-Dr.", seed=2)
-    assert run.name == f"nsynth_fmuc-w-o-mc-dr_s2_{run.id}"
-
-
 # Reading and overriding
-
-
-@pytest.mark.parametrize("selection", [None, RUN.selection, Selection(options={"momentum": 0.9})])
-def test_a_run_survives_json(selection):
-    original = replace(RUN, selection=selection, augmentation=Augmentation(strong=View(noise=0.25)),
-                       network=Network(widths=(8, 16), blocks=(1, 2), stem=(3, 1)), training=Training(epochs=7))
-    assert run_from_dict(json.loads(json.dumps(asdict(original)))) == original
 
 
 @pytest.mark.parametrize(("path", "value"), [

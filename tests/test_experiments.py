@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from fmuc.errors import FmucError
 from fmuc.experiments import (
     ENSEMBLE,
     EQUAL_QUANTITY,
@@ -94,17 +93,6 @@ def test_the_studies_vary_one_thing_at_a_time():
     members = [run for run in plan("beyond", "fsdd") if run.variant == ENSEMBLE]
     assert Counter(run.split_seed for run in members) == {0: 5, 1: 5, 2: 5}
     assert [run.training.epochs for run in plan("long", "fsdd")] == [200] * 15  # 10 x the 20 of Table I
-
-
-@pytest.mark.parametrize(("call", "named"), [
-    (lambda: plan("maxi"), "maxi.*smoke, mini, .*paper"),
-    (lambda: plan("mini", "esc50"), "esc50.*nsynth-gm"),
-    (lambda: make_run("mini", "nsynth-gm", "MixMatch"), "MixMatch.*FMUC two thresh."),
-])
-def test_unknown_names_are_refused_with_the_known_ones(call, named):
-    with pytest.raises(FmucError, match=named) as caught:
-        call()
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("variant", "steps", "units"), [

@@ -483,15 +483,14 @@ def one_line(error: pytest.ExceptionInfo) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize(("change", "device", "named"), [
-    ({"features": replace(TINY, hop=256)}, "cpu", r"no features under .* 'python -m fmuc features --dataset nsynth "),
-    ({"labelled_share": 1.0}, "cpu", "labelled_share"),
-    ({"selection": replace(LOW_FMUC, rule="typo")}, "cpu", "'typo'.*confidence, mean_minus_std, two_thresholds"),
-    ({"network": replace(RUN.network, kind="typo")}, "cpu", "'typo'.*cnn420"),
-    ({"network": replace(RUN.network, dropout=0.0), "selection": LOW_FMUC}, "cpu", "network.dropout"),
-    ({}, "cuda:99", "cuda:99"),
+@pytest.mark.parametrize(("change", "named"), [
+    ({"features": replace(TINY, hop=256)}, r"no features under .* 'python -m fmuc features --dataset nsynth "),
+    ({"labelled_share": 1.0}, "labelled_share"),
+    ({"selection": replace(LOW_FMUC, rule="typo")}, "'typo'.*confidence, mean_minus_std, two_thresholds"),
+    ({"network": replace(RUN.network, kind="typo")}, "'typo'.*cnn420"),
+    ({"network": replace(RUN.network, dropout=0.0), "selection": LOW_FMUC}, "network.dropout"),
 ])
-def test_what_cannot_be_trained_is_said_in_one_line(trainable, tmp_path, change, device, named):
+def test_what_cannot_be_trained_is_said_in_one_line(trainable, tmp_path, change, named):
     with pytest.raises(FmucError, match=named) as caught:
-        train(replace(RUN, **change), device=device, folder=tmp_path / "run", progress=False)
+        train(replace(RUN, **change), device="cpu", folder=tmp_path / "run", progress=False)
     one_line(caught)
