@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 import os
 import re
@@ -174,14 +175,16 @@ def test_no_scheduler_is_one_clear_error(data_root, monkeypatch, address, named)
 
 
 class Client:
-    """A cluster with these workers, each a dict."""
+    """A cluster with these workers, each a dict; every reply tells of a heartbeat later than the last one."""
 
     def __init__(self, *workers: dict) -> None:
+        self.heartbeats = itertools.count()
         self.known = {str(number): {"status": "running", "nthreads": 1, "resources": {}, **worker}
                       for number, worker in enumerate(workers)}
 
     def scheduler_info(self, n_workers: int) -> dict:
-        return {"workers": self.known}
+        heartbeat = {"last_seen": next(self.heartbeats)}
+        return {"workers": {address: heartbeat | worker for address, worker in self.known.items()}}
 
     def run(self, function, token: str, *, workers: list[str], on_error: str) -> dict:
         given = {worker: self.known[worker].get("facts", {}) for worker in workers}
@@ -196,15 +199,17 @@ class Client:
 def cluster_of(data_root, monkeypatch):
     def cluster_of(*workers: dict, device: str = "auto", most: int | None = None) -> parallel._Cluster:
         monkeypatch.setattr(parallel, "_connect", lambda _: Client(*workers))
-        return parallel._Cluster("address", device, most)
+        pool = parallel._Cluster("address", device, most)
+        assert pool.workers() == 0  # until the second heartbeat
+        return pool
     return cluster_of
 
 
-GPU, PAUSED = {"resources": {"GPU": 1}}, {"status": "paused"}
+GPU, PAUSED, STOPPED = {"resources": {"GPU": 1}}, {"status": "paused"}, {"last_seen": 0}
 
 
 @pytest.mark.parametrize(("workers", "device", "most", "count", "submitted"), [
-    ([{}, {}, PAUSED], "auto", None, 2, ("cpu", None)), ([{}, {}], "auto", 1, 1, ("cpu", None)),
+    ([{}, {}, PAUSED, STOPPED], "auto", None, 2, ("cpu", None)), ([{}, {}], "auto", 1, 1, ("cpu", None)),
     ([{}, GPU], "auto", None, 1, ("cuda", {"GPU": 1})), ([{}, GPU], "cpu", None, 2, ("cpu", None)),
     ([{}, GPU, GPU], "cuda:0", None, 2, ("cuda:0", {"GPU": 1}))])
 def test_workers_with_a_gpu_are_preferred(cluster_of, workers, device, most, count, submitted):
@@ -215,14 +220,16 @@ def test_workers_with_a_gpu_are_preferred(cluster_of, workers, device, most, cou
 
 @pytest.mark.parametrize(("worker", "remedy"), [
     (PAUSED, "no worker .* could train for 0 s .1 known.*dask worker --nthreads 1"),
+    (STOPPED, "no worker .* could train for 0 s .1 known.*why they are paused or stopped"),
     ({"nthreads": 2}, "worker at 0 would train 2 runs in one process: .*--nthreads 1 --nworkers N"),
     ({"facts": ImportError("no module named fmuc")}, "worker at 0 cannot import fmuc"),
     ({"facts": {"torch": "1.0"}}, r"worker at 0 has torch 1\.0 instead of .*requirements\.lock"),
     ({"facts": {"data": "/elsewhere"}}, "worker at 0 has data /elsewhere instead of shared.*FMUC_DATA")])
 def test_a_worker_that_could_not_train_or_would_train_otherwise_is_refused(cluster_of, monkeypatch, worker, remedy):
+    pool = cluster_of(worker)
     monkeypatch.setattr(parallel, "PATIENCE", 0)
     with pytest.raises(FmucError, match=remedy):
-        cluster_of(worker).workers()
+        pool.workers()
 
 
 def test_a_data_folder_whose_locks_are_not_seen_is_not_shared(data_root):

@@ -211,7 +211,7 @@ class _Cluster:
         logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)  # our errors say what matters
         self.lost = KilledWorker, CancelledError
         self.device, self.most, self.gpu = device, most, False
-        self.checked, self.seen = set(), time.monotonic()
+        self.checked, self.heartbeats, self.seen = set(), {}, time.monotonic()
         self.client = _connect(address)
         self.token = f".plan-{uuid4().hex}"
         self.lock = FileLock(paths.data_root() / self.token)
@@ -228,21 +228,27 @@ class _Cluster:
         gpus = {address: worker for address, worker in known.items() if worker["resources"].get("GPU")}
         self.gpu = self.device.startswith("cuda") or (self.device == "auto" and bool(gpus))
         usable = {address: worker["nthreads"] for address, worker in (gpus if self.gpu else known).items()
-                  if worker["status"] == "running"}
+                  if worker["status"] == "running" and self._is_alive(address, worker["last_seen"])}
         if new := usable.keys() - self.checked:
             self._check({address: usable[address] for address in new})
-        if usable:
+        ready = len(usable.keys() & self.checked)
+        if ready:
             self.seen = time.monotonic()
         elif time.monotonic() - self.seen > PATIENCE:
             raise FmucError(f"no worker of the cluster could train for {PATIENCE} s ({len(known)} known, none of them "
                             f"ready): start 'dask worker --nthreads 1{' --resources GPU=1' * self.gpu}', or see why "
-                            "they are paused")
-        return min(len(usable), self.most or len(usable))
+                            "they are paused or stopped")
+        return min(ready, self.most or ready)
+
+    def _is_alive(self, address: str, heartbeat: float) -> bool:
+        """Whether a heartbeat has come since the worker was listed: a stopped one would never reply to a check."""
+        return heartbeat > self.heartbeats.setdefault(address, heartbeat)
 
     def _check(self, workers: dict[str, int]) -> None:
         """:class:`FmucError` for a worker, given with its threads, that would train otherwise than this process."""
         mine = _facts(self.token)
-        for address, facts in self.client.run(_facts, self.token, workers=[*workers], on_error="return").items():
+        answers = self.client.run(_facts, self.token, workers=[*workers], on_error="return")
+        for address, facts in answers.items():
             if workers[address] > 1:
                 raise FmucError(f"the worker at {address} would train {workers[address]} runs in one process: start it "
                                 "with 'dask worker --nthreads 1 --nworkers N'")
@@ -253,7 +259,7 @@ class _Cluster:
                 wrong = [f"{name} {facts[name]} instead of {mine[name]}" for name in mine if facts[name] != mine[name]]
                 raise FmucError(f"the worker at {address} has {', '.join(wrong)}: let FMUC_DATA name one shared folder "
                                 "for all, install the same code and requirements.lock there, and start it again")
-        self.checked |= workers.keys()
+        self.checked |= {address for address, facts in answers.items() if facts == mine}
 
     def submit(self, function: Callable, payload: dict) -> Future:
         """Call ``function(payload, on_epoch)`` in a worker; the payload gets the device."""
