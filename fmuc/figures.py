@@ -21,6 +21,7 @@ from adjustText import adjust_text
 from filelock import FileLock
 from IPython import get_ipython
 from IPython.display import Image, display
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -35,7 +36,12 @@ from fmuc.machinery.atomic import write_bytes, write_json
 from fmuc.records import Record
 from fmuc.tables import ESTIMATES, METRICS, PAIR, PARTS, TITLES, history_table, paper_dataset, read_published, title
 
-STYLE = Path(__file__).with_name("fmuc.mplstyle")
+# Fonts of other scripts, for names of your own classes; only those that are installed are asked for
+_FALLBACKS = ("Noto Sans CJK JP", "Noto Sans JP", "Hiragino Sans", "PingFang SC", "Yu Gothic", "Microsoft YaHei",
+              "Noto Emoji", "Segoe UI Emoji")
+_INSTALLED = {font.name for font in font_manager.fontManager.ttflist}
+STYLE = [Path(__file__).with_name("fmuc.mplstyle"),
+         {"font.family": ["DejaVu Sans", *(name for name in _FALLBACKS if name in _INSTALLED)]}]
 styled = plt.style.context(STYLE)  # decorates every function that draws, whatever style its caller has set
 WIDTHS = {"column": 3.5, "double": 7.16}  # inches
 SMALLEST = 6  # points of text at these widths
@@ -192,6 +198,12 @@ def _marked(ax: Axes) -> np.ndarray:
     return ax.transData.inverted().transform(places[np.isfinite(places).all(axis=1)])
 
 
+def _say_if_unknown(ax: Axes, values: pd.DataFrame | pd.Series) -> None:
+    """Say on an axis without a single value why it is empty: no true class is known, nor an estimate."""
+    if values.isna().to_numpy().all():
+        ax.text(0.5, 0.5, "not known", transform=ax.transAxes, ha="center", color=PAPER_COLOUR)
+
+
 def axis_label(metric: str, known: bool) -> str:
     """The metric of pseudo-labels, or its estimate on validation files where no true class is ``known``."""
     return f"pseudo-label {metric} (%)" if known else f"{metric} on validation files (%)"
@@ -240,6 +252,8 @@ def quantity_curves(ax: Axes, records: Sequence[Record], dataset: str, epochs: i
 @styled
 def _curves(ax: Axes, history: pd.DataFrame, dataset: str, metric: str, epochs: int | None, known: bool) -> Axes:
     history = history[history["epoch"] <= (epochs or np.inf)]
+    if not known:
+        _say_if_unknown(ax, history[metric])
     for variant, rows in history.groupby("variant", sort=False):
         by_seed = rows.pivot(index="epoch", columns="seed", values=metric)
         by_seed = by_seed if known else by_seed.dropna(how="all")  # estimated now and then
@@ -324,6 +338,7 @@ def table1_plane(ax: Axes, table: pd.DataFrame, dataset: str, curves: pd.DataFra
             points.append((variant, *ours))
     ax.set(xlabel=axis_label("quantity", known), ylabel=axis_label("quality", known), title=title(dataset))
     ax.margins(0.08)
+    _say_if_unknown(ax, table[[(quality, "mean"), (quality, "paper")]])
     handles = [_handle("ours, mean of seeds", marker="o"), *_paper_handle(dataset, "o")]
     if curves is None:
         handles.insert(1, _handle("ours, each seed", marker="o", **FAINT_DOT))

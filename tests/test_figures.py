@@ -202,7 +202,7 @@ def test_own_variants_appear_in_every_plot(records):
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")  # a font that has it may be missing
-@pytest.mark.parametrize("name", ["cost $a_$ and $b$", r"\frac{", "🐦 bird", "a" * 300])
+@pytest.mark.parametrize("name", ["cost $a_$ and $b$", r"\frac{", "雨と風", "🐦 bird", "a" * 300])
 def test_any_name_of_a_class_can_be_drawn(name, own_folder):
     classes = [name, "bus", "b" * 300]
     fig, axes = figures.figure("double", columns=2)
