@@ -83,7 +83,11 @@ app.add_typer(data, name="data")
 
 
 def _show(result: dict, as_json: bool) -> None:
-    text = ", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in result.items())
+    def said(value: object) -> str:
+        counts = [f"{part} {n}" for part, n in value.items()] if isinstance(value, dict) else [str(value)]
+        return " ".join(counts) or "none"
+
+    text = ", ".join(f"{key.replace('_', ' ')}: {said(value)}" for key, value in result.items())
     print(json.dumps(result) if as_json else text)
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 
 from fmuc import figures, paths, tables
-from fmuc.experiments import plan, presets
+from fmuc.experiments import STUDIES, plan, presets
 from fmuc.machinery import notebooks
 from fmuc.metrics import quality, quantity
 from fmuc.records import Record, load_record, sealed
@@ -93,7 +93,8 @@ def wrong_in_figures(folder: Path, records: list[Record]) -> Iterator[str]:
     for name, frame in frames.items():
         if not same((folder / f"{name}.csv").read_text(), figures.csv_bytes(frame).decode()):
             yield f"{name}.csv is not what the records give"
-    digests, listed = {record.run.name: record.digest for record in records}, set()
+    studies = (load_record(path) for study in STUDIES for path in (paths.SHIPPED_RECORDS / study).iterdir())
+    digests, listed = {record.run.name: record.digest for record in (*records, *studies)}, set()
     for row in figures.manifest(folder):
         if row["runs"].items() - digests.items():
             yield f"{row['name']} was made from other records"

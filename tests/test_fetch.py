@@ -8,12 +8,14 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import tarfile
 import threading
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -204,7 +206,7 @@ def nsynth(server, tmp_path) -> Source:
         sounds = {f"{folder.name}/{name}": content for name, content in tree(folder).items() if name.endswith(".wav")}
         archives = (published(server, f"{split}.tar.gz", tar_of(folder / "examples.json")),
                     published(server, f"{split}.audio.zip", zip_of(**sounds, **{"__MACOSX/._README.md": b"\0"})))
-        parts.append(Part(split, folder.name, "examples.json", archives))
+        parts.append(Part(split, folder.name, "examples.json", archives, 200_000))
     return replace(SOURCES["nsynth"], parts=tuple(parts))
 
 
@@ -244,14 +246,14 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("origin", ["server", "broken", "archive", "folder"])
+@pytest.mark.parametrize("origin", ["server", "broken", "free-spoken-digit-dataset.tar.gz", "v1.0.10.tar.gz", "folder"])
 def test_fsdd_arrives_where_its_loader_reads_it(fsdd, root, tmp_path, server, origin):
     made, own, served = tmp_path / "made" / "free-spoken-digit-dataset-1.0.10", None, server.files["/v1.0.10.tar.gz"]
     if origin == "broken":
         served.breaks = [777, 1]
-    if origin == "archive":
+    if origin.endswith(".gz"):
         own = tmp_path
-        (own / fsdd.parts[0].archives[0].name).write_bytes(served.content)
+        (own / origin).write_bytes(served.content)
     if origin == "folder":  # with files of a newer release, of a file manager, and with another header
         own = made
         (own / "recordings" / "0_newcomer_0.wav").write_bytes(b"RIFF")
@@ -281,6 +283,20 @@ def test_nsynth_arrives_and_a_second_call_fetches_what_is_missing(nsynth, root, 
     assert [len(load_nsynth(root, "nsynth").indices(split)) for split in ("train", "valid", "test")] == [12, 3, 6]
     assert tree(root) == tree(tmp_path / "made") and take(nsynth, root) == () and len(server.seen) == 6
     assert "dev: known are train, valid, test" in fails(nsynth, root.with_name("other"), parts=["dev"])
+
+
+def test_free_disk_is_checked_first_and_what_is_there_is_not_needed_again(nsynth, root, server, monkeypatch):
+    (index, sounds), (other, _) = (part.archives for part in nsynth.parts[:2])
+    (root / ".archives").mkdir(parents=True)
+    (root / ".archives" / index.name).write_bytes(server.files[f"/{index.name}"].content)
+    part_of(root / ".archives" / other.name).write_bytes(server.files[f"/{other.name}"].content[:77])
+    size = sum(archive.size for part in nsynth.parts for archive in part.archives)
+    free = SimpleNamespace(free=size - index.size - 77 + sum(part.unpacked_bytes for part in nsynth.parts) - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+    assert "GB are needed" in fails(nsynth, root) and not server.seen
+    free.free += 1
+    take(nsynth, root)
+    assert server.ranges()[:2] == [None, "bytes=77-"]
 
 
 def test_a_folder_without_its_index_is_not_taken_for_a_part(nsynth, root, server):

@@ -93,8 +93,8 @@ def imported(folder: str) -> set[str]:
                 names.update(alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 names.add(node.module)
-    folders = {"benchmarks", "birds", "docs", "fmuc", "tests", "tools"}
-    own = {path.stem for path in (ROOT / "tests").glob("*.py")} | folders
+    folders = {"benchmarks", "docs", "fmuc", "tests", "tools"}
+    own = {path.stem for place in ("tests", "notebooks") for path in (ROOT / place).glob("*.py")} | folders
     return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - own
 
 

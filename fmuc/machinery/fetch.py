@@ -27,7 +27,7 @@ from fmuc.machinery.sound import wav
 
 @dataclass(frozen=True)
 class Archive:
-    """One published file: its ``size`` in bytes and the MD5 sums that are accepted.
+    """One published file: its ``size`` in bytes, the MD5 sums that are accepted, and other names that it may have.
 
     Without MD5 sums its bytes are not known beforehand, and ``size`` is an upper bound.
     """
@@ -36,11 +36,12 @@ class Archive:
     url: str
     size: int
     md5: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Part:
-    """Archives that unpack into ``folder``, which then holds ``index``.
+    """Archives that unpack into ``folder``, which then holds ``index``, and at most ``unpacked_bytes``.
 
     ``sha256`` names a list beside this module of the files to take and their sums: where the archive has none.
     """
@@ -49,6 +50,7 @@ class Part:
     folder: str
     index: str
     archives: tuple[Archive, ...]
+    unpacked_bytes: int
     sha256: str = ""
 
 
@@ -85,7 +87,6 @@ def download(archive: Archive, path: Path, *, command: str = "the same command",
     if archive.md5 and path.is_file() and mismatch(path, archive) is None:
         return path
     part, remedy = part_of(path), f"run {command} again, or with --from FOLDER for a file that you downloaded yourself"
-    path.parent.mkdir(parents=True, exist_ok=True)
     total = archive.size if archive.md5 else None
     with tqdm(total=total, desc=path.name, unit="B", unit_scale=True, delay=1, disable=not progress) as bar:
         if refusal := _transfer(archive, part, attempts, bar):
@@ -154,6 +155,7 @@ def _receive(archive: Archive, part: Path, bar: tqdm) -> str | None:
         if archive.md5 and length.isdecimal() and offset + int(length) != size:
             return f"announces {offset + int(length):,} bytes instead of {size:,}"
         bar.update(offset - bar.n)
+        part.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "ab" if offset else "wb") as file:
             # read1: what arrived before a break is kept, and nothing is decompressed
             while chunk := response.raw.read1(_CHUNK, decode_content=False):
@@ -174,7 +176,8 @@ def obtain(source: Source, root: Path, *, parts: Sequence[str] | None = None, ar
     Archives are downloaded into ``root/.archives`` and removed once all parts are in place; or they are read from the
     folder ``archives_from`` and left there. A part's folder appears whole or not at all, once all its archives had the
     right MD5 or all its files the right SHA-256. The caller asks for consent to the licence. Raises
-    :class:`FmucError` for an unknown part, and archives that cannot be had or are not the published ones.
+    :class:`FmucError` for an unknown part, too little free disk, and archives that cannot be had or are not the
+    published ones.
     """
     names = [part.name for part in source.parts]
     if unknown := set(parts or ()) - set(names):
@@ -183,6 +186,8 @@ def obtain(source: Source, root: Path, *, parts: Sequence[str] | None = None, ar
     with explained(root), folder_lock(root):
         absent = [part for part in source.parts if part.name in (parts or names) and not _is_present(root, part)]
         given = {part: _given(archives_from.expanduser(), part) for part in absent if archives_from}
+        if not archives_from:
+            _require_space(root, folder, absent)
         for part in absent:
             archives = given.get(part) or [
                 download(archive, folder / archive.name, command=command, attempts=attempts, progress=progress)
@@ -211,13 +216,25 @@ def _given(folder: Path, part: Part) -> list[Path]:
         raise FmucError(f"{folder}: there is no such folder: name another one, or leave out --from to download")
     if part.sha256 and (folder / part.folder).is_dir():
         return [folder / part.folder]
+    found = []
     for archive in part.archives:
-        if not (folder / archive.name).is_file():
+        path = next((folder / name for name in (archive.name, *archive.also) if (folder / name).is_file()), None)
+        if path is None:
             raise FmucError(f"{folder}: has no {archive.name}: put it there, or leave out --from to download")
-        if problem := mismatch(folder / archive.name, archive):
-            raise FmucError(f"{folder / archive.name}: {problem}: download it again from {archive.url}, or leave out "
-                            "--from")
-    return [folder / archive.name for archive in part.archives]
+        if problem := mismatch(path, archive):
+            raise FmucError(f"{path}: {problem}: download it again from {archive.url}, or leave out --from")
+        found.append(path)
+    return found
+
+
+def _require_space(root: Path, folder: Path, parts: Sequence[Part]) -> None:
+    needed = sum(part.unpacked_bytes for part in parts)
+    for archive in (archive for part in parts for archive in part.archives):
+        path = folder / archive.name
+        needed += archive.size - max(_size(path), _size(part_of(path)))
+    if (free := shutil.disk_usage(root if root.exists() else root.parent).free) < needed:
+        raise FmucError(f"{paths.relative(root)}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free: "
+                        "free some, let FMUC_DATA name another folder, or take fewer parts")
 
 
 def _unpack(part: Part, archives: Sequence[Path], root: Path, progress: bool) -> None:
