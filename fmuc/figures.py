@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,7 +17,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import PIL.Image
-from adjustText import adjust_text
 from filelock import FileLock
 from IPython import get_ipython
 from IPython.display import Image, display
@@ -175,27 +174,11 @@ def _save(name: str, profile: str, folder: Path, kind: str, contents: Mapping[st
 # Parts of plots
 
 
-def label_points(ax: Axes, points: Sequence[tuple[str, float, float]], colour: Callable[[str], str]) -> None:
-    """A label beside each (text, x, y) in ``colour(text)``, moved away from markers, other labels and the legend."""
-    if not points:
-        return
-    ax.figure.draw_without_rendering()  # for the final size of the panel
-    texts = [ax.text(x, y, label(name), fontsize=SMALLEST, color=colour(name), in_layout=False)
-             for name, x, y in points]
-    adjust_text(texts, *_marked(ax).T, objects=[ax.get_legend()], ax=ax, iter_lim=400, expand=(1.1, 1.5),
-                force_text=(0.3, 0.5), force_static=(0.2, 0.4),
-                prevent_crossings=False,  # crossing leaders matter less than hidden markers
-                arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.4})
-
-
-def _marked(ax: Axes) -> np.ndarray:
-    """Middle and corners of every marker in data coordinates, (n, 2)."""
-    corners, found = np.array([(0, 0), (-1, -1), (-1, 1), (1, -1), (1, 1)]), []
-    for line in (line for line in ax.lines if line.get_marker() != "None"):
-        half = line.get_markersize() / 2 * ax.figure.dpi / 72
-        found.append((ax.transData.transform(line.get_xydata())[:, None] + half * corners).reshape(-1, 2))
-    places = np.concatenate(found)
-    return ax.transData.inverted().transform(places[np.isfinite(places).all(axis=1)])
+@styled
+def row_legend(fig: Figure, rows: Iterable[str]) -> None:
+    """Below all panels: the mark of each row of a table."""
+    handles = [_handle(label(row), colour(row), marker=marker(row)) for row in rows]
+    fig.legend(handles=handles, loc="outside lower center", ncols=5 if fig.get_figwidth() > WIDTHS["column"] else 3)
 
 
 def _say_if_unknown(ax: Axes, values: pd.DataFrame | pd.Series) -> None:
@@ -221,9 +204,9 @@ def _paper_handle(dataset: str, shape: str) -> list[Line2D]:
     return [_handle(_paper_label(dataset), marker=shape, fillstyle="none")] if paper_dataset(dataset) else []
 
 
-def _handle(text: str, **style) -> Line2D:
-    """An entry of a legend for a mark of every colour."""
-    return Line2D([], [], linestyle="none", color=PAPER_COLOUR, label=text, **style)
+def _handle(text: str, colour: str = PAPER_COLOUR, **style) -> Line2D:
+    """An entry of a legend for a mark, of every colour if none is named."""
+    return Line2D([], [], linestyle="none", color=colour, label=text, **style)
 
 
 def _paper_label(dataset: str) -> str:
@@ -321,11 +304,11 @@ def table1_plane(ax: Axes, table: pd.DataFrame, dataset: str, curves: pd.DataFra
     """Table I as a plane: quality against quantity, ours filled (mean; small: every seed), the paper's rows hollow.
 
     Both on validation files where the table has these estimates, since then nobody knows the quality. ``curves``, in
-    place of the seeds: what moving a threshold gives, see :func:`fmuc.equal_quantity.threshold_curves`.
+    place of the seeds: what moving a threshold gives, see :func:`fmuc.equal_quantity.threshold_curves`. The marks are
+    named by :func:`row_legend`.
     """
     known = ESTIMATES[0] not in table.columns.get_level_values(0)
     quality, quantity = METRICS if known else ESTIMATES
-    points = []
     for variant in table.index:
         style = {"marker": marker(variant), "color": colour(variant), "linestyle": "none"}
         ours, paper = (table.loc[variant, [(quantity, whose), (quality, whose)]] for whose in ("mean", "paper"))
@@ -335,7 +318,6 @@ def table1_plane(ax: Axes, table: pd.DataFrame, dataset: str, curves: pd.DataFra
         ax.plot(*paper, fillstyle="none", markeredgewidth=0.9, gid=f"paper {variant}", **style)
         if ours.notna().all():
             ax.plot(*ours, gid=variant, **style)
-            points.append((variant, *ours))
     ax.set(xlabel=axis_label("quantity", known), ylabel=axis_label("quality", known), title=title(dataset))
     ax.margins(0.08)
     _say_if_unknown(ax, table[[(quality, "mean"), (quality, "paper")]])
@@ -348,7 +330,6 @@ def table1_plane(ax: Axes, table: pd.DataFrame, dataset: str, curves: pd.DataFra
                             linewidth=1, label=f"{score}, {net}'s nets")[0]
                     for (net, score), line in curves.groupby(["net", "score"], sort=False)]
         _legend_above(ax, title(dataset), handles, columns=2)
-    label_points(ax, points, colour)
     return ax
 
 

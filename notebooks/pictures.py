@@ -19,7 +19,7 @@ from fmuc import metrics
 from fmuc.config import Features, Selection
 from fmuc.experiments import FM, FMUC, TABLE_1
 from fmuc.features import FeatureCache
-from fmuc.figures import COLOURS, class_label, colour, figure, label_points, marker, styled
+from fmuc.figures import COLOURS, class_label, colour, figure, marker, styled
 from fmuc.records import Record
 from fmuc.tables import title
 from fmuc.teaching import replay
@@ -300,22 +300,18 @@ def reliability_diagram(ax: Axes, parts: Mapping[str, tuple[np.ndarray, np.ndarr
 @styled
 def table1_replay(ax: Axes, rows: pd.DataFrame, dataset: str) -> Axes:
     """:func:`replay.against_training`: a hollow mark is a rule on one net's scores, the filled one its own net's;
-    the line between them is what training with the rule changed."""
-    points = []
+    the line between them is what training with the rule changed. :func:`fmuc.figures.row_legend` names the marks."""
     for variant in rows.index:
         x, y = (100 * rows.loc[variant, [("replayed", m), ("trained", m)]].to_numpy() for m in ("quantity", "quality"))
         style = {"marker": marker(variant), "color": colour(variant), "linestyle": "none"}
         ax.plot(x, y, color=colour(variant), linewidth=0.7)
         ax.plot(x[0], y[0], fillstyle="none", **style)
         ax.plot(x[1], y[1], **style)
-        if np.isfinite([x[1], y[1]]).all():
-            points.append((variant, x[1], y[1]))
     for fill, label in (("none", "replayed"), ("full", "trained")):
         ax.plot([], [], "o", color=GREY, fillstyle=fill, label=label)
     ax.set(xlabel="pseudo-label quantity (%)", ylabel="pseudo-label quality (%)", title=title(dataset))
     ax.margins(0.1)
     ax.legend(loc="best")
-    label_points(ax, points, colour)
     return ax
 
 

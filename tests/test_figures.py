@@ -132,7 +132,7 @@ def test_confusion_heatmap_shows_every_share(classes):
 
 def test_table1_plane_draws_ours_filled_and_the_paper_hollow(records):
     table = tables.table1(records, NAME, 12)
-    _, ax = figures.figure(aspect=0.85)
+    fig, ax = figures.figure(aspect=0.85)
     assert figures.table1_plane(ax, table, NAME) is ax
     drawn = by_gid(ax)
     for variant in experiments.TABLE_1:
@@ -140,10 +140,11 @@ def test_table1_plane_draws_ours_filled_and_the_paper_hollow(records):
             x, y = table.loc[variant, ("quantity", source)], table.loc[variant, ("quality", source)]
             assert drawn[gid].get_xydata() == pytest.approx(np.array([[x, y]]))
             assert drawn[gid].get_fillstyle() == fill and drawn[gid].get_color() == figures.colour(variant)
-    assert {text.get_text() for text in ax.texts} == set(experiments.TABLE_1)
-    assert not overlapping(ax, ax.texts)
-    markers = [line.get_window_extent() for line in drawn.values() if len(line.get_xdata()) == 1]
-    assert sum(Text.get_window_extent(text).count_overlaps(markers) for text in ax.texts) <= 1
+    figures.row_legend(fig, table.index)
+    (legend,) = fig.legends
+    assert [(text.get_text(), mark.get_marker(), mark.get_color())
+            for text, mark in zip(legend.get_texts(), legend.legend_handles, strict=True)] == [
+        (row, drawn[row].get_marker(), drawn[row].get_color()) for row in experiments.TABLE_1]
 
 
 def test_table2_points_show_every_seed(records):
