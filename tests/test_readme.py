@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from synthetic_records import synthetic_record
 
-from fmuc import paths
+from fmuc import experiments, paths
 from fmuc.errors import FmucError
 from tools import readme, ship
 
@@ -34,11 +34,12 @@ def test_the_answers_name_losses_first():
     assert "+10.0 [+10.0, +10.0]" in table[2] and "-10.0 [-10.0, -10.0] | –" in " ".join(table[3].split())
 
 
-def test_the_cost_is_the_sum_of_what_the_runs_took():
+def test_the_cost_is_that_of_what_reproduce_trains():
+    runs = [*experiments.reproduced("mini")[:2], experiments.make_run("mini", "fsdd", "FM thinned")]
     record = synthetic_record("FM", [0.9], [0.9])
-    records = [replace(record, provenance={"wall_seconds": seconds}) for seconds in (5400, 1800)]
-    assert "The 2 shipped runs of mini took 120 minutes of one core" in readme.cost("mini", records)
-    assert "60 minutes on two" in readme.cost("mini", records)
+    records = [replace(record, run=run, provenance={"wall_seconds": 3600}) for run in runs]
+    text = readme.cost("mini", records)
+    assert "trains 2 of mini's 3 runs; the shipped ones of these took 60 minutes on two cores" in text
 
 
 def test_the_readme_is_short():

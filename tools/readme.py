@@ -11,7 +11,7 @@ import pandas as pd
 
 from fmuc import claims, equal_quantity, paths, tables
 from fmuc.evidence import Interval, verdict
-from fmuc.experiments import LABELLED_ONLY, STUDIES, Preset, plan, presets
+from fmuc.experiments import LABELLED_ONLY, STUDIES, Preset, plan, presets, reproduced
 from fmuc.figures import markdown
 from fmuc.machinery.atomic import write_bytes
 from fmuc.records import Record, available, load_all
@@ -74,11 +74,12 @@ def _points(interval: Interval | None) -> str:
 
 
 def cost(profile: str, records: Sequence[Record]) -> str:
-    """How long the training of the shipped runs took, and where to ask for this machine."""
-    minutes = sum(record.provenance["wall_seconds"] for record in records) / 60
-    return (f"Most of the time is training. The {len(records)} shipped runs of {profile} took {minutes:,.0f} minutes "
-            f"of one core in all, often with other work beside them: {minutes / 2:,.0f} minutes on two. "
-            f"`python -m fmuc plan` measures a few steps and says how long it takes on yours.")
+    """How long the shipped ones of the runs that ``reproduce`` trains took, and where to ask for this machine."""
+    planned = {run.name for run in reproduced(profile)}
+    seconds = [record.provenance["wall_seconds"] for record in records if record.run.name in planned]
+    return (f"Most of the time is training. `make reproduce` trains {len(seconds)} of {profile}'s {len(records)} runs; "
+            f"the shipped ones of these took {sum(seconds) / 120:,.0f} minutes on two cores, often with other work "
+            "beside them. `python -m fmuc plan` measures a few steps and says how long all of them take on yours.")
 
 
 def results(profile: str, records: Sequence[Record]) -> dict[str, str]:
