@@ -273,11 +273,9 @@ def offer_slides(app: Sphinx, pagename: str, template: str, context: dict, doctr
 
 
 def forget_pages(app: Sphinx, config: object) -> None:
-    """Remove the pages of modules that are no more; autosummary only adds."""
+    """Remove the pages of modules: autosummary makes those of today's, and leaves those of deleted ones."""
     for page in (paths.ROOT / "docs" / "api").glob("fmuc*.rst"):
-        module = paths.ROOT / page.stem.replace(".", "/")
-        if not (module.with_suffix(".py").is_file() or module.is_dir()):
-            page.unlink(missing_ok=True)
+        page.unlink()
 
 
 def finish(app: Sphinx, error: Exception | None) -> None:
