@@ -178,13 +178,13 @@ def chosen(profile: str, dataset: str | None = None) -> dict[str, Preset]:
 def make_run(profile: str, dataset: str, variant: str, seed: int = 0) -> Run:
     """The run of one row. Rows of Table II train ``table_2_factor`` times as long as the others: with a constant
     learning rate their first epochs *are* the shorter run, so Table I reads them there."""
-    p = preset(profile, dataset)
+    p, row = preset(profile, dataset), _row(variant, seed)
     scored = p.scored_passes if variant in ("FM", "FMUC", ENSEMBLE) else 0
     training = replace(p.training, epochs=p.table_2_epochs if variant in TABLE_2 else p.training.epochs,
                        scored_passes=scored)
     run = Run(dataset=dataset, variant=variant, seed=seed, features=p.features, labelled_share=p.labelled_share,
               augmentation=p.augmentation, network=p.network, training=training)
-    return replace(run, **_row(variant, seed))
+    return replace(run, **row)
 
 
 def _row(variant: str, seed: int) -> dict:

@@ -112,6 +112,7 @@ def test_unknown_profile_and_data_set(capsys, data_root, command):
 
 
 @pytest.mark.parametrize(("arguments", "named"), [
+    (("train", "--variant", "Mix\0Match"), "unknown variant .Mix"),
     (("train", "--variant", "MixMatch"), "unknown variant 'MixMatch'.*FMUC two thresh."),
     (("train", "--variant", "FM", "--device", "cuda:99"), "cuda:99"),
     (("notebooks", "-p", "epocs=3"), "epocs"),

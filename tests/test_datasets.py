@@ -75,6 +75,8 @@ def edited(change):
     (edited(lambda notes: notes[NOTE].update(instrument_family_str="kazoo")),
      f"clip {NOTE} has the unknown label 'kazoo'; known are bass"),
     (lambda folder: (folder / "audio" / f"{NOTE}.wav").unlink(), rf"missing sound file .*{NOTE}\.wav \(1 of 21 are"),
+    (lambda folder: ((folder / "audio" / f"{NOTE}.wav").unlink(), (folder / "audio" / f"{NOTE}.wav").mkdir()),
+     rf"missing sound file .*{NOTE}\.wav \(1 of 21 are"),
     (lambda folder: (folder / "audio").rename(folder / "gone"), r"missing sound file .*\(12 of 21"),
 ])
 def test_a_broken_split_is_refused_and_named(nsynth_root, damage, message):
@@ -86,7 +88,8 @@ def test_a_broken_split_is_refused_and_named(nsynth_root, damage, message):
 def test_dataset_refuses_bad_clips(tmp_path):
     good = Clip("a", tmp_path, "x", "g", "train")
     for bad, message in ((good, "a occurs twice"), (replace(good, id="b", label="z"), "b has the unknown label 'z'"),
-                         (replace(good, id="b", split="dev"), "b has the split 'dev'")):
+                         (replace(good, id="b", split="dev"), "b has the split 'dev'"),
+                         (replace(good, id="b", group=""), "b belongs to no group")):
         with pytest.raises(FmucError, match=message):
             Dataset("d", ("x",), (good, bad))
 
