@@ -33,10 +33,11 @@ def pages(profile: str = "mini") -> dict[Path, str]:
 def answers(profile: str, records: Sequence[Record]) -> str:
     """One sentence for each question, what does not hold first, and the differences that they rest on."""
     names, helps = list(presets(profile)), claims.gain("FM", LABELLED_ONLY, "test")[0]
-    tests = {"FM − labelled part only, test": _gains(profile, records, helps),
-             "FMUC − FM, test": _gains(profile, records, claims.TEST),
-             "FMUC − FM, unlabelled": _gains(profile, records, claims.UNLABELLED),
-             "FMUC − FM, test, ten times the steps": _gains("long", available("long", "shipped"), claims.TEST)}
+    own, long = _measures(profile, records), _measures("long", available("long", "shipped"))
+    tests = {"FM − labelled part only, test": _gains(own, helps),
+             "FMUC − FM, test": _gains(own, claims.TEST),
+             "FMUC − FM, unlabelled": _gains(own, claims.UNLABELLED),
+             "FMUC − FM, test, ten times the steps": _gains(long, claims.TEST)}
     gain, test, unlabelled, _ = (_verdicts(gains) for gains in tests.values())
     filters = {name: found for name in names
                if (found := equal_quantity.compare(records, name, presets(profile)[name].training.epochs))}
@@ -50,9 +51,14 @@ def answers(profile: str, records: Sequence[Record]) -> str:
         markdown(table.rename_axis("difference in points"))])
 
 
-def _gains(profile: str, records: Sequence[Record], difference: claims.Difference) -> dict[str, Interval]:
-    """A difference by data set."""
-    found = {name: claims.from_runs(tables.measured(records, name))(difference.terms) for name in presets(profile)}
+def _measures(profile: str, records: Sequence[Record]) -> dict[str, claims.Measure]:
+    """What decides a difference between rows, by data set."""
+    return {name: claims.from_runs(tables.measured(records, name)) for name in presets(profile)}
+
+
+def _gains(measures: Mapping[str, claims.Measure], difference: claims.Difference) -> dict[str, Interval]:
+    """A difference by data set, where both rows were run."""
+    found = {name: measure(difference.terms) for name, measure in measures.items()}
     return {name: interval for name, interval in found.items() if interval is not None}
 
 
@@ -95,13 +101,13 @@ def results(profile: str, records: Sequence[Record]) -> dict[str, str]:
                 for c in tables.claims(records, name, epochs)]
         verdicts = markdown(pd.DataFrame(rows).set_index("§"))
         parts["claims"].append(f"{tables.title(name)}:\n\n{verdicts}")
-    return {**{key: "\n\n".join(texts) for key, texts in parts.items()}, "studies": studies(profile)}
+    return {**{key: "\n\n".join(texts) for key, texts in parts.items()}, "studies": studies((profile, *STUDIES))}
 
 
-def studies(*profiles: str) -> str:
-    """What the shipped runs cost, each on one core: those of ``profiles`` and of all studies, by data set."""
+def studies(profiles: Sequence[str]) -> str:
+    """What the shipped runs cost, each on one core, by profile and data set."""
     rows = []
-    for profile in (*profiles, *STUDIES):
+    for profile in profiles:
         records = available(profile, "shipped")
         for name in presets(profile):
             runs = [record for record in records if record.run.dataset == name]
