@@ -55,16 +55,16 @@ def compare(profile: str, dataset: str | None = None) -> dict:
 
 def _compare(records: Mapping[str, Sequence[Record]], dataset: str, epochs: int) -> dict:
     sides = pd.concat({whose: _numbers(found, dataset, epochs) for whose, found in records.items()}, axis=1)
-    rows = [{"metric": metric, "variant": variant, "paper": np.fmax(*(row[whose]["paper"] for whose in SIDES)),
-             **{f"{whose}_{key}": value for whose in SIDES for key, value in row[whose].items()
-                if key not in ("seeds", "paper", "paper_std")},
-             **_verdict(*(row[whose] for whose in SIDES))} for (metric, variant), row in sides.iterrows()]
+    numbers = sides.drop(columns=["seeds", "paper", "paper_std"], level=1)
+    numbers.columns = map("_".join, numbers.columns)
+    numbers.insert(0, "paper", sides.xs("paper", axis=1, level=1).max(axis=1))
+    numbers[["low", "high", "verdict"]] = [_verdict(row["shipped"], row["yours"]) for _, row in sides.iterrows()]
     ran = {whose: found for whose, found in records.items() if found}
     paper = tables.paper_dataset(dataset)
     judged = {"paper": judge(from_paper(tables.paper_numbers(paper)), paper)} if paper else {}
     judged |= {whose: tables.claims(found, dataset, epochs) for whose, found in ran.items()}
     return {"header": tables.header(dataset), "epochs": epochs, "runs": {whose: len(records[whose]) for whose in SIDES},
-            "numbers": json.loads(pd.DataFrame(rows).to_json(orient="records", double_precision=4)),
+            "numbers": json.loads(numbers.reset_index().to_json(orient="records", double_precision=4)),
             "claims": {whose: [claim._asdict() for claim in found] for whose, found in judged.items()},
             "equal quantity": {whose: conclusion(found, dataset, epochs) for whose, found in ran.items()}}
 
@@ -80,13 +80,14 @@ def _numbers(records: Sequence[Record], dataset: str, epochs: int) -> pd.DataFra
     return numbers.join(apart.droplevel("minus").add_prefix("minus_fm_"))
 
 
-def _verdict(shipped: pd.Series, yours: pd.Series) -> dict:
+def _verdict(shipped: pd.Series, yours: pd.Series) -> tuple[float, float, str]:
     """Interval of the shipped seeds and where your number lies, see ``LEGEND``; "–" if one does not exist."""
     if pd.isna(shipped["mean"]) or pd.isna(yours["mean"]):
-        return {"low": np.nan, "high": np.nan, "verdict": "–"}
+        return np.nan, np.nan, "–"
     _, low, high, *_ = t_interval(shipped["seeds"], yours["n"])
-    word = "one seed" if np.isnan(low) else "within" if low <= yours["mean"] <= high else "outside"
-    return {"low": low, "high": high, "verdict": "equal" if number(shipped["mean"]) == number(yours["mean"]) else word}
+    if number(shipped["mean"]) == number(yours["mean"]):
+        return low, high, "equal"
+    return low, high, "one seed" if np.isnan(low) else "within" if low <= yours["mean"] <= high else "outside"
 
 
 def as_text(comparison: Mapping) -> str:

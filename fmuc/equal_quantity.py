@@ -23,6 +23,7 @@ THRESHOLDS = ("FM", "FM thresh. 0.99", "FM thresh. 0.999", "FM thresh. 0.9999")
 ROWS = (*THRESHOLDS, "FM thinned", "FMUC thresh. 0.6", "FMUC thresh. 0.75", "FMUC", "FMUC w/o MC-Dr.")  # of the picture
 MEASURES = ("quality", "mean quality")
 STEPS = 200  # of the pool, between which a bootstrap interpolates
+ONCE = np.ones((1, 1))  # the whole pool as one group, drawn once
 
 
 class Pool(NamedTuple):
@@ -68,34 +69,29 @@ def score_differences(records: Sequence[Record], dataset: str, epochs: int, shar
 
     Measures: "quality" of the surest ``share`` of the pool, and "mean quality" over all quantities, which is one minus
     the area under the risk-coverage curve. Columns as in :func:`fmuc.tables.differences`, and the "value" itself.
-    ``scores``: only these, the plain softmax among them.
+    ``scores``: only these, the plain softmax first.
     """
-    rows = {}
+    def gains(pool: Pool, index: np.ndarray, times: np.ndarray) -> np.ndarray:
+        values = _measures(pool, share, index, times, STEPS)
+        return values - values[0]
+
+    rows, keys = [], ["net", "score", "measure"]
     for net in PAIR:
-        found = pools(records, dataset, net, epochs, scores)
-        if not found:
+        if not (found := pools(records, dataset, net, epochs, scores)):
             continue
-        base = found[0].names.index(SOFTMAX)
-
-        def apart(pool: Pool, index: np.ndarray, times: np.ndarray, base: int = base) -> np.ndarray:
-            values = _measures(pool, share, index, times, STEPS)
-            return values - values[base]
-
         values = np.stack([_measures(pool, share)[..., 0] for pool in found])  # (seeds, S, measures)
-        low, high, groups = clustered([(pool, pool.groups) for pool in found], apart)
+        low, high, groups = clustered([(pool, pool.groups) for pool in found], gains)
         low, high = (np.broadcast_to(end, values.shape[1:]) for end in (low, high))
         for i, score in enumerate(found[0].names):
             for j, measure in enumerate(MEASURES):
-                interval = t_interval(values[:, i, j] - values[:, base, j])
-                rows[net, score, measure] = (*interval, low[i, j], high[i, j], groups, values[:, i, j].mean())
-    index = pd.MultiIndex.from_tuples(list(rows), names=["net", "score", "measure"])
-    return pd.DataFrame(list(rows.values()), index=index, columns=[*Interval._fields, *CLUSTER, "value"], dtype=float)
+                interval = t_interval(values[:, i, j] - values[:, 0, j])
+                rows.append((net, score, measure, *interval, low[i, j], high[i, j], groups, values[:, i, j].mean()))
+    return pd.DataFrame(rows, columns=[*keys, *Interval._fields, *CLUSTER, "value"]).set_index(keys).astype(float)
 
 
-def _measures(pool: Pool, share: float, index: np.ndarray | None = None, times: np.ndarray | None = None,
+def _measures(pool: Pool, share: float, index: np.ndarray | None = None, times: np.ndarray = ONCE,
               steps: int | None = None) -> np.ndarray:
-    """Every score's ``MEASURES`` in %, (S, 2, draws), for groups drawn ``times`` (draws, groups); default once."""
-    times = np.ones((1, 1)) if times is None else times
+    """Every score's ``MEASURES`` in %, (S, 2, draws), for groups drawn ``times`` (draws, groups)."""
     counts = (times @ surest(*score, index, times.shape[1], steps)
               for score in zip(pool.certainty, pool.right, strict=True))  # (2, draws, steps)
     return 100 * np.array([(quality_of_surest(count, share), 1 - area_under_risk(count)) for count in counts])
@@ -150,7 +146,7 @@ class Comparison(NamedTuple):
 def compare(records: Sequence[Record], dataset: str, epochs: int) -> Comparison | None:
     """All comparisons at the quantity that FMUC keeps; None without pools or pseudo-labels."""
     runs = measured(records, dataset, epochs)
-    quantity = runs["quantity"][runs.index.isin(["FMUC"], level="variant")].mean()
+    quantity = runs.query("variant == 'FMUC'")["quantity"].mean()
     scores = score_differences(records, dataset, epochs, quantity / 100, SCORES)
     if len(scores.index.unique("net")) < len(PAIR) or not quantity > 0:
         return None

@@ -35,11 +35,10 @@ def t_interval(values: Sequence[float], new: float = math.inf) -> Interval:
     ``new``: for the mean of that many further values (a prediction interval) instead of the true mean. Any NaN, or
     fewer than two values, give no interval.
     """
-    values = np.asarray(values, dtype=float)
-    mean, n = float(values.mean()) if len(values) else math.nan, len(values)
-    half = math.nan
-    if n > 1 and new > 0:
+    values, n, half = np.asarray(values, dtype=float), len(values), math.nan
+    if n > 1:
         half = float(stdtrit(n - 1, (1 + LEVEL) / 2) * values.std(ddof=1) * math.sqrt(1 / n + 1 / new))
+    mean = float(values.mean()) if n else math.nan
     return Interval(mean, mean - half, mean + half, int((values > 0).sum()), n)
 
 

@@ -23,7 +23,8 @@ from fmuc.train import EVALUATIONS
 METRICS, PARTS = ("quality", "quantity"), ("test", "unlabelled")
 ESTIMATES = tuple(f"validation_{metric}" for metric in METRICS)  # where the truth of unlabelled files is not known
 LAST = tuple(f"{part}_last" for part in PARTS)
-COLUMNS = (*METRICS, *THIRDS, *PARTS, *LAST, "known", *ESTIMATES)
+ACCURACIES = [f"{part}_accuracy" for part in PARTS]  # columns of a history
+COLUMNS = (*METRICS, *THIRDS, *PARTS, *LAST, *ESTIMATES)
 NAMES = {**{m: m for m in METRICS}, **{f"validation_{m}": f"{m} on validation files" for m in METRICS},
          **{part: f"accuracy on {part} files" for part in PARTS}}
 PAIR = ("FM", "FMUC")
@@ -67,24 +68,22 @@ def measured(records: Sequence[Record], dataset: str, epochs: int | None = None)
 
     All of the first ``epochs`` epochs (default: the whole run): the learning rate is constant, so the beginning of a
     longer run of Table II is the run of Table I. Quality and quantity are from the counts of the last tenth (D13),
-    accuracies the mean of the last ``EVALUATIONS``, beside the last one alone. "known" is the share of the unlabelled
-    examples whose true class is known; the estimates on validation files are those of the last epoch that has them.
+    accuracies the mean of the last ``EVALUATIONS``, beside the last one alone; the estimates on validation files are
+    those of the last epoch that has them.
     """
     rows: dict[tuple[str, int], dict] = {}
     for record in (r for r in records if r.run.dataset == dataset):
-        run, last = record.run, min(epochs or len(record.kept), len(record.kept))
+        run, last = record.run, len(record.kept[:epochs])
         if (run.variant, run.seed) in rows:
             raise FmucError(f"two records of {dataset}, {run.variant}, seed {run.seed}, one of them {run.name}: "
                             "delete the one of another configuration")
         kept, seen = record.counts(*last_tenth(last))
-        accuracies = [f"{part}_accuracy" for part in PARTS]
-        history = record.history.reindex(columns=[*accuracies, *ESTIMATES]).loc[:last]
-        evaluated = [history[column].dropna() for column in accuracies]
+        history = record.history.reindex(columns=[*ACCURACIES, *ESTIMATES]).loc[:last]
+        evaluated = [history[column].dropna() for column in ACCURACIES]
         thirds = (part.sum(axis=0) for part in np.array_split(record.kept[:last], 3))
         values = [quality(kept), quantity(kept, seen), *map(quality, thirds),
                   *(values.tail(EVALUATIONS).mean() for values in evaluated),
-                  *(values.tail(1).mean() for values in evaluated),
-                  seen[:-1].sum() / seen.sum() if seen.sum() else np.nan, *history[list(ESTIMATES)].ffill().iloc[-1]]
+                  *(values.tail(1).mean() for values in evaluated), *history[list(ESTIMATES)].ffill().iloc[-1]]
         rows[run.variant, run.seed] = dict(zip(COLUMNS, np.multiply(values, 100), strict=True))
     index = pd.MultiIndex.from_tuples(list(rows), names=["variant", "seed"])
     return pd.DataFrame(list(rows.values()), index=index, columns=list(COLUMNS), dtype=float).sort_index()
@@ -174,17 +173,16 @@ def format_table1(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """:func:`table1` as text; a quality that nobody can know is "unknown", with the validation estimate beside it."""
     columns = {}
     for metric in table.columns.unique(0):
-        texts = [_beside_paper(row, dataset) for _, row in table[metric].iterrows()]
+        texts = table[metric].apply(_beside_paper, axis=1, dataset=dataset)
         if metric == "quality" and ESTIMATES[0] in table.columns.unique(0):
-            ran = table[("quantity", "n")] > 0
-            texts = ["unknown" if there else text for text, there in zip(texts, ran, strict=True)]
+            texts = texts.mask(table["quantity", "n"] > 0, "unknown")
         columns[f"{NAMES[metric]} in %: {header(dataset)}"] = texts
-    return pd.DataFrame(columns, index=table.index)
+    return pd.DataFrame(columns)
 
 
 def format_table2(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """:func:`table2` as text: a row for each part, a column for each method."""
-    texts = pd.Series([_beside_paper(row, dataset) for _, row in table.iterrows()], index=table.index)
+    texts = table.apply(_beside_paper, axis=1, dataset=dataset)
     wide = texts.unstack("variant")[texts.index.unique("variant")].loc[list(PARTS)].rename_axis(columns=None)
     return wide.rename(index=lambda part: f"{part} in %: {header(dataset)}").rename_axis("file-wise accuracy")
 
@@ -194,12 +192,11 @@ def history_table(records: Sequence[Record], dataset: str, variants: Sequence[st
     """Every epoch of every run, tidy: columns variant, seed, epoch, quality, quantity and, where evaluated,
     test_accuracy and unlabelled_accuracy. ``metrics``: ``ESTIMATES`` for the quality and quantity on validation
     files."""
-    accuracies = [f"{part}_accuracy" for part in PARTS]
-    frames = [record.history.reindex(columns=[*metrics, *accuracies]).mul(100).reset_index()
-              .assign(variant=variant, seed=record.run.seed)
-              for variant in variants for record in find(records, dataset, variant)]
-    order = ["variant", "seed", "epoch", *metrics, *accuracies]
-    table = pd.concat(frames, ignore_index=True)[order] if frames else pd.DataFrame(columns=order)
+    columns = [*metrics, *ACCURACIES]
+    frames = {(variant, record.run.seed): 100 * record.history.reindex(columns=columns)
+              for variant in variants for record in find(records, dataset, variant)}
+    keys = ["variant", "seed", "epoch"]
+    table = pd.concat(frames, names=keys).reset_index() if frames else pd.DataFrame(columns=[*keys, *columns])
     return table.rename(columns=dict(zip(metrics, METRICS, strict=True)))
 
 
@@ -211,7 +208,7 @@ def claims(records: Sequence[Record], dataset: str, epochs: int) -> list[Claim]:
     runs = measured(records, dataset, epochs)
     runs[list(PARTS)] = measured(records, dataset)[list(PARTS)]
     unknown = {"test": "there are no test files of known class"} if runs["test"].isna().all() else {}
-    if (runs["known"] == 0).any():
+    if not truth_known(records, dataset):
         why = "the true classes of the unlabelled files are not known"
         unknown |= dict.fromkeys(("quality", *THIRDS, "unlabelled"), why)
     return judge(from_runs(runs), paper_dataset(dataset), unknown)
@@ -220,6 +217,7 @@ def claims(records: Sequence[Record], dataset: str, epochs: int) -> list[Claim]:
 # Differences
 
 CLUSTER = ("cluster_low", "cluster_high", "groups")
+NO_GROUPS = (np.nan,) * len(CLUSTER)
 
 
 def differences(records: Sequence[Record], dataset: str, pairs: Sequence[tuple[str, str]],
@@ -229,18 +227,17 @@ def differences(records: Sequence[Record], dataset: str, pairs: Sequence[tuple[s
     Columns: those of :class:`fmuc.evidence.Interval`; of the accuracies of whole runs also the interval over groups of
     files (cluster_low, cluster_high) and how many groups there are. ``epochs``: only the first of every run.
     """
-    rows, measure = {}, from_runs(measured(records, dataset, epochs))
+    rows, keys, measure = [], ["metric", "variant", "minus"], from_runs(measured(records, dataset, epochs))
     for metric in (*METRICS, *PARTS):
         for ours, other in pairs:
-            interval = measure(gain(ours, other, metric)[0].terms)
-            if interval is not None and interval.n:
-                groups = _over_groups(records, dataset, ours, other, metric) if metric in PARTS and not epochs else {}
-                rows[metric, ours, other] = interval._asdict() | groups
-    index = pd.MultiIndex.from_tuples(list(rows), names=["metric", "variant", "minus"])
-    return pd.DataFrame(list(rows.values()), index=index, columns=[*Interval._fields, *CLUSTER], dtype=float)
+            if interval := measure(gain(ours, other, metric)[0].terms):
+                whole = metric in PARTS and not epochs
+                groups = _over_groups(records, dataset, ours, other, metric) if whole else NO_GROUPS
+                rows.append((metric, ours, other, *interval, *groups))
+    return pd.DataFrame(rows, columns=[*keys, *Interval._fields, *CLUSTER]).set_index(keys).astype(float)
 
 
-def _over_groups(records: Sequence[Record], dataset: str, ours: str, other: str, part: str) -> dict[str, float]:
+def _over_groups(records: Sequence[Record], dataset: str, ours: str, other: str, part: str) -> tuple:
     """The interval of a difference in accuracy if other groups (instruments, places, speakers) had been recorded."""
     seeds = []
     for pair in ((a, b) for a in find(records, dataset, ours) for b in find(records, dataset, other, a.run.seed)):
@@ -248,7 +245,7 @@ def _over_groups(records: Sequence[Record], dataset: str, ours: str, other: str,
         if len(right[0]) == len(right[1]) > 0:  # full supervision has no unlabelled files
             known = pair[0].files[f"{part}_labels"] >= 0
             seeds.append((100 * (right[0] - right[1])[known], pair[0].files[f"{part}_groups"][known]))
-    return dict(zip(CLUSTER, evidence.clustered(seeds, evidence.group_mean), strict=True)) if seeds else {}
+    return evidence.clustered(seeds, evidence.group_mean) if seeds else NO_GROUPS
 
 
 def format_differences(table: pd.DataFrame) -> pd.DataFrame:
@@ -258,21 +255,22 @@ def format_differences(table: pd.DataFrame) -> pd.DataFrame:
                         index=table.index)
 
 
-def across(records: Sequence[Record], part: str, rows: tuple[str, str] = ("FMUC", "FM")) -> dict[str, Interval]:
-    """Two rows over all data sets that have both: interquartile mean of each, probability that the first is better.
+def across(records: Sequence[Record], part: str) -> dict[str, Interval]:
+    """FMUC and FM over all data sets that have both: interquartile mean of each, probability that FMUC is better.
 
     Empty for fewer than two data sets. Bootstrap intervals, stratified by data set, as rliable has them.
     """
-    scores = {row: [] for row in rows}
+    fm, fmuc = [], []
     for dataset in dict.fromkeys(record.run.dataset for record in records):
-        runs = measured(records, dataset)[part].dropna()
-        if set(rows) <= set(runs.index.get_level_values("variant")):
-            for row in rows:
-                scores[row].append(runs.xs(row, level="variant").to_numpy())
-    if len(scores[rows[0]]) < 2:
+        rows = {row: runs.to_numpy() for row, runs in measured(records, dataset)[part].dropna().groupby("variant")}
+        if "FM" in rows and "FMUC" in rows:
+            fm.append(rows["FM"])
+            fmuc.append(rows["FMUC"])
+    if len(fm) < 2:
         return {}
-    return {**{row: evidence.stratified(evidence.interquartile_mean, scores[row]) for row in rows},
-            "better": evidence.stratified(evidence.probability_of_improvement, *(scores[row] for row in rows))}
+    return {"FMUC": evidence.stratified(evidence.interquartile_mean, fmuc),
+            "FM": evidence.stratified(evidence.interquartile_mean, fm),
+            "better": evidence.stratified(evidence.probability_of_improvement, fmuc, fm)}
 
 
 def spearman(records: Sequence[Record], dataset: str, epochs: int) -> dict[str, tuple[float, int]]:
