@@ -23,7 +23,7 @@ def claims_table(claims: Sequence[Claim], *sections: str) -> pd.DataFrame:
     """Claims of the given sections (default: all) with the verdict on our runs, one row each."""
     rows = [(claim.section, claim.text, claim.verdict, claim.ours or "–")
             for claim in claims if not sections or claim.section in sections]
-    return pd.DataFrame(rows, columns=["paper", "claim", "in our runs", "ours, in %"])
+    return pd.DataFrame(rows, columns=["paper", "claim", "in our runs", "ours, in points"])
 
 
 def correlation(value: float) -> str:
@@ -92,11 +92,12 @@ def surviving_mistakes(fm: np.ndarray, fmuc: np.ndarray, classes: Sequence[str],
 def error_concentration(kept: np.ndarray, count: int = 5) -> tuple[float, float]:
     """Share of all wrong kept pseudo-labels in the ``count`` fullest of the C (C - 1) cells beside the diagonal.
 
-    Second: the share they would have if every kind of mistake were equally frequent. NaN without any mistake.
+    Second: the mean share in the fullest if as many mistakes fell on these cells at random. NaN without any mistake.
     """
-    wrong = kept[:-1][~np.eye(kept.shape[1], dtype=bool)].astype(float)
-    share = 100 * np.sort(wrong)[-count:].sum() / wrong.sum() if wrong.sum() else float("nan")
-    return share, 100 * count / wrong.size
+    wrong = kept[:-1][~np.eye(kept.shape[1], dtype=bool)].astype(int)
+    drawn = np.random.default_rng(0).multinomial(wrong.sum(), np.full(wrong.size, 1 / wrong.size), size=1000)
+    fullest = [np.sort(cells)[..., -count:].sum(axis=-1).mean() for cells in (wrong, drawn)]
+    return tuple(100 * held / wrong.sum() if wrong.sum() else float("nan") for held in fullest)
 
 
 def class_rates(kept: np.ndarray, seen: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:

@@ -54,8 +54,8 @@ class Claim(NamedTuple):
 
 
 def number(value: float | None, sign: str = "") -> str:
-    """One decimal; "–" for a value that does not exist."""
-    return "–" if pd.isna(value) else f"{value:{sign}.1f}"
+    """One decimal with a true minus; "–" for a value that does not exist."""
+    return "–" if pd.isna(value) else f"{value:{sign}.1f}".replace("-", "−")
 
 
 def spread(mean: float | None, std: float | None) -> str:
@@ -65,11 +65,11 @@ def spread(mean: float | None, std: float | None) -> str:
 
 def limits(low: float, high: float) -> str:
     """The ends of an interval in brackets, nothing for none."""
-    return "" if pd.isna(low) else f"[{low:+.1f}, {high:+.1f}]"
+    return "" if pd.isna(low) else f"[{number(low, '+')}, {number(high, '+')}]"
 
 
 def points(interval: Interval) -> str:
-    """Mean, 95 % interval and seeds in favour: ``+1.2 [-0.3, +2.7] 4/5``; what has no interval stands alone."""
+    """Mean, 95 % interval and seeds in favour: ``+1.2 [−0.3, +2.7] 4/5``; what has no interval stands alone."""
     seeds = f"{interval.favour:g}/{interval.n:g}" if interval.n and not pd.isna(interval.mean) else ""
     ends = limits(interval.low, interval.high) if interval.low != interval.high or interval.n else ""
     return " ".join(filter(None, [number(interval.mean, "+"), ends, seeds]))

@@ -6,13 +6,14 @@ At equal quantity only the order of a score counts. Records keep every score of 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from fmuc.claims import MARGIN, points
+from fmuc.claims import MARGIN, number, points
 from fmuc.evidence import Interval, clustered, t_interval, verdict
 from fmuc.metrics import area_under_risk, quality_of_surest, surest
 from fmuc.records import Record, find
@@ -127,20 +128,21 @@ class Comparison(NamedTuple):
 
     @property
     def judged(self) -> str:
-        """What FMUC is by the verdicts on all three, whichever way they come out."""
-        words = set(map(verdict, self[1:]))
-        close = [verdict(interval, -MARGIN, MARGIN) == "holds" for interval in self[1:]]
-        if all(close):
-            return f"as good as a stricter threshold: less than {MARGIN:g} point apart in all comparisons"
-        if words == {"not decidable"} and all(close[:2]):
-            return (f"as good as a stricter threshold on the same nets (less than {MARGIN:g} point apart), undecided "
-                    "between trained rows")
-        if words == {"not decidable"}:
-            return "not shown to be better than a stricter threshold"
-        if words >= {"holds", "contradicted"}:
-            return "better than a stricter threshold in one comparison and worse in another"
-        where = "one comparison at least, undecided in the others" if "not decidable" in words else "all comparisons"
-        return f"{'better' if 'holds' in words else 'worse'} than a stricter threshold in {where}"
+        """What each comparison says, whichever way it comes out; ends a sentence that begins with "FMUC's rule is"."""
+        places = {"on FM's nets": self.on_fm, "on FMUC's nets": self.on_fmuc, "between trained rows": self.trained}
+        said = defaultdict(list)
+        for place, interval in places.items():
+            said[_word(interval)].append(place)
+        return ", ".join(f"{word} {' and '.join(where)}" for word, where in said.items())
+
+
+def _word(interval: Interval) -> str:
+    if not interval.n:
+        return "not compared"
+    if verdict(interval, -MARGIN, MARGIN) == "holds":
+        return f"as good as a stricter threshold (within {MARGIN:g} point)"
+    return {"holds": "better than a stricter threshold", "contradicted": "worse than a stricter threshold",
+            "not decidable": "undecided"}[verdict(interval)]
 
 
 def compare(records: Sequence[Record], dataset: str, epochs: int) -> Comparison | None:
@@ -163,16 +165,16 @@ def conclusion(records: Sequence[Record], dataset: str, epochs: int) -> str:
     trained = trained if found.trained.n else "not known, since none of these was trained that keeps as few"
     return (f"{title(dataset)}: at the quantity that FMUC keeps ({found.quantity:.0f} %), the quality of its score "
             f"(mean − std, N = 5, T = 2) minus that of the plain softmax is {on_fm} points on FM's nets and {on_fmuc} "
-            f"on FMUC's; FMUC minus FM trained with as strict a threshold is {trained}. So here FMUC is {found.judged}."
-            + _papers(dataset))
+            f"on FMUC's; FMUC minus FM trained with as strict a threshold is {trained}. So here FMUC's rule is "
+            f"{found.judged}." + papers(dataset))
 
 
-def _papers(dataset: str) -> str:
-    """What the paper's own Table I says about it, without intervals."""
+def papers(dataset: str) -> str:
+    """What the paper's own Table I says about it, without intervals; empty for a data set that it does not have."""
     paper = paper_dataset(dataset)
     if not paper:
         return ""
     table = read_published("table1", dataset).set_index("variant")[list(METRICS)]
-    apart = (table.loc["FMUC"] - table.loc[THRESHOLDS[1]]).map("{:+.1f}".format)
+    apart = (table.loc["FMUC"] - table.loc[THRESHOLDS[1]]).map(lambda points: number(points, "+"))
     return (f" In the paper's {TITLES[paper]}, FMUC minus {THRESHOLDS[1]} is {apart['quality']} points of quality and "
             f"{apart['quantity']} of quantity.")

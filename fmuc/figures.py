@@ -376,26 +376,6 @@ def gap_curves(ax: Axes, gaps: Mapping[str, pd.DataFrame], part: str) -> Axes:
 
 
 @styled
-def tradeoff_paths(ax: Axes, records: Sequence[Record], dataset: str, epochs: int | None = None) -> Axes:
-    """Quality against quantity over the epochs, a path for each seed and a thick one for their mean.
-
-    Both on validation files where no true class of an unlabelled file is known.
-    """
-    history, known = shown_history(records, dataset, compared(records, dataset))
-    history = history[history["epoch"] <= (epochs or np.inf)].dropna(subset=["quality"])
-    for variant, rows in history.groupby("variant", sort=False):
-        for _, seed in rows.groupby("seed"):
-            ax.plot(seed["quantity"], seed["quality"], color=colour(variant), linewidth=0.5, alpha=0.4)
-        mean = rows.groupby("epoch")[["quantity", "quality"]].mean()
-        ax.plot(mean["quantity"], mean["quality"], color=colour(variant), linewidth=1.6, label=label(variant))
-        for place, shape in ((0, "o"), (-1, "s")):
-            ax.plot(*mean.iloc[place], marker=shape, color=colour(variant), markeredgecolor="white", zorder=3)
-    ax.set(xlabel=axis_label("quantity", known), ylabel=axis_label("quality", known))
-    _legend_above(ax, f"{title(dataset)}\nfirst epoch ●, last epoch ■")
-    return ax
-
-
-@styled
 def class_dots(ax: Axes, rates: Mapping[str, pd.DataFrame], column: str) -> Axes:
     """``column`` of :func:`fmuc.analysis.class_rates` for each class (a row) and method (a dot)."""
     values = pd.DataFrame({variant: table[column] for variant, table in rates.items()})

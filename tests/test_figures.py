@@ -191,14 +191,14 @@ def test_own_variants_appear_in_every_plot(records):
     own = "FMUC, selection.passes=20"
     mine = [replace(r, run=replace(r.run, variant=own)) for r in records if r.run.variant == "FMUC" and r.run.seed < 2]
     both, name = [*records, *mine], figures.label(own)
-    _, axes = figures.figure("double", rows=5, aspect=0.4)
-    for draw, ax in zip((figures.quality_curves, figures.quantity_curves, figures.tradeoff_paths), axes, strict=False):
+    _, axes = figures.figure("double", rows=4, aspect=0.4)
+    for draw, ax in zip((figures.quality_curves, figures.quantity_curves), axes, strict=False):
         draw(ax, both, NAME)
         assert name in " ".join(text.get_text() for text in ax.get_legend().get_texts())
-    figures.table1_plane(axes[3], tables.table1(both, NAME, 12), NAME)
-    figures.table2_points(axes[4], tables.table2(both, NAME), NAME)
-    assert own in by_gid(axes[3]) and f"test {own}" in by_gid(axes[4])
-    assert name in [text.get_text() for text in axes[4].get_xticklabels()]
+    figures.table1_plane(axes[2], tables.table1(both, NAME, 12), NAME)
+    figures.table2_points(axes[3], tables.table2(both, NAME), NAME)
+    assert own in by_gid(axes[2]) and f"test {own}" in by_gid(axes[3])
+    assert name in [text.get_text() for text in axes[3].get_xticklabels()]
     assert figures.colour(own) not in figures.COLOURS.values()
 
 

@@ -256,7 +256,7 @@ def test_every_third_means_every_third():
     dips = pair([0.9] * 3 + [0.7] * 3 + [0.9] * 3, [0.7] * 9)
     claim = next(c for c in tables.claims(dips, NAME, 9) if c.key == "quality_every_third")
     assert claim.verdict == "contradicted"
-    assert claim.ours == "quality third 2: FMUC − FM -5.0 [-5.0, -5.0] 0/3"
+    assert claim.ours == "quality third 2: FMUC − FM −5.0 [−5.0, −5.0] 0/3"
     never = pair([0.9] * 9, [0.0] * 3 + [0.7] * 6)  # nothing kept at first: no quality to compare
     assert verdicts(never, epochs=9)["quality_every_third"] == "not decidable"
 
@@ -277,7 +277,7 @@ def test_seeds_that_disagree_decide_nothing():
                for variant, values in (("FMUC", (0.70, 0.74, 0.72)), ("FM", (0.71, 0.70, 0.69)))
                for seed, test in enumerate(values)]
     claim = next(c for c in tables.claims(records, NAME, 1) if c.key == "test_accuracy")
-    assert (claim.verdict, claim.ours) == ("not decidable", "test: FMUC − FM +2.0 [-4.6, +8.6] 2/3")
+    assert (claim.verdict, claim.ours) == ("not decidable", "test: FMUC − FM +2.0 [−4.6, +8.6] 2/3")
 
 
 @pytest.mark.parametrize("missing", experiments.VARIANTS)

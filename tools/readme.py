@@ -41,13 +41,17 @@ def answers(profile: str, records: Sequence[Record]) -> str:
     gain, test, unlabelled, _ = (_verdicts(gains) for gains in tests.values())
     filters = {name: found for name in names
                if (found := equal_quantity.compare(records, name, presets(profile)[name].training.epochs))}
-    judged = _listed({name: found.judged for name, found in filters.items()})
-    tests["FMUC's score − softmax, quality at equal quantity"] = {name: by.on_fmuc for name, by in filters.items()}
+    judged = "".join(f" On {name}: {found.judged}.{equal_quantity.papers(name)}" for name, found in filters.items())
+    shown = any("better" in found.judged for found in filters.values())
+    for net, side in (("FM", "on_fm"), ("FMUC", "on_fmuc")):
+        tests[f"FMUC's score − softmax on {net}'s nets, quality at equal quantity"] = {
+            name: getattr(found, side) for name, found in filters.items()}
     table = pd.DataFrame({name: {text: _points(gains.get(name)) for text, gains in tests.items()} for name in names})
     return "\n".join([
         f"- **Is FM more accurate than the labelled part alone?** On test files: {gain}.",
         f"- **Is FMUC more accurate than FM?** On test files: {test}. On the unlabelled files: {unlabelled}.",
-        f"- **Is it a better filter?** At equal quantity, FMUC's rule is {judged or 'not compared yet'}.", "",
+        f"- **Is it a better filter?** {'' if shown else 'Not shown here. '}FMUC's rule at equal quantity:"
+        f"{judged or ' not compared yet.'}", "",
         markdown(table.rename_axis("difference in points"))])
 
 
