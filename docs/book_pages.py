@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-import nbformat
-import pandas as pd
 import PIL.Image
 from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 from sphinx.ext import autosummary
-from sphinx.util.docutils import SphinxDirective
 
 from fmuc import paths
 from fmuc.figures import manifest
@@ -28,6 +24,7 @@ HEADINGS = {"bench": "Speed beside a textbook's code", "precision-nsynth-gm": "b
 STORY = "notebooks/story"
 SLIDERS = "Run this cell in JupyterLab to move "  # what a notebook says in place of sliders, without a front end
 COLUMN = 720  # pixels that a figure of column width has at most
+GALLERIES = {"docs/gallery": "figure", "docs/tables": "table"}
 SAVED = re.compile(r'save_(?:figure|table)\(\w+,\s*f?"([^"]+)"')
 START = """<!DOCTYPE html>
 <html lang="en-GB"><head><meta charset="utf-8"><title>{title}</title>
@@ -60,141 +57,46 @@ def visit_math_block(writer, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
-# --- gallery ---
+# --- galleries ---
 
 
-class Gallery(SphinxDirective):
-    """``figure-gallery`` or ``table-gallery``: every one of the manifests, with what it was made from."""
-
-    def run(self) -> list[nodes.Node]:
-        kind = self.name.removesuffix("-gallery")
-        found = []
-        for folder, rows in manifests():
-            for row in rows:
-                if row["kind"] == kind:
-                    self.env.note_dependency(str(folder / "manifest.json"))
-                    found.append(entry(row, folder))
-        return found
+def add_gallery(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Figures or tables of the manifests, with what each was made from, follow the text of a page of ``GALLERIES``."""
+    for file in sorted(paths.FIGURES.glob("*/manifest.json")) if docname in GALLERIES else ():
+        if not file.parent.name.endswith(("-own", "-shipped")):  # which are not committed
+            app.env.note_dependency(str(file))
+            source[0] += "".join(entry(row, file.parent) for row in manifest(file.parent)
+                                 if row["kind"] == GALLERIES[docname])
 
 
-def manifests() -> list[tuple[Path, list[dict]]]:
-    """The folders of committed figures with the rows of their manifests."""
-    folders = sorted(path.parent for path in paths.FIGURES.glob("*/manifest.json"))
-    return [(folder, manifest(folder)) for folder in folders if not folder.name.endswith(("-own", "-shipped"))]
-
-
-def entry(row: dict, folder: Path) -> nodes.section:
-    """A figure or table of a manifest: heading, picture or cells, and its provenance."""
-    section = nodes.section(ids=[nodes.make_id(f"{folder.name}-{row['name']}")])
-    section += nodes.title(text=f"{row['name']} ({row['profile']})")
-    section += picture(row, folder) if row["kind"] == "figure" else [nodes.paragraph(text=row["alt"]),
-                                                                   table(folder / f"{row['name']}.csv")]
-    listed = nodes.bullet_list()
-    provenance = {"Made by": made_by(row["name"]), "Profile": [nodes.Text(row["profile"])]}
+def entry(row: dict, folder: Path) -> str:
+    """A figure or table of a manifest in Markdown: heading, picture or cells, words, and provenance."""
+    name, place = row["name"], f"../{folder.relative_to(paths.ROOT).as_posix()}"
+    shown = f"![{row['alt']}]({place}/{name}.png)"
+    if row["kind"] == "table":
+        shown = (folder / f"{name}.md").read_text(encoding="utf-8")
+    made_from = {"Made by": made_by(name), "Profile": row["profile"], "Data": ", ".join(map(title, row["datasets"])),
+                 "Records": str(len(row["runs"]) or "none: made in the notebook"),
+                 "Files": " ".join(f"[{file}](path:{place}/{file})" for file in row["files"])}
+    listed = "\n".join(f"- **{heading}:** {text}" for heading, text in made_from.items() if text)
+    text = f"\n\n## {name} ({row['profile']})\n\n{shown}\n\n{row['alt']}\n\n{listed}\n"
     if row["runs"]:
-        provenance |= {"Data": [nodes.Text(", ".join(map(title, row["datasets"])))],
-                       "Records": [nodes.Text(f"{len(row['runs'])}, trained by code {', '.join(codes(row))}")]}
-    else:
-        provenance["Records"] = [nodes.Text("none: made in the notebook")]
-    for heading, content in (provenance | {"Files": files(row, folder)}).items():
-        paragraph = nodes.paragraph()
-        paragraph += [nodes.strong(text=f"{heading}: "), *content]
-        listed += nodes.list_item("", paragraph)
-    section += listed
-    if row["runs"]:
-        section += records(row["runs"])
-    return section
+        records = "\n".join(f"- `{run}`, digest {digest}" for run, digest in row["runs"].items())
+        text += f"\n<details><summary>The records</summary>\n\n{records}\n\n</details>\n"
+    return text
 
 
-def picture(row: dict, folder: Path) -> nodes.figure:
-    """The raster image with its alt text, which is the caption, too."""
-    image = nodes.image(uri=f"/{folder.relative_to(paths.ROOT).as_posix()}/{row['name']}.png", alt=row["alt"])
-    figure = nodes.figure("", image)
-    figure += nodes.caption(text=row["alt"])
-    return figure
-
-
-def table(file: Path) -> nodes.table:
-    """A CSV file as a table; cells are text, whatever stands in them."""
-    frame = pd.read_csv(file, dtype=str, keep_default_na=False)
-    group = nodes.tgroup(cols=len(frame.columns))
-    group += [nodes.colspec(colwidth=1) for _ in frame.columns]
-    head, body = nodes.thead(), nodes.tbody()
-    for part, lines in ((head, [list(frame.columns)]), (body, frame.to_numpy().tolist())):
-        for line in lines:
-            row = nodes.row()
-            row += [nodes.entry("", nodes.paragraph(text=cell)) for cell in line]
-            part += row
-    group += [head, body]
-    found = nodes.table()
-    found += group
-    return found
-
-
-def records(runs: dict[str, str]) -> nodes.container:
-    """Names and digests of the records, folded away."""
-    listed = nodes.bullet_list()
-    for name, digest in runs.items():
-        paragraph = nodes.paragraph()
-        paragraph += [nodes.literal(text=name), nodes.Text(f", digest {digest}")]
-        listed += nodes.list_item("", paragraph)
-    folded = nodes.container()
-    folded += [nodes.raw("", "<details><summary>The records</summary>", format="html"), listed,
-               nodes.raw("", "</details>", format="html")]
-    return folded
-
-
-def made_by(name: str) -> list[nodes.Node]:
-    """A link to the notebook that saves ``name``."""
-    notebook = saved_in().get(name)
-    if notebook is None:
-        return [nodes.Text("no committed notebook")]
-    target = f"../notebooks/{notebook}.html"
-    return [nodes.reference("", notebook, refuri=target, internal=True)]
+def made_by(name: str) -> str:
+    """A link to the notebook that saves a figure or table."""
+    found = (notebook for pattern, notebook in saved_in().items() if re.fullmatch(pattern, name))
+    return next((f"[{notebook}](../notebooks/{notebook}.ipynb)" for notebook in found), "no committed notebook")
 
 
 @cache
 def saved_in() -> dict[str, str]:
-    """Notebook by the name of each figure and table that it saves."""
-    found = {}
-    for file in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
-        for cell in nbformat.read(file, as_version=4).cells:
-            if cell.cell_type == "code":
-                found |= dict.fromkeys(saved(cell.source), file.stem)
-    return found
-
-
-def saved(source: str) -> list[str]:
-    """Names of the figures and tables that a cell saves; a field of an f-string stands for any text."""
-    patterns = [re.sub(r"\{.*?\}", ".+", name) for name in SAVED.findall(source)]
-    return [name for pattern in patterns for name in sorted(names()) if re.fullmatch(pattern, name)]
-
-
-@cache
-def names() -> set[str]:
-    """Names of all figures and tables."""
-    return {row["name"] for _, rows in manifests() for row in rows}
-
-
-@cache
-def record_code(profile: str, run: str) -> str:
-    """Digest of the code that trained ``run``, where its record is committed."""
-    file = paths.records_dir(profile, "shipped") / run / "run.json"
-    return json.loads(file.read_text(encoding="utf-8"))["provenance"]["code"] if file.is_file() else "not committed"
-
-
-def codes(row: dict) -> list[str]:
-    """Code versions of the records behind a figure, each once."""
-    return sorted({record_code(row["profile"], run) for run in row["runs"]})
-
-
-def files(row: dict, folder: Path) -> list[nodes.Node]:
-    """Links to the files of a row, each copied into the book (see :func:`finish`)."""
-    found: list[nodes.Node] = []
-    for file in row["files"]:
-        target = f"../{folder.relative_to(paths.ROOT).as_posix()}/{file}"
-        found += [nodes.reference("", file, refuri=target, internal=True), nodes.Text(" ")]
-    return found
+    """Notebook by the pattern of each name that it saves; a field of an f-string stands for any text."""
+    return {re.sub(r"\{.*?\}", ".+", name): file.stem for file in sorted(paths.NOTEBOOKS.glob("*.ipynb"))
+            for cell in read(file).cells for name in SAVED.findall(cell.source)}
 
 
 # --- texts ---
@@ -279,18 +181,10 @@ def forget_pages(app: Sphinx, config: object) -> None:
 
 
 def finish(app: Sphinx, error: Exception | None) -> None:
-    """Copy the figures' files and write the page that a server shows first."""
-    if error is not None or app.builder.format != "html":
-        return
-    out = Path(app.outdir)
-    for folder, rows in manifests():
-        for row in rows:
-            for file in row["files"]:
-                target = out / "figures" / folder.name / file
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes((folder / file).read_bytes())
-    page = f"{app.config.root_doc}.html"
-    (out / "index.html").write_text(START.format(title=app.config.project, page=page), encoding="utf-8")
+    """Write the page that a server shows first."""
+    if error is None and app.builder.format == "html":
+        start = START.format(title=app.config.project, page=f"{app.config.root_doc}.html")
+        (Path(app.outdir) / "index.html").write_text(start, encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict:
@@ -299,10 +193,9 @@ def setup(app: Sphinx) -> dict:
     known = getattr(autosummary, "WELL_KNOWN_ABBREVIATIONS", ())
     autosummary.WELL_KNOWN_ABBREVIATIONS = (*known, "Eq.", "Fig.", "Figs.")  # which end no sentence
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
-    app.add_directive("figure-gallery", Gallery)
-    app.add_directive("table-gallery", Gallery)
     app.connect("config-inited", forget_pages)
     app.connect("source-read", add_heading)
+    app.connect("source-read", add_gallery)
     app.connect("doctree-read", describe_images)
     app.connect("doctree-read", offer_laboratory)
     app.connect("doctree-read", mark_wide_images)
