@@ -27,7 +27,6 @@ from fmuc.uncertainty import pass_statistics, temperature_softmax
 
 RIGHT, WRONG, GREY, LIGHT = "#009E73", "#D55E00", "#767676", "#9CC9E3"
 VERDICTS = {"right": RIGHT, "wrong": WRONG, "not known": "#999999"}
-Point = tuple[float, float]
 Pictures = Mapping[str, np.ndarray] | None
 
 # --- log-Mel patches ---

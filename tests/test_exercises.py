@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import copy
 import re
 from dataclasses import replace
-from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -20,38 +18,31 @@ from fmuc.errors import FmucError
 from fmuc.features import cut_patches, log_mel
 from fmuc.machinery import notebooks
 from fmuc.selection import select
-from fmuc.teaching.exercises import Check, check, judge, same
+from fmuc.teaching.exercises import SOURCES, Check, check, judge, same, sources
 from fmuc.uncertainty import entropy_parts, prediction_mode, temperature_softmax
 from tools import exercises
 
-SOURCES = exercises.sources()
-TASKS = {exercise.name: exercise for source in SOURCES for exercise in source.exercises}
+EXERCISES = sources()
+TASKS = {exercise.name: exercise for some in EXERCISES.values() for exercise in some}
 CHECKS = {name: exercise.check() for name, exercise in TASKS.items()}
-LONGEST = 15  # lines of a code cell
 # what the guide says to type, and the notebook holds
 LIVE = ("fixmatch_rule", "my_rule", "(kept * each).mean()", "0.50", "return label, ", "p = torch.softmax(net(x)")
 
-each_source = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.number)
 each_task = pytest.mark.parametrize("name", TASKS)
 
 
 def test_notebooks_and_solutions_are_as_their_source(capsys):
     assert exercises.main(["--check"]) == 0, capsys.readouterr().err
-    assert len(TASKS) == sum(len(source.exercises) for source in SOURCES)  # every name occurs once
+    assert len(TASKS) == sum(map(len, EXERCISES.values()))  # every name occurs once
 
 
-@each_source
-def test_cells_are_short_and_define_no_class(source):
-    assert len(source.exercises) >= 3
+@pytest.mark.parametrize("number", EXERCISES)
+def test_every_exercise_is_complete(number):
+    assert len(EXERCISES[number]) >= 3
     assert all(each.text and each.hints and each.cases and "raise NotImplementedError" in each.stub
-               for each in source.exercises)
-    text = (exercises.SOURCES / f"{source.number}.py").read_text(encoding="utf-8")
-    assert text.count(" => ") == sum(len(each.wrong) for each in source.exercises)
-    for solved in (False, True):
-        for cell in exercises.cells(source, solved):
-            if cell.cell_type == "code":
-                assert len(cell.source.splitlines()) <= LONGEST, cell.source
-                assert not any(isinstance(node, ast.ClassDef) for node in ast.walk(ast.parse(cell.source)))
+               for each in EXERCISES[number])
+    text = (SOURCES / f"{number}.py").read_text(encoding="utf-8")
+    assert text.count(" => ") == sum(len(each.wrong) for each in EXERCISES[number])
 
 
 @each_task
@@ -148,46 +139,27 @@ def test_what_is_no_exercise_is_named(wrong, capsys):
 # --- writing them into notebooks ---
 
 
-@pytest.fixture
-def copies(tmp_path, monkeypatch):
-    """One notebook and both pages in a folder of their own, the exercises not yet in the notebook."""
-    source = SOURCES[0]
-    whole = exercises.notebook(source)
-    cells = [cell for cell in notebooks.read(whole).cells if not cell.id.startswith(exercises.PREFIX)]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / whole.name)
-    (tmp_path / "mistakes.md").write_text("<!-- mistakes -->\n<!-- /mistakes -->\n", encoding="utf-8")
-    heading = next(re.findall(r"^## (?:\d+\. )?(.+)", cell.source, re.M) for cell in cells if "## " in cell.source)[0]
-    (tmp_path / "guide.md").write_text(f"[01[99] {heading}](../notebooks/{whole.name})\n", encoding="utf-8")
-    find = notebooks.find
-    monkeypatch.setattr(notebooks, "find", lambda only=None: [tmp_path / path.name for path in find(only)])
-    monkeypatch.setattr(exercises, "sources", lambda: [source])
-    monkeypatch.setattr(exercises, "SOLUTIONS", tmp_path / "solutions")
-    monkeypatch.setattr(exercises, "GUIDE", tmp_path / "guide.md")
-    monkeypatch.setattr(exercises, "MISTAKES", tmp_path / "mistakes.md")
-    return SimpleNamespace(path=tmp_path / whole.name, before=cells)
-
-
-def test_drift_is_found_and_mended_and_outputs_stay(copies, capsys):
+def test_a_changed_source_is_found_and_only_its_cells_are_written(monkeypatch, capsys):
+    changed = {**EXERCISES, "01": [EXERCISES["01"][0]._replace(title="Another"), *EXERCISES["01"][1:]]}
+    written = {}
+    monkeypatch.setattr(exercises, "sources", lambda: changed)
+    monkeypatch.setattr(exercises, "write_file", written.__setitem__)
+    (path,) = notebooks.find(["01_"])
     assert exercises.main(["--check"]) == 1
-    assert copies.path.name in capsys.readouterr().err
-    assert exercises.main(["--write"]) == exercises.main(["--check"]) == 0
-    whole = notebooks.read(copies.path)
-    assert whole.cells[: len(copies.before)] == copies.before
-    whole.cells[-1].outputs = [nbformat.v4.new_output("stream", text="not yet written")]
-    nbformat.write(whole, copies.path)
-    before = copies.path.read_bytes()
-    assert exercises.main(["--check"]) == 0
-    whole.cells[-3].source += "\n# edited"
-    nbformat.write(whole, copies.path)
-    assert exercises.main(["--check"]) == 1
+    assert path.name in capsys.readouterr().err
     assert exercises.main(["--write"]) == 0
-    assert copies.path.read_bytes() == before
+    assert written.keys() == {path, exercises.SOLUTIONS / path.name, exercises.MISTAKES}
+    for notebook in (path, exercises.SOLUTIONS / path.name):
+        pairs = zip(notebooks.read(notebook).cells, nbformat.reads(written[notebook], as_version=4).cells, strict=True)
+        assert [after.source.partition("\n")[0].lstrip("#") for before, after in pairs if after != before] == [
+            " 1.1 Another"]
 
 
 def test_the_guide_names_cells_and_exercises_that_there_are():
     text = exercises.GUIDE.read_text(encoding="utf-8")
     assert len(re.findall(r"\[\d\d\[", text)) == len(exercises.CELL.findall(text)) > 10
-    titles = {f"{int(s.number)}.{n}": exercise.title for s in SOURCES for n, exercise in enumerate(s.exercises, 1)}
+    titles = {f"{int(number)}.{n}": exercise.title
+              for number, some in EXERCISES.items() for n, exercise in enumerate(some, 1)}
     live = "\n".join(cell.source for cell in notebooks.read(notebooks.find(["01_"])[0]).cells)
     assert [code for code in LIVE if code not in text.replace("`", "") or code not in live] == []
     labs = re.search(r"## Lab 1(.*?)## Handing out", text, re.S)[1]

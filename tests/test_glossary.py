@@ -1,16 +1,15 @@
-"""The glossary: what it names exists, what it links to is there, and no setting or letter is missing."""
+"""The glossary: what it names exists, what it links to is there, and no setting or rule is missing."""
 
 from __future__ import annotations
 
 import importlib
-import json
 import re
 from dataclasses import fields
 
 import pytest
 
 from fmuc import config, selection
-from fmuc.paths import NOTEBOOKS, ROOT
+from fmuc.paths import ROOT
 
 GLOSSARY = ROOT / "docs" / "glossary.md"
 TEXT = GLOSSARY.read_text(encoding="utf-8")
@@ -59,24 +58,3 @@ def test_every_setting_and_every_rule_is_there():
                  config.Run):
         assert {f"config.{part.__name__}.{field.name}" for field in fields(part)} <= set(NAMES)
     assert {*selection.RULES, *selection.ADAPTIVE} == set(re.findall(r'`config\.Selection\.rule` = "(\w+)"', TEXT))
-
-
-def letters() -> set[str]:
-    """Letters that notebooks explain: notebook 00's list, and "Letters: $F$ Mel bands, ..." at the head of others."""
-    found: set[str] = set()
-    for path in sorted(NOTEBOOKS.glob("[0-9]*.ipynb")):
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
-        for names in re.findall(r"^\| (\w(?:, \w)*) \|", text, re.M) if "## Letters and terms" in text else ():
-            found |= {*names.split(", ")}
-        for formula in re.findall(r"\$([^$]+)\$", " ".join(re.findall(r"^Letters: (.*?)$", text, re.M))):
-            found |= set(re.sub(r"\\(?!mu)\w+|[ {}]", "", formula).replace(r"\mu", "μ"))
-    return found
-
-
-def test_every_letter_of_the_notebooks_is_a_symbol():
-    explained = letters()
-    assert {"B", "N", "C", "F", "T", "P", "τ", "μ"} <= explained
-    symbols = {letter for row in TERMS for letter in re.findall(r"(?<![^\W_])[^\W\d_](?![^\W_])", row[3])}
-    symbols |= {letter for row in TERMS if row[3] == "μB" for letter in row[3]}
-    assert explained <= symbols

@@ -242,8 +242,7 @@ def stored(folder: Path, shown: list, source: str = "show()") -> nbformat.Notebo
 
 def test_stored_outputs_tell_nothing_of_the_machine(folder, monkeypatch):
     monkeypatch.setattr(paths, "ROOT", folder.parent)
-    noise = (f"{folder}/x\n{Path.home() / 'music'}\n/tmp/ipykernel_77/1234.py:4: UserWarning: mind the gap\n"
-             "\r 10%|#   | 1/10 [00:01<00:09]")
+    noise = f"{folder}/x\n{Path.home() / 'music'}\n/tmp/ipykernel_77/1234.py:4: UserWarning: mind the gap\n"
     shown = [new_output("stream", name="stderr", text=noise), new_output("execute_result", {"text/plain": "4"},
                                                                           execution_count=17)]
     result = stored(folder, shown)
@@ -253,7 +252,7 @@ def test_stored_outputs_tell_nothing_of_the_machine(folder, monkeypatch):
     text = result.cells[2].outputs[0].text
     assert "notebooks/x" in text and "~/music" in text and "<cell>:4: UserWarning: mind the gap" in text
     written = (folder / "00_first.ipynb").read_text(encoding="utf-8")
-    for trace in (str(folder.parent), str(Path.home() / "music"), "papermill", "ipykernel_", "10%", "2024", "Mine"):
+    for trace in (str(folder.parent), str(Path.home() / "music"), "papermill", "ipykernel_", "2024", "Mine"):
         assert trace not in written
     assert result.metadata.fmuc == {"outputs": outputs.outputs_digest(result), "records": "abc"}
     before = (folder / "00_first.ipynb").read_bytes()
@@ -261,12 +260,11 @@ def test_stored_outputs_tell_nothing_of_the_machine(folder, monkeypatch):
     assert (folder / "00_first.ipynb").read_bytes() == before
 
 
-def test_widgets_are_left_out_and_saved_figures_keep_their_size_and_words(folder):
-    widget = new_output("display_data", {outputs.WIDGET: {"model_id": "1"}, "text/plain": "HBox()"})
+def test_saved_figures_keep_their_size_and_words(folder):
     shown = {"image/png": {"alt": "Quality rises.", "width": 859}}
     saved, other = (new_output("display_data", {"image/png": "aGVsbG8="}, metadata=metadata)
                     for metadata in ({**shown, "needs_background": "light"}, {"image/png": {"width": 859}}))
-    result = stored(folder, [widget, saved, other])
+    result = stored(folder, [saved, other])
     assert [output.metadata for output in result.cells[2].outputs] == [shown, {}]
     assert outputs.saved_pictures(result) == [("Quality rises.", b"hello")]
 

@@ -12,13 +12,6 @@ from fmuc.errors import FmucError
 from tools import readme, ship
 
 
-def test_pages_show_what_the_presets_say():
-    for page, name, block in ((readme.README, "profiles", readme.profiles()),
-                              (readme.DEVIATIONS, "settings", readme.settings())):
-        text = page.read_text(encoding="utf-8")
-        assert text == readme.filled(text, {name: block})
-
-
 def test_the_answers_name_losses_first():
     accuracies = {"fsdd": (0.5, 0.6, 0.7), "nsynth-gm": (0.5, 0.6, 0.5)}
     rows = ("Labelled part only", "FM", "FMUC")

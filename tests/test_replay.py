@@ -1,4 +1,4 @@
-"""Replay: the run's own choice exactly, every threshold on its curve, calibration at the edges of its bins."""
+"""Replay: the run's own choice exactly, and every threshold on its curve."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 import torch
 from test_train import RUN
 
-from fmuc import metrics
 from fmuc.errors import FmucError
 from fmuc.experiments import TABLE_1
 from fmuc.records import choice, load_record
@@ -83,12 +82,3 @@ def test_laboratory_draws_the_rule_on_its_curve_and_every_row_of_table_1(scores)
     assert np.allclose(drawn[-1], [(quantity, quality)]) and np.isclose(drawn[0], drawn[-1]).all(axis=1).any()
     assert [bar.get_width() for bar in bars.patches] == replay.outcomes(scores, TABLE_1["FMUC"]).tolist()
     plt.close("all")
-
-
-def test_bins_include_their_upper_edge_and_one_is_in_the_last():
-    bins = 15
-    edges = np.arange(1, bins + 1) / bins
-    table = metrics.reliability(np.append(edges, [0.0, 1.0]), np.ones(bins + 2), bins)
-    assert table["n"].tolist() == [2] + [1] * (bins - 2) + [2]
-    above = metrics.reliability(np.nextafter(edges[:-1], 1), np.ones(bins - 1), bins)
-    assert above["n"].tolist() == [0] + [1] * (bins - 1)

@@ -86,12 +86,3 @@ def test_only_heavy_libraries_are_imported_within_functions(name):
     functions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
     late = {full.split(".")[0] for function in functions for full in imports(function)}
     assert late <= LATE
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_every_public_function_and_class_has_a_docstring(name):
-    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
-    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    defined = [node for node in tree.body if isinstance(node, kinds) and not node.name.startswith("_")]
-    assert name == "__init__" or ast.get_docstring(tree)
-    assert not [node.name for node in defined if not ast.get_docstring(node)]

@@ -17,7 +17,6 @@ import soundfile
 import torch
 
 from fmuc import experiments, paths
-from fmuc.config import Features
 from fmuc.datasets import Clip, Dataset
 from fmuc.errors import FmucError
 from fmuc.selection import select
@@ -60,15 +59,6 @@ def test_patch_is_drawn_over_seconds_and_hertz():
     plt.close("all")
 
 
-def test_a_spectrogram_is_cut_into_whole_patches():
-    features = Features(sample_rate=1000, window=64, hop=100, mel_bands=4, patch_frames=5)
-    axes = plt.figure().add_subplot()
-    pictures.draw_cut(axes, np.ones((4, 22)), features)
-    assert [text.get_text() for text in axes.texts] == ["patch 1", "patch 2", "patch 3", "patch 4", "dropped"]
-    assert [line.get_xdata()[0] for line in axes.lines] == pytest.approx([0.5, 1, 1.5, 2])
-    plt.close("all")
-
-
 def test_toy_net_is_sure_far_away_and_its_passes_differ():
     toy = helpers.train_toy(*helpers.toy_points(40, torch.Generator().manual_seed(1)))
     far = helpers.as_input(torch.tensor([[0.0, 100.0], [100.0, -50.0], [-100.0, -50.0]]))
@@ -90,12 +80,13 @@ NOTES, SCENES = "nsynth-gm-smoke", "scenes-sim-smoke"
 
 
 def test_fsdd_is_looked_at_where_it_is_there_unless_another_one_is_named(trainable):
-    assert helpers.sound_set("mini").data.name == NOTES
+    assert helpers.sound_set("mini")[0].name == NOTES
     (trainable / "fsdd" / "recordings").mkdir(parents=True)
     (trainable / "fsdd" / "recordings" / "0_george_0.wav").touch()
-    there, named = helpers.sound_set("mini"), helpers.sound_set("mini", "nsynth")
-    assert (there.data.name, there.words.group, there.preset.dataset) == ("fsdd", "speaker", "fsdd")
-    assert (named.data.name, named.words.group, named.preset.dataset) == ("nsynth", "instrument", "nsynth-gm")
+    data, preset, words = helpers.sound_set("mini")
+    assert (data.name, preset.dataset, words.group) == ("fsdd", "fsdd", "speaker")
+    data, preset, words = helpers.sound_set("mini", "nsynth")
+    assert (data.name, preset.dataset, words.group) == ("nsynth", "nsynth-gm", "instrument")
     with pytest.raises(FmucError, match="unknown data set 'nobody'"):
         helpers.sound_set("mini", "nobody")
 
@@ -126,7 +117,7 @@ def test_examples_are_training_files_of_the_class_notes_nearest_to_middle_c_firs
 # --- sliders ---
 
 
-def bar(height: float = 1.0, colour: str = "black", title: str = ""):
+def bar(height: float = 1.0, colour: str = "black"):
     fig, ax = plt.subplots(figsize=(1, 1), dpi=40)
     ax.bar([0], [height], color=colour)
     if height > 1.9:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import nbformat
 from nbformat import NotebookNode
@@ -20,7 +20,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from fmuc import paths
 from fmuc.errors import FmucError
 from fmuc.machinery import notebooks
-from fmuc.teaching.exercises import SOURCES, Exercise, read
+from fmuc.teaching.exercises import Exercise, sources
 from tools.outputs import KERNELSPEC, write_file
 from tools.readme import filled
 
@@ -38,38 +38,26 @@ _SOLVED = """# Solutions to the exercises of {stem}
 The exercises with hints are at the end of [{stem}](../{name})."""
 
 
-class Source(NamedTuple):
-    """What a file of docs/exercises holds; ``number`` of its notebook ("03")."""
-
-    number: str
-    exercises: list[Exercise]
-
-
-def sources() -> list[Source]:
-    """All sources in order."""
-    return [Source(file.stem, read(file)) for file in sorted(SOURCES.glob("[0-9][0-9].py"))]
-
-
-def cells(source: Source, solved: bool) -> list[NotebookNode]:
-    """The cells of all exercises, as stubs with hints or with their answers; ids are stable."""
-    path, made = notebook(source), []
-    for number, exercise in enumerate(source.exercises, 1):
+def cells(number: str, exercises: Sequence[Exercise], solved: bool) -> list[NotebookNode]:
+    """The cells of a notebook's exercises, as stubs with hints or with their answers; ids are stable."""
+    path, made = notebook(number), []
+    for place, exercise in enumerate(exercises, 1):
         hints = [f"<details><summary>Hint {n}</summary>\n\n{hint}\n\n</details>"
                  for n, hint in enumerate(exercise.hints, 1)]
-        parts = [f"{'##' if solved else '###'} {int(source.number)}.{number} {exercise.title}", exercise.text]
+        parts = [f"{'##' if solved else '###'} {int(number)}.{place} {exercise.title}", exercise.text]
         made += [new_markdown_cell("\n\n".join(parts if solved else parts + hints)),
                  new_code_cell(exercise.solution if solved else exercise.stub),
                  new_code_cell(f"check({exercise.name})")]
     intro = (_SOLVED if solved else _UNSOLVED).format(stem=path.stem, name=path.name)
-    made = [new_markdown_cell(intro), new_code_cell(source.exercises[0].setup), *made]
+    made = [new_markdown_cell(intro), new_code_cell(exercises[0].setup), *made]
     for place, cell in enumerate(made):
-        cell.id = f"{PREFIX}{source.number}-{place:02}"
+        cell.id = f"{PREFIX}{number}-{place:02}"
     return made
 
 
-def notebook(source: Source) -> Path:
-    """The notebook that the exercises belong to."""
-    return notebooks.find([f"{source.number}_"])[0]
+def notebook(number: str) -> Path:
+    """The notebook of a number."""
+    return notebooks.find([f"{number}_"])[0]
 
 
 def wanted() -> dict[Path, str]:
@@ -78,20 +66,18 @@ def wanted() -> dict[Path, str]:
     Outputs of cells that stay the same are kept.
     """
     found = {}
-    for source in sources():
-        path = notebook(source)
+    for number, exercises in sources().items():
+        path = notebook(number)
         whole, solutions = notebooks.read(path), SOLUTIONS / path.name
-        whole.cells = [c for c in whole.cells if not _is_ours(c)] + _merged(cells(source, solved=False), whole)
+        stubs = _merged(cells(number, exercises, solved=False), whole)
+        whole.cells = [cell for cell in whole.cells if not cell.get("id", "").startswith(PREFIX)] + stubs
         old = notebooks.read(solutions) if solutions.is_file() else new_notebook()
         metadata = {"kernelspec": KERNELSPEC, "language_info": {"name": "python"}}
-        answers = new_notebook(cells=_merged(cells(source, solved=True), old), metadata=nbformat.from_dict(metadata))
+        answers = new_notebook(cells=_merged(cells(number, exercises, solved=True), old),
+                               metadata=nbformat.from_dict(metadata))
         found |= {path: nbformat.writes(whole) + "\n", solutions: nbformat.writes(answers) + "\n"}
     guide, mistakes = (page.read_text(encoding="utf-8") for page in (GUIDE, MISTAKES))
     return found | {GUIDE: numbered(guide), MISTAKES: filled(mistakes, {"mistakes": _explanations()})}
-
-
-def _is_ours(cell: NotebookNode) -> bool:
-    return cell.get("id", "").startswith(PREFIX)
 
 
 def _merged(new: list[NotebookNode], old: NotebookNode) -> list[NotebookNode]:
@@ -99,16 +85,10 @@ def _merged(new: list[NotebookNode], old: NotebookNode) -> list[NotebookNode]:
     return [known.get((cell.id, cell.source), cell) for cell in new]
 
 
-def drifted() -> dict[Path, str]:
-    """What differs from its source, as it should be."""
-    return {path: text for path, text in wanted().items()
-            if not path.is_file() or path.read_text(encoding="utf-8") != text}
-
-
 def numbered(text: str) -> str:
     """References to cells, "[01[6] Heading]", with the number of the cell that has the heading; else FmucError."""
     def place(match: re.Match) -> str:
-        (path,), heading = notebooks.find([f"{match[1]}_"]), re.escape(match[2])
+        path, heading = notebook(match[1]), re.escape(match[2])
         found = [n for n, cell in enumerate(notebooks.read(path).cells) if cell.cell_type == "markdown"
                  and re.search(rf"^#+ (\d+\. )?{heading}$", cell.source, re.M)]
         if len(found) != 1:
@@ -120,11 +100,11 @@ def numbered(text: str) -> str:
 
 def _explanations() -> str:
     parts = []
-    for source in sources():
-        lines = [f"- **{int(source.number)}.{number} {exercise.title}** (`{exercise.name}`)\n"
+    for number, exercises in sources().items():
+        lines = [f"- **{int(number)}.{place} {exercise.title}** (`{exercise.name}`)\n"
                  + "\n".join(f"    - {explanation}" for *_, explanation in exercise.wrong if explanation)
-                 for number, exercise in enumerate(source.exercises, 1)]
-        parts.append(f"<details><summary>{notebook(source).stem}</summary>\n\n" + "\n".join(lines) + "\n\n</details>")
+                 for place, exercise in enumerate(exercises, 1)]
+        parts.append(f"<details><summary>{notebook(number).stem}</summary>\n\n" + "\n".join(lines) + "\n\n</details>")
     return "\n\n".join(parts)
 
 
@@ -135,7 +115,8 @@ def main(arguments: list[str] | None = None) -> int:
     mode.add_argument("--check", action="store_true", help="refuse what differs from docs/exercises")
     mode.add_argument("--write", action="store_true", help="bring them up to date; other cells and outputs stay")
     args = parser.parse_args(arguments)
-    changed = drifted()
+    changed = {path: text for path, text in wanted().items()
+               if not path.is_file() or path.read_text(encoding="utf-8") != text}
     if args.write:
         SOLUTIONS.mkdir(exist_ok=True)
         for path, text in changed.items():

@@ -20,8 +20,6 @@ from fmuc.machinery.notebooks import read
 LARGEST = 1_000_000  # bytes of a committed notebook
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 KEPT_CELL_METADATA = ("tags", "jupyter", "slideshow", "editable", "deletable")
-WIDGET = "application/vnd.jupyter.widget-view+json"
-_PROGRESS_BAR = re.compile(r"\d+%\|.*\||\d+\s*(it|ex|[kM]?B)?\s*\[\d\d:\d\d")  # tqdm's, full or without a total
 # The "file" of a cell in a warning holds a process id. The bounds keep long base64 texts linear.
 _KERNEL_FILE = re.compile(r"(?:/[\w.+-]{1,64}){0,12}?/ipykernel_\d+/\d+\.py")
 
@@ -30,8 +28,8 @@ def store(notebook: Path, executed: Path, records: str = "") -> None:
     """Put the outputs of ``executed`` (papermill's copy) into ``notebook``, whose cells, ids and parameters stay.
 
     Its metadata hold the digest of the ``records`` that were read and that of code and outputs. Left out are
-    papermill's and the kernel's metadata (size and words of saved figures stay), progress bars, widgets and absolute
-    paths. Raises :class:`FmucError` if the cells differ or the file would be larger than :data:`LARGEST`.
+    papermill's and the kernel's metadata (size and words of saved figures stay) and absolute paths. Raises
+    :class:`FmucError` if the cells differ or the file would be larger than :data:`LARGEST`.
     """
     result = read(notebook)
     ran = [cell for cell in read(executed).cells if "injected-parameters" not in cell.metadata.get("tags", ())]
@@ -79,14 +77,9 @@ def _words(output: NotebookNode) -> str:
 
 
 def _clean(outputs: list[NotebookNode], count: int | None) -> list[NotebookNode]:
-    kept = []
     for output in outputs:
-        if WIDGET in output.get("data", {}):
-            continue  # its state is not stored, so nothing would show
         if output.output_type == "stream":
-            output.text = _without_paths(_without_bars(output.text) if output.name == "stderr" else output.text)
-            if not output.text.strip():
-                continue
+            output.text = _without_paths(output.text)
         if "execution_count" in output:
             output.execution_count = count
         for mime, value in output.get("data", {}).items():
@@ -95,12 +88,7 @@ def _clean(outputs: list[NotebookNode], count: int | None) -> list[NotebookNode]
         if "metadata" in output:
             shown = {"image/png": output.metadata["image/png"]} if _words(output) else {}
             output.metadata = nbformat.from_dict(shown)
-        kept.append(output)
-    return kept
-
-
-def _without_bars(text: str) -> str:
-    return "\n".join(line for line in re.split(r"\r\n|[\r\n]", text) if not _PROGRESS_BAR.search(line))
+    return outputs
 
 
 def _without_paths(text: str) -> str:
@@ -108,7 +96,5 @@ def _without_paths(text: str) -> str:
     text = _KERNEL_FILE.sub("<cell>", text).replace(f"{paths.ROOT}/", "").replace(str(paths.ROOT), ".")
     folders = {"$FMUC_DATA": paths.data_root(), "~": Path.home(), "$TMPDIR": Path(tempfile.gettempdir())}
     for sign, folder in folders.items():
-        if folder == Path(folder.anchor):
-            continue  # a home of "/" would match every slash
         text = re.sub(rf"(?<![\w.]){re.escape(str(folder))}(?=/|\b)", sign, text)
     return text

@@ -82,6 +82,11 @@ class Exercise(NamedTuple):
 # --- reading the files ---
 
 
+def sources() -> dict[str, list[Exercise]]:
+    """All exercises by the number of their notebook ("03")."""
+    return {file.stem: read(file) for file in sorted(SOURCES.glob("[0-9][0-9].py"))}
+
+
 def read(file: Path) -> list[Exercise]:
     """Return the exercises of a file."""
     setup, exercises = "", []
@@ -112,7 +117,7 @@ def _exercise(title: str, body: str, setup: str) -> Exercise:
 
 def check(answer: Callable) -> None:
     """Print whether an answer, recognised by the function's name, is right, or what is wrong with it and why."""
-    known = {exercise.name: exercise for file in sorted(SOURCES.glob("[0-9][0-9].py")) for exercise in read(file)}
+    known = {exercise.name: exercise for exercises in sources().values() for exercise in exercises}
     name = getattr(answer, "__name__", "")
     if name not in known:
         print(f"no exercise has the name of {answer!r}: keep the name of the function and hand over the function "
@@ -124,8 +129,7 @@ def check(answer: Callable) -> None:
 
 def judge(answer: Callable, check: Check) -> str:
     """What is wrong with an answer, in a sentence or two; empty if nothing is."""
-    name, found = answer.__name__, []
-    expected = [check.read(check.right(*copy.deepcopy(case))) for case in check.cases]
+    name, found, expected = answer.__name__, [], _results(check, check.right)
     for case, value in zip(check.cases, expected, strict=True):
         given = copy.deepcopy(case)
         try:
@@ -139,11 +143,10 @@ def judge(answer: Callable, check: Check) -> str:
             return f"{name} changes its argument in place: work on a copy, since the caller still needs the original."
         if found[-1] is None and value is not None:
             return f"{name} returns None: is a `return` missing?"
-    if all(map(same, found, expected)):
+    if same(found, expected):
         return ""
     for mistake, explanation in check.mistakes:
-        if explanation and all(same(value, _attempt(check, mistake, case))
-                               for value, case in zip(found, check.cases, strict=True)):
+        if explanation and same(found, _results(check, mistake)):
             return explanation
     return _first_difference(name, check.cases, found, expected)
 
@@ -179,12 +182,13 @@ def _array(value: object) -> np.ndarray:
     return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
 
 
-def _attempt(check: Check, mistake: Callable, case: tuple) -> object:
+def _results(check: Check, function: Callable) -> list | None:
+    """What a function returns in all cases; None for a mistake that fails in one, so that nobody can have made it."""
     try:
         with warnings.catch_warnings(action="ignore"):
-            return check.read(mistake(*copy.deepcopy(case)))
-    except Exception:  # this mistake cannot be made here
-        return object()
+            return [check.read(function(*copy.deepcopy(case))) for case in check.cases]
+    except Exception:
+        return None
 
 
 def _first_difference(name: str, cases: Sequence[tuple], found: Sequence, expected: Sequence) -> str:

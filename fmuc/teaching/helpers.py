@@ -50,33 +50,21 @@ _WORDS = {"fsdd": Words("recording", "speaker", "digits"), "nsynth": Words("note
           "tut2017": Words("clip", "recording", "scenes")}
 
 
-class SoundSet(NamedTuple):
-    """A data set to look at, what the profile does with it, and what its parts are called."""
+def sound_set(profile: str, dataset: str = "") -> tuple[Dataset, Preset, Words]:
+    """The data set that a notebook looks at, what the profile does with it, and what its parts are called.
 
-    data: Dataset
-    preset: Preset
-    words: Words
-
-
-def sound_set(profile: str, dataset: str = "") -> SoundSet:
-    """The data set that a notebook looks at: the one that is named, else FSDD, else nsynth-gm-smoke.
-
-    FSDD must be there, and the profile paper does not have it. A stand-in that is not there yet is rendered (seconds).
-    Raises :class:`FmucError` for a name that is not known.
+    It is the one that is named, else FSDD, else nsynth-gm-smoke. FSDD must be there, and the profile paper does not
+    have it. A stand-in that is not there yet is rendered (seconds). Raises :class:`FmucError` for an unknown name.
     """
     name = dataset or ("fsdd" if profile != "paper" and is_there("fsdd") else "nsynth-gm-smoke")
-    return SoundSet(ensure(name, progress=False), preset_for(profile, name), _words(name))
-
-
-def _words(name: str) -> Words:
-    return _WORDS.get(_place(name), Words("file", "group", "classes"))
+    words = _WORDS.get(_place(name), Words("file", "group", "classes"))
+    return ensure(name, progress=False), preset_for(profile, name), words
 
 
 def preset_for(profile: str, name: str) -> Preset:
     """What ``profile`` does with a data set, or with the one in its place: another size of it, or the real data."""
-    known = experiments.presets(profile)
-    same = [known[other] for other in known if _place(other) == _place(name)]
-    return same[0] if same and name not in known else experiments.preset(profile, name)
+    same = [preset for other, preset in experiments.presets(profile).items() if _place(other) == _place(name)]
+    return same[0] if same else experiments.preset(profile, name)
 
 
 def _place(name: str) -> str:
@@ -191,14 +179,14 @@ def as_input(points: Tensor) -> Tensor:
     return points[:, :, None, None]
 
 
-def train_toy(points: Tensor, labels: Tensor, *, dropout: float = 0.1, steps: int = 200, seed: int = 0) -> nn.Module:
+def train_toy(points: Tensor, labels: Tensor, *, seed: int = 0) -> nn.Module:
     """A small ReLU net with dropout, trained on all points: (B, 2, 1, 1) -> (B, C) logits."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = nn.Sequential(nn.Flatten(), nn.Linear(2, 64), nn.ReLU(), nn.Dropout(dropout),
-                            nn.Linear(64, 64), nn.ReLU(), nn.Dropout(dropout), nn.Linear(64, int(labels.max()) + 1))
+        net = nn.Sequential(nn.Flatten(), nn.Linear(2, 64), nn.ReLU(), nn.Dropout(0.1),
+                            nn.Linear(64, 64), nn.ReLU(), nn.Dropout(0.1), nn.Linear(64, len(TOY_CENTRES)))
         optimiser = torch.optim.Adam(net.parameters(), lr=0.01, fused=True)
-        for _ in range(steps):
+        for _ in range(200):
             loss = functional.cross_entropy(net(as_input(points)), labels)
             optimiser.zero_grad()
             loss.backward()

@@ -102,13 +102,11 @@ def trade_off(scores: Scores, selection: Selection) -> pd.DataFrame:
     if selection.rule == "two_thresholds":
         every = replay(scores, replace(selection, threshold=1e-30))  # kept by the threshold on the std alone
         score = np.where(every.mask.numpy(), score, -np.inf)
-    order = np.argsort(-score, kind="stable")
-    score, known = score[order], (scores.truth >= 0)[order]
-    right = (chosen.labels.numpy() == scores.truth)[order] & known
-    last = np.flatnonzero(np.isfinite(score) & (score != np.append(score[1:], -np.inf)))  # of each group of equals
-    total = known.cumsum()[last]
-    quality = np.divide(right.cumsum()[last], total, out=np.full(len(last), np.nan), where=total > 0)
-    return pd.DataFrame({"threshold": score[last], "quantity": (last + 1) / len(score), "quality": quality})
+    patches = pd.DataFrame({"threshold": score, "kept": 1, "known": scores.truth >= 0,
+                            "right": chosen.labels.numpy() == scores.truth})
+    counts = patches[np.isfinite(score)].groupby("threshold").sum().sort_index(ascending=False).cumsum().reset_index()
+    return pd.DataFrame({"threshold": counts["threshold"], "quantity": counts["kept"] / len(score),
+                         "quality": counts["right"] / counts["known"]})
 
 
 # Calibration
@@ -172,12 +170,18 @@ def mistakes(scores: Scores, selection: Selection, classes: Sequence[str]) -> pd
     return table[scores.truth >= 0].sort_values(["score", "at"], ascending=[False, True])
 
 
-def sounds(record: Record) -> tuple[datasets.Dataset, FeatureCache]:
-    """Data set and feature cache behind a record's scores; :class:`FmucError` where they are not on this machine."""
+def data_of(record: Record) -> datasets.Dataset:
+    """The data set that a run was trained on; :class:`FmucError` where it is not on this machine."""
     data = datasets.load(record.run.dataset)
     if data.digest != record.provenance["dataset_digest"]:
         raise FmucError(f"{data.name} on this machine is not what {record.run.name} was trained on: 'python -m fmuc "
                         f"data {data.name}' and 'python -m fmuc features' make it anew")
+    return data
+
+
+def sounds(record: Record) -> tuple[datasets.Dataset, FeatureCache]:
+    """Data set and feature cache behind a record's scores; :class:`FmucError` where they are not on this machine."""
+    data = data_of(record)
     return data, open_cache(data, record.run.features)
 
 
