@@ -99,7 +99,8 @@ def as_text(comparison: Mapping) -> str:
         headers = ["over the data sets, in %", *(f"interquartile mean {row}" for row in PAIR),
                    "FMUC better, probability"]
         blocks.append(tabulate(rows, headers, disable_numparse=True)
-                      + "\nIntervals: 95 % bootstrap, stratified by data set (as in rliable).")
+                      + "\nIntervals: 95 % bootstrap, stratified by data set (as in rliable). Accuracies are not "
+                        "normalised: an interquartile mean leans to the data set in the middle.")
     return "\n\n\n".join([*blocks, LEGEND, ROUNDING])
 
 
