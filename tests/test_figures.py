@@ -177,6 +177,15 @@ def test_gap_curves_are_means_with_their_t_interval():
     assert band[band[:, 0] == 96][:, 1].max() == pytest.approx(2 + half, abs=1e-4)
 
 
+def test_class_dots_show_each_class_in_the_colours_of_the_methods():
+    kept, seen = np.array([[8, 2, 0], [1, 6, 3], [0, 0, 0], [4, 4, 4]]), np.array([20, 10, 5, 50])
+    _, ax = figures.figure()
+    figures.class_dots(ax, {v: analysis.class_rates(kept, seen, ["x", "y", "z_z"]) for v in ("FM", "FMUC")}, "quantity")
+    assert {line.get_label(): line.get_color() for line in ax.lines} == {v: figures.COLOURS[v] for v in ("FM", "FMUC")}
+    np.testing.assert_allclose(ax.lines[0].get_xdata(), [50, 100, 0])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["x", "y", "z z"]
+
+
 # --- style -----------------------------------------------------------------------------------------------------------
 
 def test_one_colour_per_method_and_none_shared():
