@@ -107,14 +107,14 @@ def stand_in(
     command: typer.Context, seed: Seed = 0, workers: Workers = None, force: Force = False, as_json: Json = False,
 ) -> None:
     """Render the stand-in whose name the command has."""
+    from fmuc.datasets import SPLITS
     from fmuc.standins.render import render
 
     _require_writable(paths.data_root())
     name = command.info_name
-    report = render(name, seed=seed, workers=workers, force=force)
-    counted = ("notes", "instruments", "silent_dropped", "recordings", "clips")
+    dataset = render(name, seed=seed, workers=workers, force=force)
     _show({"dataset": f"{name} (stand-in)", "folder": paths.relative(paths.dataset_dir(name)),
-           **{key: report[key] for key in counted if key in report}}, as_json)
+           "clips": {split: len(dataset.indices(split)) for split in SPLITS}}, as_json)
 
 
 def published(

@@ -219,21 +219,22 @@ def load_fsdd(root: Path, name: str) -> Dataset:
 
 
 class OwnSettings(NamedTuple):
-    """How to use an import of own audio: the share of its training labels that training may use, in (0, 1], and the
-    features that suit it, None for those of the profile."""
+    """How to use an import of own audio: the share of its training labels that training may use, in (0, 1], the
+    features that suit it, None for those of the profile, and the folder that its paths are relative to."""
 
     labelled_share: float
     features: Features | None
+    base: Path
 
 
 def own_settings(name: str) -> OwnSettings | None:
     """Settings of the imported data set ``name``, None if there is no such import."""
     folder = paths.dataset_dir(name)
-    return _read_own(folder)[0] if (folder / "own.json").is_file() else None
+    return _read_own(folder) if (folder / "own.json").is_file() else None
 
 
-def _read_own(folder: Path) -> tuple[OwnSettings, Path]:
-    """Settings, and the folder that paths are relative to, from ``own.json`` (written by :mod:`fmuc.own.importing`)."""
+def _read_own(folder: Path) -> OwnSettings:
+    """Read ``own.json``, which :mod:`fmuc.own.importing` writes."""
     path = folder / "own.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -241,11 +242,11 @@ def _read_own(folder: Path) -> tuple[OwnSettings, Path]:
         share, features = report["labelled_share"], report.get("features")
         if record["format"] != 1 or not 0 < share <= 1 or kind not in ("folder", "csv"):
             raise ValueError("format, labelled_share or kind is wrong")
-        settings = OwnSettings(share, Features(**features) if features else None)
+        return OwnSettings(share, Features(**features) if features else None,
+                           source if kind == "folder" else source.parent)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, FmucError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise FmucError(f"{paths.relative(path)}: is damaged ({reason}); {_OWN_REMEDY}") from None
-    return settings, source if kind == "folder" else source.parent
 
 
 def load_own(folder: Path, name: str) -> Dataset:
@@ -253,7 +254,7 @@ def load_own(folder: Path, name: str) -> Dataset:
 
     Raises :class:`FmucError` for a damaged record or list.
     """
-    base, path = _read_own(folder)[1], folder / "clips.csv"
+    base, path = _read_own(folder).base, folder / "clips.csv"
     try:
         with open(path, encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, strict=True))
@@ -291,17 +292,9 @@ def load(name: str) -> Dataset:
     if not dataset.clips:
         raise FmucError(f"no sound files of {name} under {paths.relative(folder)}: run 'python -m fmuc data "
                         f"{folder.name}' or see data/README.md")
-    _require_files(dataset, _REMEDY if name in LOADERS else f"put them back, or {_OWN_REMEDY}")
-    return dataset
-
-
-def _require_files(dataset: Dataset, remedy: str) -> None:
-    """One listing per folder instead of one ``stat`` per file: 289,205 of them are slow on a network disk."""
-    files = [clip.path for clip in dataset.clips]
-    listed = {folder: {entry.name for entry in os.scandir(folder) if not entry.is_dir(follow_symlinks=False)}
-              for folder in {file.parent for file in files} if os.path.isdir(folder)}
-    # Not in the listing, yet there: the file system folds case or composes letters. os.path takes any name.
-    missing = [file for file in files if file.name not in listed.get(file.parent, ()) and not os.path.isfile(file)]
+    missing = [clip.path for clip in dataset.clips if not os.path.isfile(clip.path)]
     if missing:
-        raise FmucError(f"{dataset.name}: missing sound file {paths.relative(min(missing))} ({len(missing)} of "
-                        f"{len(files)} are missing); {remedy}")
+        remedy = _REMEDY if name in LOADERS else f"put them back, or {_OWN_REMEDY}"
+        raise FmucError(f"{name}: missing sound file {paths.relative(min(missing))} ({len(missing)} of "
+                        f"{len(dataset.clips)} are missing); {remedy}")
+    return dataset

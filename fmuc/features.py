@@ -31,7 +31,7 @@ from fmuc.machinery.sound import read_audio
 from fmuc.machinery.workers import cores, run_parallel
 
 _VERSION = 3  # raise it whenever the same sound gives other patches
-_CHUNK = 256  # clips of a task, at most
+_CHUNK = 16  # clips of a task
 _MIN_STD = 1e-5  # a band that never changes must not be divided by zero
 
 
@@ -158,8 +158,7 @@ def extract(dataset: Dataset, features: Features, workers: int | None = None, pr
 def _build(folder: Path, dataset: Dataset, features: Features, workers: int, progress: bool) -> None:
     """Write the files of a cache, chunk by chunk in the order of the clips."""
     files = [clip.path for clip in dataset.clips]
-    size = min(_CHUNK, max(16, len(files) // 32))
-    tasks = [(files[i : i + size], features) for i in range(0, len(files), size)]
+    tasks = [(files[i : i + _CHUNK], features) for i in range(0, len(files), _CHUNK)]
     counts, content = [], hashlib.sha256()
     with (open(folder / "patches.npy", "wb") as file,
           tqdm(total=len(dataset.clips), desc=f"features of {dataset.name}", unit="clip", disable=not progress) as bar):

@@ -32,7 +32,6 @@ class LocalServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files: dict[str, Served] = {}
         self.seen: list[tuple[str, str | None]] = []
-        self.encodings: set[str | None] = set()
         self.done = threading.Event()
 
     def __enter__(self) -> LocalServer:
@@ -63,7 +62,6 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         wanted, served = self.headers["Range"], self.server.files.get(self.path)
         self.server.seen.append((self.path, wanted))
-        self.server.encodings.add(self.headers["Accept-Encoding"])
         if served is None or served.codes:
             return self._head(served.codes.pop(0) if served else 404, served.headers if served else {})
         start, total = 0, len(served.content)

@@ -7,12 +7,10 @@ import gzip
 import hashlib
 import io
 import json
-import re
 import shutil
 import tarfile
 import threading
 import zipfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,23 +45,18 @@ def md5(content: bytes) -> str:
 # The published table
 
 
-def test_the_archives_are_those_that_were_published():
+def test_no_row_of_the_table_is_copied_twice():
     archives = [archive for source in SOURCES.values() for part in source.parts for archive in part.archives]
     assert len({archive.name for archive in archives}) == len(archives) == 1 + 3 + 13 + 6
-    assert len({sum for archive in archives for sum in archive.md5}) == 3 + 13 + 6 + 3  # no row copied twice
-    for archive in archives:
-        assert re.fullmatch(r"[\w.-]+\.(zip|tar\.gz)", archive.name) and archive.size > 1000
-        assert all(re.fullmatch("[0-9a-f]{32}", sum) for sum in archive.md5) and archive.url.startswith("https://")
-        assert archive.url.endswith((archive.name, "/v1.0.10.tar.gz"))
+    assert len({sum for archive in archives for sum in archive.md5}) == 3 + 13 + 6 + 3
 
 
 def test_every_recording_of_fsdd_has_a_sum():
-    (part,) = SOURCES["fsdd"].parts
-    lines = Path(fetch.__file__).with_name(part.sha256).read_text().splitlines()
-    assert all(re.fullmatch(r"[0-9a-f]{64}  recordings/\d_[a-z]+_\d+\.wav", line) for line in lines)
-    assert {line.split()[1] for line in lines} == {f"recordings/{digit}_{speaker}_{number}.wav" for digit in range(10)
-                                                   for speaker in SPEAKERS for number in range(50)}
-    assert len({line.split()[0] for line in lines}) == len(lines) == 3000 and part.index in lines[0]
+    lines = Path(fetch.__file__).with_name("fsdd.sha256").read_text().splitlines()
+    sums = {name: sum for sum, name in map(str.split, lines)}
+    assert sums.keys() == {f"recordings/{digit}_{speaker}_{number}.wav" for digit in range(10)
+                           for speaker in SPEAKERS for number in range(50)}
+    assert len(set(sums.values())) == 3000
 
 
 # Downloads
@@ -101,7 +94,7 @@ def test_a_file_is_downloaded_once(server, path):
     get(path, url)
     get(path, url)
     assert path.read_bytes() == CONTENT and [file.name for file in path.parent.iterdir()] == [path.name]
-    assert server.ranges() == [None] and server.encodings == {"identity"}
+    assert server.ranges() == [None]
     path.write_bytes(CONTENT[:-1] + b"?")  # another file under this name
     get(path, url)
     assert path.read_bytes() == CONTENT
@@ -277,11 +270,15 @@ def test_a_recording_that_differs_is_named_and_nothing_is_taken(fsdd, root, tmp_
     assert "1 of 12 files are missing or not the published ones, the first is recordings/1_lucas_0.wav" in message
 
 
-def test_nsynth_arrives_and_a_second_call_fetches_what_is_missing(nsynth, root, server, tmp_path):
-    assert take(nsynth, root, parts=["train"]) == ("train",) and len(server.seen) == 2
-    assert take(nsynth, root) == ("valid", "test")
+def test_an_error_of_a_later_part_keeps_the_earlier_ones_and_the_next_call_fetches_the_rest(
+        nsynth, root, server, tmp_path):
+    name = nsynth.parts[1].archives[0].name
+    server.files[f"/{name}"].codes = [404]
+    with pytest.raises(FmucError, match=rf"{name}.*404"):
+        take(nsynth, root)
+    assert take(nsynth, root) == ("valid", "test") and len(server.seen) == 7
     assert [len(load_nsynth(root, "nsynth").indices(split)) for split in ("train", "valid", "test")] == [12, 3, 6]
-    assert tree(root) == tree(tmp_path / "made") and take(nsynth, root) == () and len(server.seen) == 6
+    assert tree(root) == tree(tmp_path / "made") and take(nsynth, root) == () and len(server.seen) == 7
     assert "dev: known are train, valid, test" in fails(nsynth, root.with_name("other"), parts=["dev"])
 
 
@@ -339,26 +336,21 @@ def test_what_a_folder_lacks_or_has_wrong_is_named(nsynth, root, server, own):
 # Whole or not at all
 
 
-def hostile_tar(name: str, **values: object) -> Callable[[], bytes]:
-    def make() -> bytes:
-        out = io.BytesIO()
-        with tarfile.open(fileobj=out, mode="w:gz") as packed:
-            info = tarfile.TarInfo(name)
-            for key, value in values.items():
-                setattr(info, key, value)
-            packed.addfile(info)
-        return out.getvalue()
-    return make
+def hostile_tar(name: str, type: bytes = tarfile.REGTYPE) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as packed:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = type, "/etc"
+        packed.addfile(info)
+    return out.getvalue()
 
 
-@pytest.mark.parametrize("filters", [True, False])  # which Python has from 3.11.4 on
 @pytest.mark.parametrize(("name", "make"), [
-    ("a.tar.gz", hostile_tar("../../hostile")), ("a.tar.gz", hostile_tar("l", type=tarfile.SYMTYPE, linkname="/etc")),
-    ("a.tar.gz", hostile_tar("nsynth-train/device", type=tarfile.CHRTYPE)),
+    ("a.tar.gz", lambda: hostile_tar("../../hostile")), ("a.tar.gz", lambda: hostile_tar("//hostile")),
+    ("a.tar.gz", lambda: hostile_tar("link", tarfile.SYMTYPE)),
+    ("a.tar.gz", lambda: hostile_tar("nsynth-train/device", tarfile.CHRTYPE)),
     ("a.zip", lambda: b"<html>Sign in</html>"), ("a.zip", lambda: zip_of(**{"another/examples.json": b"{}"}))])
-def test_what_is_no_published_archive_leaves_nothing(nsynth, root, server, tmp_path, monkeypatch, name, make, filters):
-    if not filters:
-        monkeypatch.delattr(tarfile, "data_filter", raising=False)
+def test_what_is_no_published_archive_leaves_nothing(nsynth, root, server, tmp_path, name, make):
     archive = published(server, name, make())
     source = replace(nsynth, parts=(replace(nsynth.parts[0], archives=(archive,)),))
     before = {path.name for path in tmp_path.iterdir()}
@@ -371,14 +363,6 @@ def test_what_a_zip_holds_for_other_folders_is_left_out(nsynth, root, server, tm
     archive = published(server, "a.zip", zip_of(**files))
     take(replace(nsynth, parts=(replace(nsynth.parts[0], archives=(archive,)),)), root)
     assert tree(root) == {"nsynth-train/examples.json": b"{}"} and not [*tmp_path.rglob("hostile")]
-
-
-def test_an_error_of_a_later_part_keeps_the_earlier_ones(nsynth, root, server):
-    name = nsynth.parts[1].archives[0].name
-    server.files[f"/{name}"].codes = [404]
-    with pytest.raises(FmucError, match=rf"{name}.*404"):
-        take(nsynth, root)
-    assert take(nsynth, root) == ("valid", "test")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from fmuc.datasets import DEVELOPMENT, EVALUATION, LABELS, load_tut2017
+from fmuc.datasets import DEVELOPMENT, EVALUATION, LABELS, Dataset
 from fmuc.errors import FmucError
 from fmuc.standins import scenes, scenes_sim
 from fmuc.standins.render import ensure, render
@@ -19,14 +19,14 @@ SECOND = scenes.RATE
 
 
 @pytest.fixture(scope="module")
-def rendered(tmp_path_factory) -> tuple[Path, dict]:
+def rendered(tmp_path_factory) -> Dataset:
     """The real sounds, one second per clip instead of ten."""
     root = tmp_path_factory.mktemp("scenes")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FMUC_DATA", str(root))
         patch.setitem(scenes_sim.SIZES, NAME, TINY)
         patch.setattr(scenes_sim, "SECONDS", 1)
-        return root / NAME, render(NAME, workers=1, progress=False)
+        return render(NAME, workers=1, progress=False)
 
 
 @pytest.fixture
@@ -40,21 +40,20 @@ def cheap(monkeypatch, data_root) -> Path:
 
 
 def test_it_loads_as_tut2017_with_unseen_test_places(rendered):
-    dataset = load_tut2017(rendered[0], "scenes-sim")
-    assert dataset.classes == LABELS == tuple(scenes.SCENES)
-    labels, groups = dataset.labels(), {}
+    assert rendered.classes == LABELS == tuple(scenes.SCENES)
+    labels, groups = rendered.labels(), {}
     for split, per_scene in (("train", 2), ("test", 1)):
-        files = dataset.indices(split)
+        files = rendered.indices(split)
         assert np.bincount(labels[files]).tolist() == [per_scene] * 15
-        groups[split] = {dataset.clips[i].group for i in files}
-        assert rendered[1]["clips"][split] == len(files)
-        assert rendered[1]["recordings"][split] == len(groups[split]) == 15
+        groups[split] = {rendered.clips[i].group for i in files}
+        assert len(groups[split]) == 15
     assert not groups["train"] & groups["test"]
-    assert len({clip.path.read_bytes() for clip in dataset.clips}) == len(dataset.clips)
+    assert len({clip.path.read_bytes() for clip in rendered.clips}) == len(rendered.clips)
 
 
 def test_files_are_named_and_listed_as_in_the_real_parts(rendered):
-    development, evaluation = rendered[0] / DEVELOPMENT, rendered[0] / EVALUATION
+    root = rendered.clips[0].path.parents[2]
+    development, evaluation = root / DEVELOPMENT, root / EVALUATION
     rows = [line.split("\t") for line in (development / "meta.txt").read_text().splitlines()]
     assert rows == sorted(rows) and len(rows) == len(os.listdir(development / "audio")) == 30
     for file, label, recording in rows:
@@ -68,7 +67,7 @@ def test_files_are_named_and_listed_as_in_the_real_parts(rendered):
 
 
 def test_clips_are_audible_stereo_that_is_not_clipped(rendered):
-    for path in rendered[0].rglob("*.wav"):
+    for path in (clip.path for clip in rendered.clips):
         info = soundfile.info(path)
         assert (info.format, info.subtype, info.samplerate, info.channels, info.frames) == (
             "WAV", "PCM_16", 44_100, 2, 44_100)
@@ -97,8 +96,7 @@ def test_a_finished_data_set_is_loaded_and_not_rendered_again(cheap, monkeypatch
     monkeypatch.setattr("fmuc.standins.render.cores", lambda: 1)
     dataset = ensure(NAME, progress=False)
     monkeypatch.setattr(scenes_sim, "render", lambda *_: pytest.fail("rendered again"))
-    assert render(NAME, progress=False)["clips"] == {"train": 30, "test": 15}
-    assert ensure(NAME, progress=False).digest == dataset.digest and len(dataset.clips) == 45
+    assert render(NAME).clips == ensure(NAME).clips == dataset.clips and len(dataset.clips) == 45
 
 
 def test_other_parameters_need_force_and_replace_the_whole_folder(cheap, monkeypatch):
@@ -111,9 +109,8 @@ def test_other_parameters_need_force_and_replace_the_whole_folder(cheap, monkeyp
         with pytest.raises(KeyboardInterrupt):
             render(NAME, seed=9, workers=1, progress=False, force=True)
     assert (cheap / NAME / "old.txt").exists() and [path for path in cheap.iterdir() if path.is_dir()] == [cheap / NAME]
-    report = render(NAME, seed=9, workers=1, progress=False, force=True)
-    assert report["parameters"]["seed"] == 9 and not (cheap / NAME / "old.txt").exists()
-    assert len(list((cheap / NAME).rglob("*.wav"))) == sum(report["clips"].values())
+    assert len(render(NAME, seed=9, workers=1, progress=False, force=True).clips) == 45
+    assert not (cheap / NAME / "old.txt").exists()
 
 
 def interrupted(*_) -> np.ndarray:

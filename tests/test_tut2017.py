@@ -60,14 +60,10 @@ def root(data_root: Path) -> Path:
     return data_root / "tut2017"
 
 
-def described(clips) -> dict[str, tuple]:
-    return {clip.id: (clip.label, clip.group, clip.split) for clip in clips}
-
-
 def test_both_parts_load_with_labels_recordings_and_splits(root):
     dataset = load("tut2017")
     assert dataset.classes == LABELS == tuple(sorted(LABELS)) and len(LABELS) == 15
-    assert described(dataset.clips) == {
+    assert {clip.id: (clip.label, clip.group, clip.split) for clip in dataset.clips} == {
         **{f"development/{name}": (label, recording, "train") for name, (label, recording) in TRAIN.items()},
         **{f"evaluation/{name}": (label, original.split("_")[0], "test") for name, (label, original) in TEST.items()},
     }
@@ -89,16 +85,13 @@ def test_without_a_map_every_evaluation_clip_is_its_own_recording(root):
     assert [clip.group for clip in clips] == [clip.id for clip in clips] and len({clip.group for clip in clips}) == 3
 
 
-def test_the_columns_of_the_map_may_stand_the_other_way_round(root):
+def test_the_spelling_of_a_list_changes_nothing(root):
+    """The columns of the map the other way round; carriage returns, a byte-order mark, empty lines, spaces at the ends
+    and files without ``audio/``."""
     expected, path = load_tut2017(root, "tut2017").clips, root / EVALUATION / "evaluation_setup" / "map.txt"
     rows = [line.split("\t") for line in path.read_text().splitlines()]
     path.write_text("".join(f"{new}\t{original}\n" for original, new in rows))
     assert load_tut2017(root, "tut2017").clips == expected
-
-
-def test_the_spelling_of_a_list_changes_nothing(root):
-    """Carriage returns, a byte-order mark, empty lines, spaces at the ends and files without ``audio/``."""
-    expected = load_tut2017(root, "tut2017").clips
     for path in (root / DEVELOPMENT / "meta.txt", *(root / EVALUATION / "evaluation_setup").iterdir()):
         rows = path.read_text().replace("audio/", "").split("\n")
         rows = ["", *(row.replace("\t", " \t ") for row in rows), "  "]
@@ -130,11 +123,9 @@ def append(file: str, line: bytes):
     (lambda root: (root / META).unlink(), r"meta\.txt: cannot be read \(.*No such file.*data/README\.md"),
     (append(META, b"audio/b020_90_100.wav\tbeach"), r"meta\.txt: cannot be read .*b020_90_100.* has not 3 columns"),
     (append(META, b"audio/b020_90_100.wav\t\tb020"), r"meta\.txt: cannot be read .*b020_90_100.* has not 3 columns"),
-    (append(META, b"audio/b020_90_100.wav\tbeach\tb020"), "development/b020_90_100 occurs twice"),
     (append(META, "audio/café.wav\tbeach\tb020".encode("latin-1")), r"meta\.txt: cannot be read .*utf-8"),
     (append(META, b"audio/none.wav\tcafe\tb020"), "unknown label 'cafe'; known are beach, bus"),
     (append(META, b"audio/none.wav\tbeach\tb020"), r"missing sound file .*audio/none\.wav \(1 of 10 are"),
-    (append(META, b"audio/../meta.txt\tbeach\tb020"), r"missing sound file .*audio/meta\.txt \(1 of 10 are"),
     (lambda root: (root / MAP).write_bytes(b"audio/7.wav\taudio/a100_30_40.wav\n"), r"map\.txt: does not name 12\.wav"),
 ])
 def test_a_broken_tree_gives_one_line_that_names_the_list_and_the_file(root, break_it, message):

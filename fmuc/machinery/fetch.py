@@ -265,24 +265,16 @@ def _unpack_archive(archive: Path, folder: Path) -> None:
             shutil.unpack_archive(archive, folder)  # leaves out what would lie elsewhere
             return
         with tarfile.open(archive) as tar:
-            if hasattr(tarfile, "data_filter"):
-                tar.extractall(folder, filter="data")
-            else:  # before Python 3.11.4
-                _require_plain(tar, folder)
-                tar.extractall(folder)
+            for member in tar:  # tarfile has filters from Python 3.11.4 on
+                name = Path(member.name)
+                if not (member.isreg() or member.isdir()) or name.is_absolute() or ".." in name.parts:
+                    raise ValueError(f"{member.name!r} is no file or folder in it")
+                tar.extract(member, folder, set_attrs=False)
     except Exception as error:  # damaged archives raise errors of many kinds
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise  # of the disk
         raise FmucError(f"{paths.relative(archive)}: cannot be unpacked ({error}): it is not the published archive; "
                         "delete it and download it again") from None
-
-
-def _require_plain(tar: tarfile.TarFile, folder: Path) -> None:
-    """``ValueError`` for anything but files and folders below ``folder``."""
-    for member in tar:
-        inside = (folder / member.name).resolve().is_relative_to(folder.resolve())
-        if not inside or not (member.isreg() or member.isdir()):
-            raise ValueError(f"{member.name!r} is no file or folder in it")
 
 
 def _verified(folder: Path, part: Part) -> Path:

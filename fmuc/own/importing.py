@@ -97,7 +97,10 @@ def import_audio(path: Path, name: str, *, seed: int = 0, test_share: float = 0.
         labelled_share=_check_labelled_share(where, table, labelled_share), seconds=round(math.fsum(table.seconds), 3),
         features=choose_features(table.seconds, table.rate, sample_rate, patch_seconds), skipped=skipped,
         unreadable=unreadable)
-    _write(out, {"format": FORMAT, "settings": settings, "report": asdict(report)}, table)
+    rows = table.assign(id=table.path.map(tidy)).sort_values("id")[["id", *COLUMNS]]
+    with folder_lock(out), whole_folder(out) as folder:
+        rows.to_csv(folder / CLIPS, index=False, lineterminator="\n")
+        write_json(folder / RECORD, {"format": FORMAT, "settings": settings, "report": asdict(report)})
     return report
 
 
@@ -335,11 +338,3 @@ def _require_replaceable(out: Path, settings: dict, force: bool) -> None:
             return
     raise FmucError(f"{paths.relative(out)} is an import with other settings, or damaged: use --force to replace it, "
                     "or choose another name")
-
-
-def _write(out: Path, record: dict, table: pd.DataFrame) -> None:
-    """Both files at once, in a folder that takes the place of ``out``."""
-    rows = table.assign(id=table.path.map(tidy)).sort_values("id")[["id", *COLUMNS]]
-    with folder_lock(out), whole_folder(out) as folder:
-        rows.to_csv(folder / CLIPS, index=False, lineterminator="\n")
-        write_json(folder / RECORD, record)

@@ -25,6 +25,7 @@ OVERSAMPLING = 3  # the synthesiser interpolates linearly: at 16 kHz it would fo
 
 # Family in the order of NSynth's ids -> rows of General-MIDI programs, source, lowest and highest MIDI pitch.
 FAMILIES: dict[str, list[dict]] = tomllib.loads(Path(__file__).with_name("families.toml").read_text(encoding="utf-8"))
+_PROGRAMS = {family: {program: row for row in rows for program in row["programs"]} for family, rows in FAMILIES.items()}
 
 
 @dataclass(frozen=True)
@@ -69,33 +70,27 @@ def plan(sizes: Mapping[str, int], seed: int) -> list[Instrument]:
     kept = [preset for preset in presets if preset not in held]
     instruments: list[Instrument] = []
     for family_id, family in enumerate(FAMILIES):
-        programs, rng = _programs(family), np.random.default_rng([seed, family_id])
-        out = _sounds(family, held)
+        rng, out = np.random.default_rng([seed, family_id]), _sounds(family, held)
         n_test = max(TEST_SOUNDS, len(out) - 1)
         for split, sounds in {"train": _sounds(family, kept), "valid": out[n_test:], "test": out[:n_test]}.items():
             sounds = [sounds[i] for i in rng.permutation(len(sounds))]
             for first in range(0, sizes[split] if sounds else 0, NOTES_PER_INSTRUMENT):
                 sound = sounds[first // NOTES_PER_INSTRUMENT % len(sounds)]
                 preset = sound[rng.integers(len(sound))]
-                source, lowest, highest = programs[preset.program]
+                row = _PROGRAMS[family][preset.program]
+                source = row["source"]
                 count = sum((i.family, i.source) == (family, source) for i in instruments)
                 instruments.append(Instrument(
                     number=len(instruments), name=f"{family}_{source}_{count:03d}", family=family, source=source,
                     split=split, base_sound="+".join(f"{p.font.name}:{p.program}" for p in sound), font=preset.font,
-                    program=preset.program, lowest=lowest, highest=highest,
+                    program=preset.program, lowest=row["lowest"], highest=row["highest"],
                     first_note=sum(i.n_notes for i in instruments), seed=seed,
                     n_notes=min(NOTES_PER_INSTRUMENT, sizes[split] - first)))
     return instruments
 
 
-def _programs(family: str) -> dict[int, tuple[str, int, int]]:
-    """Program -> (source, lowest, highest pitch)."""
-    return {program: (row["source"], row["lowest"], row["highest"]) for row in FAMILIES[family]
-            for program in row["programs"]}
-
-
 def _sounds(family: str, presets: Sequence[Preset]) -> list[list[Preset]]:
-    return linked([preset for preset in presets if preset.program in _programs(family)], SAME_SOUND)
+    return linked([preset for preset in presets if preset.program in _PROGRAMS[family]], SAME_SOUND)
 
 
 def hold_out(presets: Sequence[Preset], rng: np.random.Generator) -> list[Preset]:
@@ -104,7 +99,7 @@ def hold_out(presets: Sequence[Preset], rng: np.random.Generator) -> list[Preset
     The largest groups come first, equally large ones at random.  One is held out if a family lacks test sounds and each
     keeps two base sounds, then one more for valid where four are kept.  synth_lead is trained only, as in NSynth.
     """
-    groups = linked([preset for preset in presets if any(preset.program in _programs(f) for f in FAMILIES)])
+    groups = linked([preset for preset in presets if any(preset.program in known for known in _PROGRAMS.values())])
     shuffled = [groups[i] for i in rng.permutation(len(groups))]
     ordered = sorted(shuffled, key=lambda group: -len(linked(group, SAME_SOUND)))
     held: list[Preset] = []

@@ -39,7 +39,7 @@ SIZES = {  # notes per family
 }
 VELOCITIES = (25, 50, 75, 100, 127)  # NSynth's
 SILENCE = 10 ** (-60 / 20)  # peak of -60 dBFS
-RENDERER = 4  # raise it whenever the same parameters give other samples or another report
+RENDERER = 4  # raise it whenever the same parameters give other samples
 STATEMENT = ("nsynth-gm: notes rendered from General-MIDI SoundFonts by fmuc, in the layout of NSynth. "
              "A stand-in for trying the pipeline: it is NOT NSynth and holds none of its audio.")
 
@@ -51,39 +51,31 @@ def parameters(sizes: Mapping[str, int], seed: int) -> dict:
             "tinysoundfont": version("tinysoundfont")}
 
 
-def render(root: Path, sizes: Mapping[str, int], seed: int, workers: int, progress: bool) -> dict:
-    """Fill ``root``: ``nsynth-{train,valid,test}/{examples.json,audio/*.wav}``. Returns what the report says of it.
-
-    ``silent_dropped``: drawn notes below -60 dBFS, replaced by other draws.
-    """
-    planned, silent = instruments.plan(sizes, seed), 0
+def render(root: Path, sizes: Mapping[str, int], seed: int, workers: int, progress: bool) -> None:
+    """Fill ``root``: ``nsynth-{train,valid,test}/{examples.json,audio/*.wav}``."""
+    planned = instruments.plan(sizes, seed)
     examples: dict[str, dict[str, dict]] = {split: {} for split in SPLITS}
     for split in SPLITS:
         (root / f"nsynth-{split}" / "audio").mkdir(parents=True)
     written = run_parallel(_write_instrument, ((instrument, root) for instrument in planned), workers)
     bar = tqdm(written, "nsynth-gm", len(planned), unit="instrument", disable=not progress)
-    for instrument, (records, dropped) in zip(planned, bar, strict=True):
+    for instrument, records in zip(planned, bar, strict=True):
         examples[instrument.split].update((record["note_str"], record) for record in records)
-        silent += dropped
     for split in SPLITS:
         write_json(root / f"nsynth-{split}" / "examples.json", dict(sorted(examples[split].items())))
-    return {"notes": {split: len(examples[split]) for split in SPLITS},
-            "instruments": {split: sum(i.split == split for i in planned) for split in SPLITS},
-            "silent_dropped": silent}
 
 
-def _write_instrument(instrument: Instrument, root: Path) -> tuple[list[dict], int]:
-    notes, pcm, silent = audible_notes(instrument)
+def _write_instrument(instrument: Instrument, root: Path) -> list[dict]:
     records = []
-    for i, ((pitch, velocity), samples) in enumerate(zip(notes, pcm, strict=True)):
+    for i, ((pitch, velocity), samples) in enumerate(zip(*audible_notes(instrument), strict=True)):
         records.append(_record(instrument, instrument.first_note + i, pitch, velocity))
         path = root / f"nsynth-{instrument.split}" / "audio" / f"{records[-1]['note_str']}.wav"
         path.write_bytes(wav(samples, SAMPLE_RATE))
-    return records, silent
+    return records
 
 
-def audible_notes(instrument: Instrument) -> tuple[list[tuple[int, int]], np.ndarray, int]:
-    """Draw and render notes until enough are audible: -> (pitch, velocity) pairs, int16 (n, 64000), silent draws.
+def audible_notes(instrument: Instrument) -> tuple[list[tuple[int, int]], np.ndarray]:
+    """Draw and render notes until enough are audible: -> (pitch, velocity) pairs, int16 (n, 64000).
 
     One gain serves the whole instrument, so that soft notes stay softer than loud ones and none clips.
     """
@@ -97,8 +89,7 @@ def audible_notes(instrument: Instrument) -> tuple[list[tuple[int, int]], np.nda
         audible = np.flatnonzero(np.abs(audio).max(axis=1, initial=0) * gain >= SILENCE)
         missing = instrument.n_notes - len(audible)
         if not missing:
-            pcm = np.round(audio[audible] * gain * 32767).astype(np.int16)
-            return [drawn[i] for i in audible], pcm, len(audio) - len(audible)
+            return [drawn[i] for i in audible], np.round(audio[audible] * gain * 32767).astype(np.int16)
         batch = drawn[len(audio):len(audio) + missing]
         played = instruments.synthesise(instrument.font, instrument.program, batch, variation)
         room = np.random.default_rng(room_seed)

@@ -19,12 +19,13 @@ RECORD = "render.json"
 def ensure(name: str, *, progress: bool = True) -> Dataset:
     """Data set ``name``; a stand-in that is not there yet is rendered first (seconds to minutes)."""
     if name in STAND_INS and not paths.dataset_dir(name).exists():
-        render(name, progress=progress)
+        return render(name, progress=progress)
     return load(name)
 
 
-def render(name: str, *, seed: int = 0, workers: int | None = None, progress: bool = True, force: bool = False) -> dict:
-    """Render a stand-in into its folder with ``workers`` processes (default: one per core); the report.
+def render(name: str, *, seed: int = 0, workers: int | None = None, progress: bool = True,
+           force: bool = False) -> Dataset:
+    """Render a stand-in into its folder with ``workers`` processes (default: one per core), and load it.
 
     If it is already there with the same parameters nothing is done; with others ``force`` replaces it. Of two
     processes that render the same one, the second waits and finds it there.
@@ -33,23 +34,21 @@ def render(name: str, *, seed: int = 0, workers: int | None = None, progress: bo
     sizes, out = kind.SIZES[name], paths.dataset_dir(name)
     parameters = kind.parameters(sizes, seed)
     with folder_lock(out):
-        report = _stored_report(out, parameters, force)
-        if report is None:
+        if not _is_rendered(out, parameters, force):
             with whole_folder(out) as folder:
-                report = {"parameters": parameters, **kind.render(folder, sizes, seed, workers or cores(), progress)}
-                write_json(folder / RECORD, {"statement": kind.STATEMENT, "report": report})
-    return report
+                kind.render(folder, sizes, seed, workers or cores(), progress)
+                write_json(folder / RECORD, {"statement": kind.STATEMENT, "report": {"parameters": parameters}})
+    return load(name)
 
 
-def _stored_report(out: Path, parameters: dict, force: bool) -> dict | None:
-    """The report in ``out`` if it was rendered with these ``parameters``; None if it is to be rendered."""
+def _is_rendered(out: Path, parameters: dict, force: bool) -> bool:
+    """Whether ``out`` was rendered with these ``parameters``; others are refused without ``force``."""
     if not out.exists():
-        return None
+        return False
     try:
-        stored = json.loads((out / RECORD).read_text(encoding="utf-8"))["report"]
-        same = stored["parameters"] == parameters
+        same = json.loads((out / RECORD).read_text(encoding="utf-8"))["report"]["parameters"] == parameters
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         raise FmucError(f"{paths.relative(out)} is no rendered data set: move it away") from None
     if not (same or force):
         raise FmucError(f"{paths.relative(out)} was rendered with other parameters (see its {RECORD}): use --force")
-    return stored if same else None
+    return same

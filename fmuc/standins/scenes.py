@@ -4,10 +4,6 @@
 draws its own version at every call (an engine's pitch, a talker's voice, how often a bird sings), so that no two places
 have the same.  Continuous sources have an RMS of 1; single events, float32 (L,), a peak near 1.  Times are in seconds,
 frequencies in Hz.  A *curve* is a spectrum as ((Hz, dB), ...), interpolated over log frequency.
-
-By construction, scenes that are close in meaning share sources in overlapping amounts: forest path and park; park,
-residential area and city centre; train, tram, bus and car; café and grocery store; home, office and library; tram and
-metro station.  So a classifier confuses these more than others: a property of the recipe, no finding about the world.
 """
 
 from __future__ import annotations
@@ -332,10 +328,6 @@ def _drawn(rng: Rng, value: float | Sequence[float]) -> float:
     return rng.uniform(*value) if isinstance(value, list) else value
 
 
-def _glide(rng: Rng, seconds: float, first_hz: float, last_hz: float) -> np.ndarray:
-    return glide(seconds, first_hz, last_hz)
-
-
 def _beep(rng: Rng, seconds: float, hz: float, level: float = 1) -> np.ndarray:
     return level * glide(seconds, hz, hz)
 
@@ -351,8 +343,8 @@ def _door(rng: Rng) -> np.ndarray:
     return thud
 
 
-_EVENTS = {"burst": burst, "struck": struck, "syllable": syllable, "glide": _glide, "beep": _beep, "horn": _horn,
-           "door": _door}
+_EVENTS = {"burst": burst, "struck": struck, "syllable": syllable, "glide": lambda rng, *drawn: glide(*drawn),
+           "beep": _beep, "horn": _horn, "door": _door}
 SOURCES: dict[str, Callable[[Rng, int], np.ndarray]] = {
     "surf": _surf, "passby": _passby, "engine": _engine, "whine": _whine, "hum": _hum, "crowd": _crowd,
     "speech": _speech, "children": _children, "announcement": _announcement, "music": _music, "birds": _birds,

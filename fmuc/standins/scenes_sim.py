@@ -6,8 +6,9 @@ What differs, on purpose or of necessity:
 
 * Every recording is a *place* of its own, drawn from its scene (``scenes``); all test places are unseen.  A
   recording holds a few clips, TUT2017's many, and one scene has 15 training places here.
-* Which scenes resemble which is decided by the recipe: sources are shared among scenes that are close in meaning.
-  Confusions such as train and bus are there **by construction** and say nothing about real acoustic scenes.
+* Which scenes resemble which is decided by the recipe: sources are shared among scenes that are close in meaning, as
+  park and forest path; train, tram, bus and car; café and grocery store; home, office and library.  Confusions of these
+  are there **by construction** and say nothing about real acoustic scenes.
 * Samples have 16 bits; there are no folds, and no list of recording errors: nothing went wrong.
 
 The same parameters give the same bytes for any number of workers, with the same versions of numpy and scipy on the
@@ -34,7 +35,7 @@ SIZES = {  # split -> (recordings per scene, clips per recording)
     "scenes-sim-smoke": {"train": (2, 2), "test": (1, 1)},  # to look at, to listen to and for tests
 }
 SECONDS = 10  # of a clip
-RENDERER = 1  # raise it whenever the same parameters give other samples or another report
+RENDERER = 1  # raise it whenever the same parameters give other samples
 STATEMENT = ("scenes-sim: acoustic scenes simulated from noise, tones and resonances by fmuc, in the layout of TUT "
              "Acoustic Scenes 2017. A stand-in for trying the pipeline: it is NOT TUT2017 and holds none of its audio. "
              "Close scenes share sound sources, so which scenes are confused is a matter of construction.")
@@ -57,17 +58,14 @@ def parameters(sizes: Mapping[str, tuple[int, int]], seed: int) -> dict:
             "bits": 16}
 
 
-def render(root: Path, sizes: Mapping[str, tuple[int, int]], seed: int, workers: int, progress: bool) -> dict:
-    """Fill the folder ``root`` with TUT2017's two folders. Returns what the report says of it: counts per split."""
+def render(root: Path, sizes: Mapping[str, tuple[int, int]], seed: int, workers: int, progress: bool) -> None:
+    """Fill the folder ``root`` with TUT2017's two folders."""
     recordings = plan(sizes, seed)
-    parts = {split: [recording for recording in recordings if recording.split == split] for split in PARTS}
-    for split, part in parts.items():
-        _write_lists(root / PARTS[split], split, part)
+    for split, part in PARTS.items():
+        _write_lists(root / part, split, [recording for recording in recordings if recording.split == split])
     written = run_parallel(write_recording, ((recording, root) for recording in recordings), workers)
     for _ in tqdm(written, "scenes-sim", len(recordings), unit="recording", disable=not progress):
         pass
-    return {"recordings": {split: len(part) for split, part in parts.items()},
-            "clips": {split: sum(len(recording.files) for recording in part) for split, part in parts.items()}}
 
 
 def plan(sizes: Mapping[str, tuple[int, int]], seed: int) -> list[Recording]:
