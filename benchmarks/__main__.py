@@ -1,7 +1,7 @@
 """Speed and memory of our code beside the textbook's: ``python -m benchmarks``, ``--quick`` to see whether it works.
 
-Writes the table to ``figures/bench.csv``, ``.md`` and ``.png``. Every job has a process of its own with one thread and
-the allocator settings of the Makefile, the same for the textbook and for ours.
+Writes the table to ``figures/bench.csv`` and ``.md``. Every job has a process of its own with one thread and the
+allocator settings of training, the same for the textbook and for ours.
 """
 
 from __future__ import annotations
@@ -12,18 +12,14 @@ import platform
 from functools import partial
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from benchmarks import jobs
 from fmuc import experiments, paths
+from fmuc.machinery.workers import ENVIRONMENT
 
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "MALLOC_MMAP_MAX_": "0",
-               "MALLOC_TRIM_THRESHOLD_": "99999999999", "MALLOC_TOP_PAD_": "268435456"}
 JOBS = (
     partial(jobs.steps, "mini", "nsynth-gm", rounds=15, least=3),
     partial(jobs.steps, "paper", "nsynth", rounds=5, least=4),
@@ -44,7 +40,7 @@ QUICK = (
 
 def measure(quick: bool = False) -> pd.DataFrame:
     """One row for each figure of merit; ``quick``: tiny sizes within this process, whose numbers mean nothing."""
-    os.environ.update(ENVIRONMENT)  # for the processes started from here on
+    os.environ.update(ENVIRONMENT | {"NUMBA_NUM_THREADS": "1"})  # for the processes started from here on
     rows = []
     for job in tqdm(QUICK if quick else JOBS, "benchmark"):
         rows += job() if quick else jobs.in_process(job)
@@ -69,26 +65,11 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
     return shown.assign(ratio=frame["ratio"].map("{:.2f}".format))
 
 
-def picture(frame: pd.DataFrame) -> Figure:
-    """How far each ratio lies on the right side of its target: bars beyond the line at 1 meet it."""
-    limits = frame["target"].str.split().str[1].astype(float)
-    margin = (frame["ratio"] / limits).where(frame["target"].str.startswith("≥"), limits / frame["ratio"])
-    fig, ax = plt.subplots(figsize=(7, 0.8 + 0.3 * len(frame)), layout="constrained")
-    bars = ax.barh(np.arange(len(frame)), margin, color=frame["met"].map({True: "#0072B2", False: "#E69F00"}))
-    ax.bar_label(bars, frame["ratio"].map("{:.2f}".format) + " (" + frame["target"] + ")", padding=4, fontsize=7)
-    ax.axvline(1, color="black", linewidth=0.8)
-    ax.set(yticks=np.arange(len(frame)), yticklabels=frame["job"], xlabel="margin to the target (1: just met)",
-           xlim=(0, 1.3 * margin.max()))
-    ax.invert_yaxis()
-    return fig
-
-
 def write(frame: pd.DataFrame, folder: Path) -> None:
-    """``bench.csv``, ``bench.md`` and ``bench.png`` in ``folder``."""
+    """``bench.csv`` and ``bench.md`` in ``folder``."""
     frame.to_csv(folder / "bench.csv", index=False, float_format="%.6g")
     table = readable(frame).to_markdown(index=False, disable_numparse=True)
     (folder / "bench.md").write_text(f"{table}\n\nMeasured on: {machine()}.\n", encoding="utf-8")
-    picture(frame).savefig(folder / "bench.png", dpi=150, metadata={"Software": None})
 
 
 def main() -> None:

@@ -19,8 +19,7 @@ from fmuc.machinery.notebooks import read
 from fmuc.tables import title
 from tools.outputs import saved_pictures
 
-HEADINGS = {"bench": "Speed beside a textbook's code", "precision-nsynth-gm": "bfloat16 beside float32",
-            "fuzz": "Damaged and hostile input"}
+HEADINGS = {"bench": "Speed beside a textbook's code", "fuzz": "Damaged and hostile input"}
 STORY = "notebooks/story"
 SLIDERS = "Run this cell in JupyterLab to move "  # what a notebook says in place of sliders, without a front end
 COLUMN = 720  # pixels that a figure of column width has at most

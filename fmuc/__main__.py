@@ -10,6 +10,7 @@ import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Literal
 
 import typer
@@ -83,24 +84,22 @@ app.add_typer(data, name="data")
 
 
 def _show(result: dict, as_json: bool) -> None:
-    def said(value: object) -> str:
-        counts = [f"{part} {n}" for part, n in value.items()] if isinstance(value, dict) else [str(value)]
-        return " ".join(counts) or "none"
+    def text(value: object) -> str:
+        return " ".join(f"{part} {n}" for part, n in value.items()) if isinstance(value, dict) else str(value)
 
-    text = ", ".join(f"{key.replace('_', ' ')}: {said(value)}" for key, value in result.items())
-    print(json.dumps(result) if as_json else text)
-
-
-def _writable(folder: Path) -> bool:
-    there = next(place for place in (folder, *folder.parents) if os.path.exists(place))
-    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    lines = [f"{key.replace('_', ' ')}: {text(value) or 'none'}" for key, value in result.items()]
+    print(json.dumps(result) if as_json else ", ".join(lines))
 
 
 def _require_writable(*folders: Path) -> None:
-    """Refuse a folder that cannot be written before hours of work."""
+    """Make the folders; refuse one that cannot be written before hours of work."""
     for folder in folders:
-        if not _writable(folder):
-            raise FmucError(f"{folder}: cannot be written: move data with FMUC_DATA, figures with FMUC_FIGURES")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            TemporaryFile(dir=folder).close()
+        except OSError:
+            raise FmucError(f"{folder}: cannot be written: move data with FMUC_DATA, figures with FMUC_FIGURES"
+                            ) from None
 
 
 def stand_in(
@@ -308,11 +307,10 @@ def compare(profile: Profile = "mini", dataset: Dataset = None, as_json: Json = 
     print(json.dumps(result, indent=1) if as_json else as_text(result))
 
 
-@app.command(epilog=examples("notebooks --source shipped", "notebooks --only 06 --only 07 -p dataset=birds"))
+@app.command(epilog=examples("notebooks --source shipped", "notebooks --only 06 --only 07 --dataset birds"))
 def notebooks(
     profile: Profile = "mini", source: Source = "runs", dataset: Dataset = None,
     only: Annotated[list[str] | None, Option(metavar="NN", help="those whose names start so (repeatable)")] = None,
-    parameter: Annotated[list[str] | None, Option("--parameter", "-p", metavar="NAME=VALUE")] = None,
     workers: Workers = None, force: Force = False, as_json: Json = False,
 ) -> None:
     """Execute copies of those notebooks that are not up to date."""
@@ -320,11 +318,9 @@ def notebooks(
 
     from fmuc.machinery.notebooks import check, execute
 
-    _require_writable(paths.figures_dir(profile, source))
     experiments.chosen(profile, dataset)  # refuse an unknown one before anything runs
-    given = {"profile": profile, "source": source, "dataset": dataset or ""}
-    given |= {name: value for name, _, value in (text.partition("=") for text in parameter or ())}
-    outcomes = execute(given, only=only, force=force, workers=workers or 2)
+    _require_writable(paths.figures_dir(profile, source, dataset or ""))
+    outcomes = execute(profile, source, dataset or "", only=only, force=force, workers=workers or 2)
     print(json.dumps([outcome._asdict() for outcome in outcomes], indent=1) if as_json else
           pd.DataFrame(outcomes).drop(columns="error").round(1).to_string(index=False))
     check(outcomes)
@@ -346,10 +342,11 @@ def reproduce(profile: Profile = "mini", dataset: Dataset = None, device: Device
     """
     from fmuc.machinery.notebooks import find
 
-    _require_writable(paths.data_root(), paths.figures_dir(profile))
     find()  # a package installed without its checkout has none: refused before hours of work
+    chosen = experiments.chosen(profile, dataset)
+    _require_writable(paths.data_root(), paths.figures_dir(profile, dataset=dataset or ""))
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):  # one JSON document: the comparison
-        names = [name for name in experiments.chosen(profile, dataset) if _obtain(name, needed=dataset is not None)]
+        names = [name for name in chosen if _obtain(name, needed=dataset is not None)]
         for name in names:
             features(profile, name, workers)
         runs = [run for name in names for run in experiments.reproduced(profile, name)]
@@ -382,7 +379,7 @@ def _obtain(name: str, needed: bool) -> bool:
 
 def _place_numba_cache() -> None:
     """Numba compiles nothing if it cannot write."""
-    if not _writable(paths.ROOT / "fmuc" / "fast"):
+    if not os.access(paths.ROOT / "fmuc" / "fast", os.W_OK):
         os.environ.setdefault("NUMBA_CACHE_DIR", str(paths.data_root() / ".numba"))
 
 

@@ -42,7 +42,7 @@ EQUAL_QUANTITY: dict[str, Selection] = {
 }
 
 # Beyond the paper: FixMatch variants and sounds of other classes (its outlook, §VII), deep ensembles, shares of labels
-ENSEMBLE, NETS = "FM (net of an ensemble)", 5
+ENSEMBLE, NETS = "FM (net of an ensemble)", 5  # of one split
 OUTSIDE_SHARES, LABEL_SHARES = (0.0, 0.27, 0.5), (0.02, 0.05, 0.1, 0.2, 0.4)
 BEYOND: dict[str, dict] = {
     **{name + suffix: {"selection": replace(base, rule=name.lower())}
@@ -54,7 +54,10 @@ BEYOND: dict[str, dict] = {
        for share in LABEL_SHARES for row in ("FM", "FMUC", LABELLED_ONLY)},
 }
 STUDIES = {"long": ("FM", "FMUC", "FM thresh. 0.999"), "beyond": tuple(BEYOND)}  # rows of profiles beside the tables
-ALL_ROWS = (*VARIANTS, *EQUAL_QUANTITY, *BEYOND)
+ALL_ROWS: dict[str, dict] = {  # the fields of a run that make it one of a row
+    **{name: {"selection": selection} for name, selection in (TABLE_1 | EQUAL_QUANTITY).items()},
+    LABELLED_ONLY: {}, FULLY_SUPERVISED: {"labels": "all"}, **BEYOND,
+}
 
 
 @dataclass(frozen=True)
@@ -178,29 +181,16 @@ def chosen(profile: str, dataset: str | None = None) -> dict[str, Preset]:
 def make_run(profile: str, dataset: str, variant: str, seed: int = 0) -> Run:
     """The run of one row. Rows of Table II train ``table_2_factor`` times as long as the others: with a constant
     learning rate their first epochs *are* the shorter run, so Table I reads them there."""
-    p, row = preset(profile, dataset), _row(variant, seed)
+    p = preset(profile, dataset)
+    if variant not in ALL_ROWS:
+        raise FmucError(f"unknown variant {variant!r}: choose one of {', '.join(ALL_ROWS)}")
     scored = p.scored_passes if variant in ("FM", "FMUC", ENSEMBLE) else 0
     training = replace(p.training, epochs=p.table_2_epochs if variant in TABLE_2 else p.training.epochs,
                        scored_passes=scored)
     run = Run(dataset=dataset, variant=variant, seed=seed, features=p.features, labelled_share=p.labelled_share,
-              augmentation=p.augmentation, network=p.network, training=training)
-    return replace(run, **row)
-
-
-def _row(variant: str, seed: int) -> dict:
-    """The fields of a :class:`Run` that make it one of a row."""
-    if variant == LABELLED_ONLY:
-        return {}
-    if variant == FULLY_SUPERVISED:
-        return {"labels": "all"}
-    if variant == ENSEMBLE:
-        return {**BEYOND[variant], "split_seed": seed // NETS}
-    if variant in BEYOND:
-        return BEYOND[variant]
-    selections = TABLE_1 | EQUAL_QUANTITY
-    if variant not in selections:
-        raise FmucError(f"unknown variant {variant!r}: choose one of {', '.join(ALL_ROWS)}")
-    return {"selection": selections[variant]}
+              augmentation=p.augmentation, network=p.network, training=training,
+              split_seed=seed // NETS if variant == ENSEMBLE else None)
+    return replace(run, **ALL_ROWS[variant])
 
 
 def rows(profile: str, dataset: str) -> list[str]:

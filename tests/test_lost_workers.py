@@ -16,12 +16,12 @@ import numpy as np
 import psutil
 import pytest
 from dask_farm import Farm, variables, wait_for
-from filelock import FileLock, Timeout
 from test_parallel import folder_of, has_begun, same, small_run
 
 from fmuc import paths, train
 from fmuc.config import Run
 from fmuc.errors import FmucError
+from fmuc.machinery.atomic import is_locked
 from fmuc.machinery.parallel import train_plan
 from fmuc.records import is_finished, load_record
 
@@ -51,11 +51,7 @@ class Killer(threading.Thread):
 
 
 def is_free(run: Run) -> bool:
-    try:
-        with FileLock(folder_of(run) / ".lock", blocking=False):
-            return True
-    except Timeout:
-        return False
+    return not is_locked(folder_of(run) / ".lock")
 
 
 def test_killed_workers_ctrl_c_and_a_dead_scheduler(trainable, one_thread, tmp_path, tmp_path_factory):

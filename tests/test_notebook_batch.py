@@ -18,14 +18,6 @@ from fmuc.errors import FmucError
 from fmuc.machinery import notebooks
 from tools import outputs
 
-PARAMETERS = """profile = "smoke"
-source = "runs"
-dataset = ""
-epochs = 3  # a comment is fine
-rate = 0.5
-fast = True"""
-KNOWN = {"profile": "smoke", "source": "runs", "dataset": "", "epochs": 3, "rate": 0.5, "fast": True}
-
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -36,7 +28,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "notebooks"
 
 
-def write(folder: Path, name: str, *sources: str, parameters: str = PARAMETERS) -> Path:
+def write(folder: Path, name: str, *sources: str) -> Path:
+    parameters = 'profile = "mini"\nsource = "shipped"\ndataset = ""'
     cells = [new_markdown_cell("# A card"), new_code_cell(parameters, metadata={"tags": ["parameters"]})]
     cells += [new_code_cell(source) for source in sources]
     for number, cell in enumerate(cells):
@@ -47,8 +40,8 @@ def write(folder: Path, name: str, *sources: str, parameters: str = PARAMETERS) 
     return path
 
 
-def run(folder: Path, parameters: dict | None = None, **options) -> list[notebooks.Outcome]:
-    return notebooks.execute(parameters or {}, folder=folder, workers=1, progress=False, **options)
+def run(folder: Path, profile: str = "smoke", **options) -> list[notebooks.Outcome]:
+    return notebooks.execute(profile, folder=folder, workers=1, progress=False, **options)
 
 
 def statuses(outcomes: list[notebooks.Outcome]) -> list[str]:
@@ -66,7 +59,7 @@ def copy_of(folder: Path, name: str) -> Path:
     return folder.parent / "figures" / "smoke-own" / "notebooks" / f"{name}.ipynb"
 
 
-# --- which notebooks, which parameters ---
+# --- which notebooks ---
 
 
 def test_only_numbered_notebooks_in_order(folder):
@@ -88,36 +81,6 @@ def test_broken_file_is_named(folder, text):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("parameters", "said"), [
-    ('profile = make()\nsource = "runs"\ndataset = ""', "the parameters cell must hold only"),
-    ('profile = "mini"', "parameter source=.*: Field required"),
-    ('profile = 3\nsource = "runs"\ndataset = ""', "parameter profile=3: Input should be a valid string"),
-])
-def test_parameters_must_be_literals_and_hold_the_common_ones(folder, parameters, said):
-    write(folder, "00_first", parameters=parameters)
-    with pytest.raises(FmucError, match=f"00_first.ipynb: .*{said}"):
-        run(folder)
-
-
-@pytest.mark.parametrize(("name", "given", "value"), [
-    ("profile", "12", "12"), ("epochs", "4", 4), ("rate", "1e-3", 1e-3), ("fast", "false", False)])
-def test_values_take_the_type_of_the_default(folder, name, given, value):
-    bound = notebooks.bind(write(folder, "00_first"), {name: given})
-    assert bound == {**KNOWN, name: value}
-    assert type(bound[name]) is type(value)
-
-
-@pytest.mark.parametrize(("name", "given"), [
-    ("epochs", "2.5"), ("epochs", "9" * 5000), ("fast", "perhaps"), ("source", "elsewhere"), ("epoch", "4"),
-    ("profile", "../smoke"), ("dataset", "/tmp/elsewhere")])
-def test_wrong_values_are_refused_before_anything_runs(folder, name, given):
-    write(folder, "00_first")
-    with pytest.raises(FmucError, match=rf"^00_first.ipynb: parameter {name}=.*; it knows profile='smoke', ") as caught:
-        run(folder, {name: given})
-    assert "\n" not in str(caught.value)
-    assert not (folder.parent / "figures").exists()
-
-
 # --- what is executed ---
 
 
@@ -126,15 +89,15 @@ def test_executes_with_parameters_and_skips_what_is_up_to_date(folder, monkeypat
     foreign.mkdir(parents=True)
     (foreign / "kernel.json").write_text(json.dumps({"argv": ["false"], "display_name": "foreign", "language": "r"}))
     monkeypatch.setenv("JUPYTER_PATH", str(folder.parent))
-    path = write(folder, "00_first", "import os, sys, fmuc\nprint(epochs * 7, os.path.basename(os.getcwd()))",
+    path = write(folder, "00_first", "import os, sys, fmuc\nprint(profile, source, os.path.basename(os.getcwd()))",
                  "print(sys.executable, fmuc.__file__)")
     before = path.read_bytes()
-    assert statuses(run(folder, {"epochs": "6"})) == ["ran"]
+    assert statuses(run(folder)) == ["ran"]
     executed = copy_of(folder, "00_first").read_text(encoding="utf-8")
-    assert "42 notebooks" in executed
+    assert "smoke runs notebooks" in executed
     assert f"{sys.executable} {paths.ROOT / 'fmuc' / '__init__.py'}" in executed
     assert path.read_bytes() == before
-    again = run(folder, {"epochs": 6})
+    again = run(folder)
     assert statuses(again) == ["up to date"] and notebooks.check(again) is None
 
 
@@ -143,15 +106,14 @@ def test_up_to_date_until_something_changes(folder, monkeypatch):
     assert statuses(run(folder)) == ["ran"]
     monkeypatch.setattr(notebooks, "run_parallel", lambda *arguments, **options: iter(()))
 
-    def would_run(parameters: dict | None = None, **options) -> bool:  # without the seconds that it takes
-        return statuses(run(folder, parameters, **options)) == ["not run"]
+    def would_run(*profile: str, **options) -> bool:  # without the seconds that it takes
+        return statuses(run(folder, *profile, **options)) == ["not run"]
 
     assert not would_run()
     assert would_run(force=True)
-    assert would_run({"epochs": 4})
-    assert would_run({"source": "shipped", "profile": "other"})
-    assert would_run({"dataset": "birds"})
-
+    assert would_run("other")
+    assert would_run(source="shipped")
+    assert would_run(dataset="birds")
     notebook = nbformat.read(path, as_version=4)
     notebook.cells[2].outputs = [new_output("stream", name="stdout", text="outputs do not count")]
     nbformat.write(notebook, path)
@@ -159,11 +121,7 @@ def test_up_to_date_until_something_changes(folder, monkeypatch):
     write(folder, "00_first", "print(2)")
     assert would_run()
     write(folder, "00_first", "print(1)")
-
-    copy = copy_of(folder, "00_first")
-    copy.rename(copy.with_suffix(".away"))
-    assert would_run()
-    copy.with_suffix(".away").rename(copy)
+    assert not would_run()
     record = paths.runs_dir("smoke") / "a_run" / "history.csv"
     record.parent.mkdir(parents=True)
     record.write_text("epoch,quality\n", encoding="utf-8")
@@ -205,7 +163,7 @@ def test_a_kernel_that_dies_and_outputs_that_cannot_be_written_are_one_clear_lin
 BATCH = """
 import pathlib, sys
 from fmuc.machinery import notebooks
-notebooks.execute({}, folder=pathlib.Path(sys.argv[1]), progress=False)
+notebooks.execute("smoke", folder=pathlib.Path(sys.argv[1]), progress=False)
 """
 
 

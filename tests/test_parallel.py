@@ -26,7 +26,7 @@ from fmuc.config import Run
 from fmuc.errors import FmucError
 from fmuc.experiments import make_run
 from fmuc.machinery import parallel
-from fmuc.machinery.parallel import missing, states, train_plan, worker_variables
+from fmuc.machinery.parallel import missing, train_plan, worker_variables
 from fmuc.machinery.workers import run_parallel, start_workers
 from fmuc.records import Record, load_record
 
@@ -93,21 +93,6 @@ def test_every_gpu_gets_runs_and_those_that_are_hidden_none(monkeypatch, device,
 
 
 # Plans on this machine
-
-
-def test_a_device_that_is_not_there_is_refused(data_root):
-    with pytest.raises(FmucError, match="abacus"):
-        train_plan([small_run()], "smoke", device="abacus")
-
-
-def test_runs_whose_data_are_gone_count_as_done(trainable, capsys):
-    run, other = small_run(), small_run(seed=1)
-    train.train(run, device="cpu", folder=folder_of(run), progress=False)
-    assert [states([each], "smoke")[0] for each in (run, other)] == ["done", "missing"]
-    (trainable / "features").unlink()
-    capsys.readouterr()
-    assert missing([run, other], "smoke") == [other] and states([run], "smoke")[0] == "unchecked"
-    assert re.fullmatch("fmuc: 1 finished runs are used as they are: .* gone .*\n", capsys.readouterr().err)
 
 
 def test_a_run_whose_worker_is_killed_goes_on_in_another(trainable, one_thread, tmp_path):
@@ -237,3 +222,10 @@ def test_a_data_folder_whose_locks_are_not_seen_is_not_shared(data_root):
     assert parallel._facts("token")["data"] == str(data_root)
     with FileLock(data_root / "token"):
         assert parallel._facts("token")["data"] == "shared with its locks"
+
+
+def test_lock_files_of_killed_commands_are_removed(cluster_of, data_root):
+    (data_root / ".plan-killed").touch()
+    with FileLock(data_root / ".plan-held"):
+        pool = cluster_of()
+        assert {path.name for path in data_root.glob(".plan-*")} == {".plan-held", pool.token}

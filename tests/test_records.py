@@ -83,23 +83,21 @@ def test_an_edited_run_json_is_refused_in_one_line(folder, edit: Callable[[dict]
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"hello"),
-                                    lambda path: os.truncate(path, path.stat().st_size // 2)],
-                         ids=["missing", "text", "cut"])
+def alter(path: Path) -> None:
+    """Change a file that can still be read."""
+    path.write_bytes(path.read_bytes().replace(b'"test_accuracy": 0.5', b'"test_accuracy": 0.6') + b"\n")
+
+
+@pytest.mark.parametrize(("damage", "named"), [
+    (Path.unlink, ""), (lambda path: path.write_bytes(b"hello"), ""),
+    (lambda path: os.truncate(path, path.stat().st_size // 2), ""), (alter, "{} has changed since the run ended"),
+], ids=["missing", "text", "cut", "altered"])
 @pytest.mark.parametrize("name", FILES)
-def test_a_damaged_file_is_refused_in_one_line(folder, name, damage):
+def test_a_damaged_file_is_refused_in_one_line(folder, name, damage, named):
     damage(folder / name)
-    with pytest.raises(FmucError, match=f"{RUN.name}.*train") as caught:
+    with pytest.raises(FmucError, match=f"{RUN.name}.*{named.format(name)}.*train") as caught:
         load_record(folder)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_changed_file_is_noticed_although_it_can_be_read(folder, name):
-    content = (folder / name).read_bytes() + b"\n"
-    (folder / name).write_bytes(content.replace(b'"test_accuracy": 0.5', b'"test_accuracy": 0.6'))
-    with pytest.raises(FmucError, match=f"{RUN.name}.*{name} has changed since the run ended"):
-        load_record(folder)
 
 
 def test_an_epoch_that_is_missing_in_one_file_is_noticed(folder):
@@ -161,12 +159,6 @@ def test_comments_and_docstrings_do_not_count_in_the_digest_of_code():
     assert digest != records.source_digest({"train.py": code})
     assert records.source_digest({"a.py": b'class E(Exception):\n    """Text."""\n'}) == records.source_digest(
         {"a.py": b"class E(Exception):\n    pass\n"})
-
-
-def test_the_digest_is_that_of_the_code_that_was_imported():
-    assert records.code_digest() == records.provenance("cpu", 1, 1.0)["code"]
-    assert {"config.py", "model.py", "train.py", "fast/activations.py"} <= records._SOURCES.keys()
-    assert not {"figures.py", "tables.py", "__main__.py", "records.py"} & records._SOURCES.keys()
 
 
 def test_a_record_belongs_to_its_run_and_to_its_data(folder):

@@ -24,7 +24,7 @@ from fmuc.errors import FmucError
 from fmuc.features import extract
 from fmuc.fixmatch import Batch, as_images, build, step
 from fmuc.machinery import checkpoints
-from fmuc.records import Record, load_record, save_record, sealed
+from fmuc.records import Record, load_record, save_record
 from fmuc.train import Trainer, is_current, predict, train
 
 CPU = torch.device("cpu")
@@ -307,18 +307,6 @@ def test_a_finished_run_whose_data_changed_is_kept_aside_and_trained_again(nsynt
     assert different >= ({"features_digest"} if change is other_sound else {"dataset_digest"})
     message = capsys.readouterr().err
     assert message.count("\n") == 1 and "run: it was trained on other data; the old files are kept in" in message
-
-
-def test_a_finished_run_of_other_code_is_used_and_it_is_said_so(trainable, tmp_path, capsys):
-    finished(tmp_path / "run")
-    path = tmp_path / "run" / "run.json"
-    content = json.loads(path.read_text())
-    content["provenance"]["code"] = "older"
-    path.write_text(json.dumps(sealed(content, path.parent)))
-    epochs, record = finished(path.parent)
-    assert epochs == [] and record.provenance["code"] == "older"
-    message = capsys.readouterr().err
-    assert message.count("\n") == 1 and "another version of the code" in message and "--force" in message
 
 
 def test_a_finished_record_of_another_configuration_is_refused(trainable, tmp_path):

@@ -35,7 +35,7 @@ def ship_records(profile: str) -> None:
 
 def ship_notebooks(profile: str) -> None:
     """Execute the notebooks from the shipped records; store their outputs, figures and tables."""
-    notebooks.check(notebooks.execute({"profile": profile, "source": "shipped"}))
+    notebooks.check(notebooks.execute(profile, "shipped"))
     made, records = paths.figures_dir(profile, "shipped"), paths.records_dir(profile, "shipped")
     for notebook in notebooks.find():
         outputs.store(notebook, made / "notebooks" / notebook.name, notebooks.records_digest(records))

@@ -6,16 +6,14 @@ copy holds a digest of all that its outputs depend on; one that ends in an error
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import NamedTuple
 
 import nbformat
 import papermill
@@ -23,18 +21,12 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
-from pydantic import StringConstraints, ValidationError, create_model
 from tqdm import tqdm
 
 from fmuc import paths
 from fmuc.errors import FmucError
 from fmuc.machinery.workers import run_parallel
 
-COMMON = {  # parameters of every notebook; profile and data set are parts of a folder's name
-    "profile": Annotated[str, StringConstraints(pattern="^[a-z0-9-]{1,40}$")],
-    "source": Literal["runs", "shipped"],
-    "dataset": Annotated[str, StringConstraints(pattern="^[a-z0-9-]{0,40}$")],
-}
 SMALL = 1_000_000  # bytes; larger files beside a record (checkpoints) count by name and size only
 
 
@@ -58,22 +50,22 @@ class Outcome(NamedTuple):
     error: str | None = None  # one line that names notebook and error
 
 
-def execute(parameters: Mapping[str, object], *, only: Sequence[str] | None = None, force: bool = False,
-            workers: int = 2, progress: bool = True, folder: Path = paths.NOTEBOOKS) -> list[Outcome]:
+def execute(profile: str, source: str = "runs", dataset: str = "", *, only: Sequence[str] | None = None,
+            force: bool = False, workers: int = 2, progress: bool = True, folder: Path = paths.NOTEBOOKS
+            ) -> list[Outcome]:
     """Execute the notebooks that are not up to date (all of them with ``force``), ``workers`` at a time.
 
-    ``parameters`` override the defaults. After a failure no further notebook is started. Raises :class:`FmucError`,
-    before anything is executed, for an unknown notebook or parameter, or a value of another type.
+    ``profile``, ``source`` and ``dataset`` are parameters of every notebook. After a failure no further notebook is
+    started. Raises :class:`FmucError`, before anything is executed, for an unknown or broken notebook.
     """
-    code, records = _code_digest(), cache(records_digest)  # most notebooks read the same records
+    parameters = {"profile": profile, "source": source, "dataset": dataset}
+    made = paths.figures_dir(profile, source, dataset) / "notebooks"
+    read_by_all = [parameters, _code_digest(), records_digest(paths.records_dir(profile, source))]
     outcomes, stale, failed = {}, [], False
     for path in find(only, folder):
-        values = bind(path, parameters)
-        profile, source, dataset = (values[name] for name in COMMON)
-        digest = _digest(read(path), values, code, records(paths.records_dir(profile, source)))
-        output = paths.figures_dir(profile, source, dataset) / "notebooks" / path.name
+        digest, output = _digest(read(path), *read_by_all), made / path.name
         current = _digest_of(output) == digest and not force
-        stale += [] if current else [(path, output, values, digest)]
+        stale += [] if current else [(path, output, parameters, digest)]
         outcomes[path.stem] = Outcome(path.stem, "up to date" if current else "not run", 0.0, paths.relative(output))
     tasks = (task for task in stale if not failed)
     with tqdm(total=len(stale), desc="notebooks", disable=not progress) as bar:
@@ -116,28 +108,6 @@ def read(path: Path) -> nbformat.NotebookNode:
                         ) from None
 
 
-def bind(path: Path, given: Mapping[str, object]) -> dict[str, object]:
-    """Return the values of a notebook's parameters: its defaults, updated with ``given`` as the defaults' types.
-
-    Raises :class:`FmucError` for an unknown name, a value of another type, or a default that is no literal.
-    """
-    read(path)  # refuses a broken file
-    try:
-        known = {name: ast.literal_eval(found["default"]) for name, found in papermill.inspect_notebook(path).items()}
-    except Exception as error:  # papermill lets errors of many kinds through
-        raise FmucError(f"{path.name}: the parameters cell must hold only 'name = literal' lines ({_line(error)})"
-                        ) from None
-    fields = {name: (kind, ...) for name, kind in COMMON.items()}  # required
-    fields |= {name: (COMMON.get(name, type(value)), value) for name, value in known.items()}
-    try:
-        model = create_model("Parameters", __config__={"extra": "forbid", "validate_default": True}, **fields)
-        return model(**given).model_dump()
-    except ValidationError as error:
-        found = error.errors()[0]
-        raise FmucError(f"{path.name}: parameter {found['loc'][0]}={found['input']!r}: {found['msg']}; it knows "
-                        f"{', '.join(f'{name}={value!r}' for name, value in known.items())}") from None
-
-
 def records_digest(folder: Path) -> str:
     """SHA-256 of the names, sizes and, up to :data:`SMALL`, contents of a folder's files, hidden ones left out."""
     state = sha256()
@@ -170,7 +140,7 @@ def _digest_of(output: Path) -> str | None:
         return None
 
 
-def _run(notebook: Path, output: Path, parameters: dict[str, object], digest: str) -> Outcome:
+def _run(notebook: Path, output: Path, parameters: dict[str, str], digest: str) -> Outcome:
     """Execute one notebook in a kernel of its own, whose working directory is the notebook's, as in Jupyter."""
     start, error, partial = time.perf_counter(), None, output.with_name(f".partial_{output.name}")
     try:

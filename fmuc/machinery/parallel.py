@@ -22,7 +22,7 @@ from uuid import uuid4
 
 import pandas as pd
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from fmuc import paths, train
@@ -63,20 +63,21 @@ class _Job(NamedTuple):
 def states(runs: Sequence[Run], profile: str) -> list[str]:
     """Of each run: "missing", "done", "stale" (of other data than now) or "unchecked" (finished, but its data are
     gone). Each data set is read once."""
-    data, found = {}, []
-    for run in runs:
+    data = {}
+
+    def state(run: Run) -> str:
         folder, key = paths.runs_dir(profile) / run.name, (run.dataset, run.features)
-        if is_finished(folder) and key not in data:
+        if not is_finished(folder):
+            return "missing"
+        if key not in data:
             data[key] = None
             with suppress(FmucError):
                 data[key] = train.load_data(run)
-        if not is_finished(folder):
-            found.append("missing")
-        elif data[key] is None:
-            found.append("unchecked")
-        else:
-            found.append("done" if train.is_current(run, folder, data[key]) else "stale")
-    return found
+        if data[key] is None:
+            return "unchecked"
+        return "done" if train.is_current(run, folder, data[key]) else "stale"
+
+    return [state(run) for run in runs]
 
 
 def missing(runs: Sequence[Run], profile: str) -> list[Run]:
@@ -216,6 +217,9 @@ class _Cluster:
         self.token = f".plan-{uuid4().hex}"
         self.lock = FileLock(paths.data_root() / self.token)
         with explained(paths.data_root()):
+            for left in paths.data_root().glob(".plan-*"):  # by commands that were killed
+                with suppress(Timeout), FileLock(left, blocking=False):
+                    left.unlink(missing_ok=True)
             self.lock.acquire()
 
     def workers(self) -> int:
