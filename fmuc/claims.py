@@ -55,7 +55,7 @@ class Claim(NamedTuple):
 
 def number(value: float | None, sign: str = "") -> str:
     """One decimal with a true minus; "–" for a value that does not exist."""
-    return "–" if pd.isna(value) else f"{value:{sign}.1f}".replace("-", "−")
+    return "–" if pd.isna(value) else f"{value:{sign}z.1f}".replace("-", "−")
 
 
 def spread(mean: float | None, std: float | None) -> str:

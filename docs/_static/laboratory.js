@@ -7,7 +7,7 @@ const control = form.elements;
 const series = (first, last, parts) => Array.from({ length: last - first + 1 }, (_, i) => (first + i) / parts);
 const THRESHOLDS = [...series(30, 99, 100), ...series(991, 999, 1000), ...series(9991, 9999, 10000)];
 const LISTED = 24; // mistakes
-const percent = share => (100 * share).toFixed(1) + " %";
+const percent = share => (100 * share).toFixed(1) + "\u00a0%";
 const player = new Audio();
 
 // --- the rule ---
