@@ -86,7 +86,7 @@ def random_cache(shape: Features) -> features.FeatureCache:
     size = (PATCHES, shape.mel_bands, shape.patch_frames)
     patches = np.random.default_rng(0).standard_normal(size, dtype=np.float32).astype(np.float16)
     bands = np.zeros(shape.mel_bands, np.float32)
-    return features.FeatureCache(patches, np.arange(PATCHES), bands, bands + 1, shape, "")
+    return features.FeatureCache(patches, np.arange(PATCHES), bands, bands + 1, "")
 
 
 def plain_net(run: Run) -> tuple[torch.nn.Module, torch.optim.Optimizer]:

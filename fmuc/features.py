@@ -67,6 +67,11 @@ def cut_patches(spectrogram: Tensor, frames: int) -> Tensor:
     return spectrogram[:, : count * frames].unflatten(1, (count, frames)).transpose(0, 1).contiguous()
 
 
+def file_patches(path: Path, features: Features) -> Tensor:
+    """All patches of a sound file, as a cache stores them: (P, F, T) float16."""
+    return cut_patches(log_mel(read_audio(path, features.sample_rate), features), features.patch_frames).half()
+
+
 @dataclass(frozen=True, eq=False)
 class FeatureCache:
     """An opened cache. ``patches`` (P, F, T) float16 memory map; ``clip_of_patch`` (P,) int64, ascending; ``mean``,
@@ -76,7 +81,6 @@ class FeatureCache:
     clip_of_patch: np.ndarray
     mean: np.ndarray
     std: np.ndarray
-    features: Features
     digest: str
 
     def patches_of(self, clip_indices: np.ndarray) -> np.ndarray:
@@ -119,7 +123,7 @@ def open_cache(dataset: Dataset, features: Features) -> FeatureCache:
         raise
     except Exception as error:  # NumPy and its ZIP reader raise errors of many kinds
         raise FmucError(f"{where} is damaged ({type(error).__name__}: {error}): {remedy}") from None
-    return FeatureCache(patches, clip_of_patch, mean, std, features, digest)
+    return FeatureCache(patches, clip_of_patch, mean, std, digest)
 
 
 def _origin(dataset: Dataset, features: Features) -> dict:
@@ -181,9 +185,7 @@ def _build(folder: Path, dataset: Dataset, features: Features, workers: int, pro
 
 
 def _extract_chunk(files: Sequence[Path], features: Features) -> list[np.ndarray]:
-    """The patches of each file: (P, F, T) float16."""
-    spectrograms = (log_mel(read_audio(file, features.sample_rate), features) for file in files)
-    return [cut_patches(spectrogram, features.patch_frames).half().numpy() for spectrogram in spectrograms]
+    return [file_patches(file, features).numpy() for file in files]
 
 
 def _write_header(file: BinaryIO, patches: int, features: Features) -> None:

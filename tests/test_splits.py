@@ -38,13 +38,6 @@ def test_split_partitions_the_train_files_and_leaves_valid_out(seed):
         assert not set(part.tolist()) & set(dataset.indices("valid").tolist())
 
 
-def test_numbers_of_tut2017():
-    dataset = make_dataset([312] * 15)
-    split = draw_split(dataset, 0.05, 0)
-    assert len(split.labelled) == 234 and len(split.unlabelled) == 4680 - 234
-    assert set(per_class(dataset, split.labelled)) == {15, 16}
-
-
 def test_shares_are_those_of_the_largest_remainder_method():
     rng = np.random.default_rng(0)
     for _ in range(30):

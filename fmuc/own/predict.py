@@ -18,7 +18,7 @@ from fmuc import paths
 from fmuc.config import Run, Selection
 from fmuc.errors import FmucError
 from fmuc.experiments import FMUC
-from fmuc.features import cut_patches, log_mel, read_audio
+from fmuc.features import file_patches
 from fmuc.fixmatch import as_images, build
 from fmuc.machinery import checkpoints
 from fmuc.records import is_finished, load_record
@@ -55,10 +55,8 @@ class Predictor:
 
     def patches(self, path: Path) -> Tensor:
         """Normalised patches of a sound file with the precision of a feature cache: (P, 1, F, T)."""
-        features = self.run.features
-        spectrogram = log_mel(read_audio(path, features.sample_rate), features)
         mean, std = self.bands[..., None]
-        return as_images((cut_patches(spectrogram, features.patch_frames).half().float() - mean) / std)
+        return as_images((file_patches(path, self.run.features).float() - mean) / std)
 
     def predict(self, path: Path, seed: int = 0) -> Prediction:
         """Predict one sound file; ``seed`` draws the dropout masks."""

@@ -40,8 +40,6 @@ SIZES = {  # notes per family
 VELOCITIES = (25, 50, 75, 100, 127)  # NSynth's
 SILENCE = 10 ** (-60 / 20)  # peak of -60 dBFS
 RENDERER = 4  # raise it whenever the same parameters give other samples
-STATEMENT = ("nsynth-gm: notes rendered from General-MIDI SoundFonts by fmuc, in the layout of NSynth. "
-             "A stand-in for trying the pipeline: it is NOT NSynth and holds none of its audio.")
 
 
 def parameters(sizes: Mapping[str, int], seed: int) -> dict:

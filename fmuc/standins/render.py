@@ -14,6 +14,7 @@ from fmuc.standins import nsynth_gm, scenes_sim
 
 STAND_INS = (*nsynth_gm.SIZES, *scenes_sim.SIZES)
 RECORD = "render.json"
+STATEMENT = "a stand-in that fmuc made to try the pipeline: it is NOT NSynth or TUT2017 and holds none of their audio"
 
 
 def ensure(name: str, *, progress: bool = True) -> Dataset:
@@ -37,7 +38,7 @@ def render(name: str, *, seed: int = 0, workers: int | None = None, progress: bo
         if not _is_rendered(out, parameters, force):
             with whole_folder(out) as folder:
                 kind.render(folder, sizes, seed, workers or cores(), progress)
-                write_json(folder / RECORD, {"statement": kind.STATEMENT, "report": {"parameters": parameters}})
+                write_json(folder / RECORD, {"statement": STATEMENT, "report": {"parameters": parameters}})
     return load(name)
 
 

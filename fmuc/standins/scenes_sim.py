@@ -36,9 +36,6 @@ SIZES = {  # split -> (recordings per scene, clips per recording)
 }
 SECONDS = 10  # of a clip
 RENDERER = 1  # raise it whenever the same parameters give other samples
-STATEMENT = ("scenes-sim: acoustic scenes simulated from noise, tones and resonances by fmuc, in the layout of TUT "
-             "Acoustic Scenes 2017. A stand-in for trying the pipeline: it is NOT TUT2017 and holds none of its audio. "
-             "Close scenes share sound sources, so which scenes are confused is a matter of construction.")
 
 
 class Recording(NamedTuple):
