@@ -127,22 +127,26 @@ class Comparison(NamedTuple):
     trained: Interval
 
     @property
-    def judged(self) -> str:
-        """What each comparison says, whichever way it comes out; ends a sentence that begins with "FMUC's rule is"."""
+    def words(self) -> dict[str, str]:
+        """What FMUC's rule is, compared with a stricter threshold, by where they were compared."""
         places = {"on FM's nets": self.on_fm, "on FMUC's nets": self.on_fmuc, "between trained rows": self.trained}
+        return {place: _word(interval) for place, interval in places.items()}
+
+    @property
+    def judged(self) -> str:
+        """:attr:`words` as the end of a sentence, whichever way they come out."""
         said = defaultdict(list)
-        for place, interval in places.items():
-            said[_word(interval)].append(place)
-        return ", ".join(f"{word} {' and '.join(where)}" for word, where in said.items())
+        for place, word in self.words.items():
+            said[word].append(place)
+        return ", ".join(f"{word} {' and '.join(places)}" for word, places in said.items())
 
 
 def _word(interval: Interval) -> str:
     if not interval.n:
         return "not compared"
     if verdict(interval, -MARGIN, MARGIN) == "holds":
-        return f"as good as a stricter threshold (within {MARGIN:g} point)"
-    return {"holds": "better than a stricter threshold", "contradicted": "worse than a stricter threshold",
-            "not decidable": "undecided"}[verdict(interval)]
+        return f"as good (within {MARGIN:g} point)"
+    return {"holds": "better", "contradicted": "worse", "not decidable": "undecided"}[verdict(interval)]
 
 
 def compare(records: Sequence[Record], dataset: str, epochs: int) -> Comparison | None:
@@ -165,8 +169,8 @@ def conclusion(records: Sequence[Record], dataset: str, epochs: int) -> str:
     trained = trained if found.trained.n else "not known, since none of these was trained that keeps as few"
     return (f"{title(dataset)}: at the quantity that FMUC keeps ({found.quantity:.0f} %), the quality of its score "
             f"(mean − std, N = 5, T = 2) minus that of the plain softmax is {on_fm} points on FM's nets and {on_fmuc} "
-            f"on FMUC's; FMUC minus FM trained with as strict a threshold is {trained}. So here FMUC's rule is "
-            f"{found.judged}." + papers(dataset))
+            f"on FMUC's; FMUC minus FM trained with as strict a threshold is {trained}. Compared with a stricter "
+            f"threshold, FMUC's rule is {found.judged}." + papers(dataset))
 
 
 def papers(dataset: str) -> str:

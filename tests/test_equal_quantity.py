@@ -124,14 +124,14 @@ NETS, ROWS = "on FM's nets and on FMUC's nets", "between trained rows"
 
 
 @pytest.mark.parametrize(("lead", "quality", "said"), [
-    (1.5, 0.85, f"better than a stricter threshold {NETS} and {ROWS}"),
-    (-0.6, 0.70, f"worse than a stricter threshold {NETS} and {ROWS}"),
-    (1.5, 0.70, f"better than a stricter threshold {NETS}, worse than a stricter threshold {ROWS}"),
-    (0.0, 0.7671, f"as good as a stricter threshold (within 1 point) {NETS} and {ROWS}"),
+    (1.5, 0.85, f"better {NETS} and {ROWS}"),
+    (-0.6, 0.70, f"worse {NETS} and {ROWS}"),
+    (1.5, 0.70, f"better {NETS}, worse {ROWS}"),
+    (0.0, 0.7671, f"as good (within 1 point) {NETS} and {ROWS}"),
 ])
 def test_the_conclusion_says_what_the_numbers_show(lead, quality, said):
     text = equal_quantity.conclusion(pooled(lead, quality=(0.7, quality)), NAME, 10)
-    assert f"So here FMUC's rule is {said}." in text
+    assert f"Compared with a stricter threshold, FMUC's rule is {said}." in text
     assert "at the quantity that FMUC keeps (50 %)" in text
     assert text.endswith("FMUC minus FM thresh. 0.99 is +6.0 points of quality and +2.3 of quantity.")
 

@@ -41,17 +41,15 @@ def answers(profile: str, records: Sequence[Record]) -> str:
     gain, test, unlabelled, _ = (_verdicts(gains) for gains in tests.values())
     filters = {name: found for name in names
                if (found := equal_quantity.compare(records, name, presets(profile)[name].training.epochs))}
-    judged = "".join(f" On {name}: {found.judged}.{equal_quantity.papers(name)}" for name, found in filters.items())
-    shown = any("better" in found.judged for found in filters.values())
-    for net, side in (("FM", "on_fm"), ("FMUC", "on_fmuc")):
-        tests[f"FMUC's score − softmax on {net}'s nets, quality at equal quantity"] = {
-            name: getattr(found, side) for name, found in filters.items()}
+    tests |= {f"{text}, quality at equal quantity": {name: getattr(found, side) for name, found in filters.items()}
+              for side, text in (("on_fm", "FMUC's score − softmax, FM's nets"),
+                                 ("on_fmuc", "FMUC's score − softmax, FMUC's nets"),
+                                 ("trained", "FMUC − FM's thresholds, trained"))}
     table = pd.DataFrame({name: {text: _points(gains.get(name)) for text, gains in tests.items()} for name in names})
     return "\n".join([
         f"- **Is FM more accurate than the labelled part alone?** On test files: {gain}.",
         f"- **Is FMUC more accurate than FM?** On test files: {test}. On the unlabelled files: {unlabelled}.",
-        f"- **Is it a better filter?** {'' if shown else 'Not shown here. '}FMUC's rule at equal quantity:"
-        f"{judged or ' not compared yet.'}", "",
+        f"- **Is it a better filter, or only a stricter threshold?** {_filter(filters)}", "",
         markdown(table.rename_axis("difference in points"))])
 
 
@@ -79,8 +77,23 @@ def _listed(words: Mapping[str, str]) -> str:
     return "; ".join(f"{text} on {', '.join(names)}" for text, names in found.items())
 
 
+def _filter(found: Mapping[str, equal_quantity.Comparison]) -> str:
+    """How many comparisons of FMUC's rule with a stricter threshold say what, and what the paper's Table I says."""
+    words = defaultdict(list)
+    for name, comparison in found.items():
+        for place, word in comparison.words.items():
+            words[word].append(f"{place} of {name}")
+    counts = [f"{word} in {len(places)}" + (f" ({', '.join(places)})" if word in ("better", "worse") else "")
+              for word, places in words.items()]
+    return (f"{'' if 'better' in words else 'Not shown here. '}At equal quantity, FMUC's rule is, of "
+            f"{sum(map(len, words.values()))} comparisons with a stricter threshold, {', '.join(counts)}."
+            + "".join(map(equal_quantity.papers, found)))
+
+
 def _points(interval: Interval | None) -> str:
-    return f"{claims.number(interval.mean, '+')} {claims.limits(interval.low, interval.high)}" if interval else "–"
+    if interval is None:
+        return "–"
+    return f"{claims.number(interval.mean, '+')} {claims.limits(interval.low, interval.high)}".strip()
 
 
 def cost(profile: str, records: Sequence[Record]) -> str:
