@@ -149,7 +149,7 @@ def accuracy_gap(records: Sequence[Record], dataset: str, part: str, ours: str =
     return (sides[0] - sides[1]).dropna(axis=1, how="all").dropna().rename_axis("step")
 
 
-def calibration(records: Sequence[Record], dataset: str, bins: int = 15) -> pd.DataFrame:
+def calibration(records: Sequence[Record], dataset: str) -> pd.DataFrame:
     """How far the final predictions for files of known class can be believed, one row per run and part.
 
     Columns: part, variant, seed, accuracy, confidence (mean of the largest file-wise probability), error (expected
@@ -163,6 +163,6 @@ def calibration(records: Sequence[Record], dataset: str, bins: int = 15) -> pd.D
             if len(probabilities):
                 confidence = np.clip(probabilities.max(axis=1), 0.0, 1.0)
                 correct = probabilities.argmax(axis=1) == labels[labels >= 0]
-                values = correct.mean(), confidence.mean(), expected_calibration_error(confidence, correct, bins)
+                values = correct.mean(), confidence.mean(), expected_calibration_error(confidence, correct)
                 rows.append((part, record.run.variant, record.run.seed, *np.multiply(values, 100)))
     return pd.DataFrame(rows, columns=["part", "variant", "seed", "accuracy", "confidence", "error"])

@@ -139,8 +139,7 @@ def exceeds(text: str, first: Difference, second: Difference) -> Difference:
 
 FM_99, STRICT, TWO = "FM thresh. 0.99", "FMUC thresh. 0.95", "FMUC two thresh."
 NO_TEMPERATURE, HOTTEST, NO_DROPOUT = "FMUC w/o temp.", "FMUC w. temp. 4", "FMUC w/o MC-Dr."
-QUALITY, QUANTITY = gain("FMUC", "FM", "quality", "quantity")
-TEST, UNLABELLED = gain("FMUC", "FM", "test", "unlabelled")
+QUALITY, TEST, UNLABELLED = gain("FMUC", "FM", "quality", "test", "unlabelled")
 COLDER = [row for row in TABLE_1 if row != HOTTEST]
 
 RULES = (

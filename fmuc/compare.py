@@ -99,8 +99,8 @@ def as_text(comparison: Mapping) -> str:
         headers = ["over the data sets, in %", *(f"interquartile mean {row}" for row in PAIR),
                    "FMUC better, probability"]
         blocks.append(tabulate(rows, headers, disable_numparse=True)
-                      + "\nIntervals: 95 % bootstrap, stratified by data set (as in rliable). Accuracies are not "
-                        "normalised: an interquartile mean leans to the data set in the middle.")
+                      + "\nIntervals: 95 % bootstrap, stratified by data set (as in rliable).\n"
+                        "Accuracies are not normalised: an interquartile mean leans to the data set in the middle.")
     return "\n\n\n".join([*blocks, LEGEND, ROUNDING])
 
 
@@ -117,11 +117,13 @@ def _blocks(part: Mapping) -> Iterator[str]:
     for metric, rows in pd.DataFrame(part["numbers"]).groupby("metric", sort=False):
         apart = rows.filter(like=f"{sides[-1]}_minus_fm_").astype(float)
         apart.columns = [*Interval._fields, *CLUSTER]
-        texts = {fill(f"{NAMES[metric]} in %", 18): rows["variant"], "paper": rows["paper"].map(number),
-                 **{whose: [tables.cell(*row) for row in rows[[f"{whose}_{key}" for key in ("mean", "std", "n")]]
-                            .to_numpy(float)] for whose in sides},
-                 **({"in spread?": rows["verdict"]} if len(sides) == 2 else {}),
-                 f"minus FM ({sides[-1]})": [points(Interval(*row[:5])) for row in apart.to_numpy()]}
+        texts = {fill(f"{NAMES[metric]} in %", 18): rows["variant"], "paper": rows["paper"].map(number)}
+        for whose in sides:
+            ours = rows[[f"{whose}_mean", f"{whose}_std", f"{whose}_n"]].to_numpy(float)
+            texts[whose] = [tables.cell(*row) for row in ours]
+        if len(sides) == 2:
+            texts["in spread?"] = rows["verdict"]
+        texts[f"minus FM ({sides[-1]})"] = [points(Interval(*row[:5])) for row in apart.to_numpy()]
         if metric in PARTS:
             texts["over groups"] = [limits(*row) for row in apart[list(CLUSTER[:2])].to_numpy()]
         yield tabulate(texts, headers="keys", disable_numparse=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,28 +14,19 @@ from fmuc.records import Record
 
 OFFERED = 1000  # unlabelled examples per class and epoch
 
-
-class Numbers(NamedTuple):
-    """Final quality and quantity of a row, its accuracies on test and on unlabelled files."""
-
-    quality: float
-    quantity: float
-    test: float
-    unlabelled: float
-
-
-SYNTHETIC = {  # close to the paper's shape, not its numbers
-    "FM": Numbers(0.79, 0.90, 0.70, 0.74),
-    "FM thresh. 0.99": Numbers(0.82, 0.74, 0.70, 0.74),
-    "FMUC": Numbers(0.88, 0.70, 0.72, 0.79),
-    "FMUC thresh. 0.95": Numbers(0.86, 0.61, 0.71, 0.76),
-    "FMUC two thresh.": Numbers(0.85, 0.69, 0.71, 0.75),
-    "FMUC w/o temp.": Numbers(0.80, 0.88, 0.70, 0.74),
-    "FMUC w. temp. 4": Numbers(0.94, 0.30, 0.66, 0.70),
-    "FMUC w/o MC-Dr.": Numbers(0.84, 0.72, 0.71, 0.76),
-    "Labelled part only": Numbers(np.nan, np.nan, 0.60, 0.62),
-    "Fully supervised": Numbers(np.nan, np.nan, 0.78, np.nan),
-}
+# Final quality and quantity, accuracies on test and unlabelled files; close to the paper's shape, not its numbers
+SYNTHETIC = pd.DataFrame.from_dict(orient="index", columns=["quality", "quantity", "test", "unlabelled"], data={
+    "FM": (0.79, 0.90, 0.70, 0.74),
+    "FM thresh. 0.99": (0.82, 0.74, 0.70, 0.74),
+    "FMUC": (0.88, 0.70, 0.72, 0.79),
+    "FMUC thresh. 0.95": (0.86, 0.61, 0.71, 0.76),
+    "FMUC two thresh.": (0.85, 0.69, 0.71, 0.75),
+    "FMUC w/o temp.": (0.80, 0.88, 0.70, 0.74),
+    "FMUC w. temp. 4": (0.94, 0.30, 0.66, 0.70),
+    "FMUC w/o MC-Dr.": (0.84, 0.72, 0.71, 0.76),
+    "Labelled part only": (np.nan, np.nan, 0.60, 0.62),
+    "Fully supervised": (np.nan, np.nan, 0.78, np.nan),
+})
 
 
 def fabricate_counts(quality: float, quantity: float, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -107,11 +97,11 @@ def without_truth(record: Record, estimates: dict[int, tuple[float, float]]) -> 
     return replace(record, kept=kept, seen=seen, history=history)
 
 
-def synthetic_plan(dataset: str = "nsynth-gm", epochs: int = 30, numbers: dict[str, Numbers] = SYNTHETIC
+def synthetic_plan(dataset: str = "nsynth-gm", epochs: int = 30, numbers: pd.DataFrame = SYNTHETIC
                    ) -> list[Record]:
     """Records of all rows of Tables I and II, with three seeds."""
     records = []
-    for variant, (quality, quantity, test, unlabelled) in numbers.items():
+    for variant, quality, quantity, test, unlabelled in numbers.itertuples():
         for seed in range(3):
             rng = np.random.default_rng([len(variant), seed])
             approach = 1 - np.exp(-np.arange(epochs) / (epochs / 5))
