@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import numpy as np
-import pictures
 import pytest
 import torch
 from test_train import RUN
@@ -72,13 +70,3 @@ def test_outcomes_and_mistakes_count_the_same(scores):
     assert counts.sum() == len(table) == (scores.truth >= 0).sum()
     assert counts["kept, wrong"] == len(table.query("kept and not right"))
     assert counts["rejected, right"] == len(table.query("right and not kept"))
-
-
-def test_laboratory_draws_the_rule_on_its_curve_and_every_row_of_table_1(scores):
-    plane, bars = pictures.laboratory(scores, TABLE_1["FMUC"]).axes
-    quality, quantity = replay.summary(scores, TABLE_1["FMUC"])[["quality", "quantity"]]
-    drawn = [line.get_xydata() for line in plane.lines if len(line.get_xydata())]
-    assert len(drawn) == 1 + len(TABLE_1) + 1  # the curve, the rows, the rule itself
-    assert np.allclose(drawn[-1], [(quantity, quality)]) and np.isclose(drawn[0], drawn[-1]).all(axis=1).any()
-    assert [bar.get_width() for bar in bars.patches] == replay.outcomes(scores, TABLE_1["FMUC"]).tolist()
-    plt.close("all")
