@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from fmuc.config import Features
 from fmuc.datasets import DEVELOPMENT, EVALUATION, LABELS, load, load_tut2017
 from fmuc.errors import FmucError
+from fmuc.experiments import TUT
 from fmuc.features import extract
 from fmuc.splits import draw_split
 
-TUT = Features(sample_rate=22_050, window=1024, hop=342, mel_bands=80, patch_frames=140)
 TRAIN = {  # as in meta.txt: file -> (label, recording)
     "b020_90_100": ("beach", "b020"), "b020_100_110": ("beach", "b020"), "a001_0_10": ("cafe/restaurant", "a001"),
     "a001_10_20": ("cafe/restaurant", "a001"), "a001_20_30": ("cafe/restaurant", "a001"), "b003_0_10": ("tram", "b003"),
@@ -111,8 +110,7 @@ def test_every_patch_of_every_recording_is_labelled_or_unlabelled(data_root):
         assert sorted(np.concatenate(patches)) == list(range(4 * len(TRAIN)))
 
 
-META, EVALUATE, MAP = (f"{DEVELOPMENT}/meta.txt", f"{EVALUATION}/evaluation_setup/evaluate.txt",
-                       f"{EVALUATION}/evaluation_setup/map.txt")
+META, MAP = f"{DEVELOPMENT}/meta.txt", f"{EVALUATION}/evaluation_setup/map.txt"
 
 
 def append(file: str, line: bytes):
