@@ -16,6 +16,7 @@ from scipy.special import stdtrit
 from scipy.stats import trim_mean
 
 LEVEL = 0.95
+ENDS = (1 - LEVEL) / 2, (1 + LEVEL) / 2  # shares below both ends of an interval
 FEWEST_GROUPS = 5  # a bootstrap over fewer gives no interval worth the name
 
 
@@ -37,7 +38,7 @@ def t_interval(values: Sequence[float], new: float = math.inf) -> Interval:
     """
     values, n, half = np.asarray(values, dtype=float), len(values), math.nan
     if n > 1:
-        half = float(stdtrit(n - 1, (1 + LEVEL) / 2) * values.std(ddof=1) * math.sqrt(1 / n + 1 / new))
+        half = float(stdtrit(n - 1, ENDS[1]) * values.std(ddof=1) * math.sqrt(1 / n + 1 / new))
     mean = float(values.mean()) if n else math.nan
     return Interval(mean, mean - half, mean + half, int((values > 0).sum()), n)
 
@@ -51,7 +52,7 @@ def welch(terms: Sequence[tuple[float, float, float, float]]) -> Interval:
     parts = weights**2 * stds**2 / n
     variance = np.nansum(parts)
     freedom = variance**2 / np.nansum(parts**2 / (n - 1)) if variance else math.inf  # Welch-Satterthwaite
-    half = float(stdtrit(freedom, (1 + LEVEL) / 2) * math.sqrt(variance)) if variance else 0.0
+    half = float(stdtrit(freedom, ENDS[1]) * math.sqrt(variance)) if variance else 0.0
     mean = float(weights @ means)
     return Interval(mean, mean - half, mean + half)
 
@@ -71,11 +72,6 @@ def group_draws(groups: int, draws: int = 1000) -> np.ndarray:
     return np.stack([np.bincount(row, minlength=groups) for row in drawn])  # a tenth of a multinomial's time
 
 
-def percentiles(values: np.ndarray) -> np.ndarray:
-    """Both ends of the middle 95 % of bootstrap values (..., draws): (2, ...)."""
-    return np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=-1)
-
-
 def clustered(seeds: Sequence[tuple[object, np.ndarray]], statistic: Callable) -> tuple[np.ndarray, np.ndarray, int]:
     """Bootstrap interval over groups of the mean over seeds of a statistic: its ends and how many groups there are.
 
@@ -88,8 +84,8 @@ def clustered(seeds: Sequence[tuple[object, np.ndarray]], statistic: Callable) -
         return math.nan, math.nan, len(names)
     times, ends = group_draws(len(names)), np.cumsum([len(groups) for _, groups in seeds])[:-1]
     parts = zip(seeds, np.split(index, ends), strict=True)
-    low, high = percentiles(np.mean([statistic(values, own, times) for (values, _), own in parts], axis=0))
-    return low, high, len(names)
+    means = np.mean([statistic(values, own, times) for (values, _), own in parts], axis=0)
+    return *np.quantile(means, ENDS, axis=-1), len(names)
 
 
 def group_mean(values: np.ndarray, index: np.ndarray, times: np.ndarray) -> np.ndarray:
@@ -117,4 +113,4 @@ def stratified(statistic: Callable[..., float], *rows: Sequence[np.ndarray], dra
     rng = np.random.default_rng(0)
     values = [statistic(*([scores[rng.integers(len(scores), size=len(scores))] for scores in row] for row in rows))
               for _ in range(draws)]
-    return Interval(statistic(*rows), *map(float, percentiles(np.array(values))))
+    return Interval(statistic(*rows), *map(float, np.quantile(values, ENDS)))

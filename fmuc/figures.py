@@ -201,16 +201,13 @@ def _legend_above(ax: Axes, text: str, handles: Sequence[Line2D] | None = None, 
 
 def _paper_handle(dataset: str, shape: str) -> list[Line2D]:
     """The entry of a legend for the paper's hollow marks; none where it does not have the data set."""
-    return [_handle(_paper_label(dataset), marker=shape, fillstyle="none")] if paper_dataset(dataset) else []
+    paper = paper_dataset(dataset)
+    return [_handle(f"paper ({TITLES[paper]})", marker=shape, fillstyle="none")] if paper else []
 
 
 def _handle(text: str, colour: str = PAPER_COLOUR, **style) -> Line2D:
     """An entry of a legend for a mark, of every colour if none is named."""
     return Line2D([], [], linestyle="none", color=colour, label=text, **style)
-
-
-def _paper_label(dataset: str) -> str:
-    return f"paper ({TITLES[paper_dataset(dataset)]})"
 
 
 # Plots: they take data and return Axes
@@ -263,7 +260,7 @@ def _references(ax: Axes, dataset: str, metric: str) -> None:
         ax.axhline(mark[metric], mark["left"], mark["left"] + 0.1, linestyle=":", linewidth=2.0, zorder=3,
                    color=colour(mark["variant"]), gid=f"paper {mark['variant']} {mark['at']}")
     if len(marks):
-        ax.plot([], [], ":", color=PAPER_COLOUR, linewidth=2.0, label=_paper_label(dataset))
+        ax.plot([], [], ":", color=PAPER_COLOUR, linewidth=2.0, label=f"paper ({TITLES[paper_dataset(dataset)]})")
 
 
 @styled

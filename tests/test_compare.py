@@ -77,7 +77,7 @@ def test_several_data_sets_fit_into_120_columns_and_are_summed_up(stored, whole_
     fsdd, gm = text.split("nsynth-gm (stand-in) | paper: NSynth\n", 1)
     assert fsdd.startswith("FSDD (real recordings; not in the paper)\nRuns: 30 shipped, 30 yours")
     assert "78.4" not in fsdd and "78.4" in gm  # the paper's FM
-    assert " ".join(text.split()).count("So here FMUC's rule is") == 4  # of each data set, shipped and yours
+    assert " ".join(text.split()).count("FMUC's rule is") == 4  # of each data set, shipped and yours
     assert "FMUC better, probability" in gm and "100.0 [100.0, 100.0]" in gm
 
 
