@@ -7,7 +7,7 @@ without them can be compared with the truth.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -151,22 +151,17 @@ def with_faults(table: pd.DataFrame, base: Path) -> pd.DataFrame:
     return pd.concat([table.assign(split=table["split"].where(table.index != torn, "valid")), new], ignore_index=True)
 
 
-def tree(files: Iterable[str], most: int = 2) -> str:
-    """POSIX paths as a tree: everything at the top, and of each folder the first ``most`` entries."""
-    top: dict[str, dict] = {}
-    for file in sorted(files):
-        level = top
-        for part in file.split("/"):
-            level = level.setdefault(part, {})
-    return "\n".join(_lines(top, len(top), most, ""))
-
-
-def _lines(level: Mapping[str, dict], shown: int, most: int, indent: str) -> Iterator[str]:
-    for name, below in list(level.items())[:shown]:
-        yield f"{indent}{name}{'/' if below else ''}"
-        yield from _lines(below, most, most, f"{indent}    ")
-    if len(level) > shown:
-        yield f"{indent}... and {len(level) - shown} more"
+def tree(files: Iterable[str], most: int | None = None, indent: str = "") -> str:
+    """POSIX paths as a tree: the first ``most`` entries (default: all), and of each folder the first two."""
+    entries: dict[str, list[str]] = {}  # what is below each
+    for name, _, below in (file.partition("/") for file in sorted(files)):
+        entries.setdefault(name, []).extend([below] if below else [])
+    lines = []
+    for name, below in list(entries.items())[:most]:
+        lines += [f"{indent}{name}/", tree(below, 2, f"{indent}    ")] if below else [f"{indent}{name}"]
+    if most and len(entries) > most:
+        lines.append(f"{indent}... and {len(entries) - most} more")
+    return "\n".join(lines)
 
 
 def judged(predictor: Predictor, data: Dataset, truth: Mapping[str, str], *, views: int = 6,

@@ -65,20 +65,15 @@ def _gains(measures: Mapping[str, claims.Measure], difference: claims.Difference
 
 
 def _verdicts(gains: Mapping[str, Interval]) -> str:
-    words = {name: WORDS[verdict(interval)] for name, interval in gains.items()}
-    return _listed(dict(sorted(words.items(), key=lambda item: [*WORDS.values()].index(item[1]))))
-
-
-def _listed(words: Mapping[str, str]) -> str:
-    """Words with the data sets that they are said of: ``no, less on nsynth-gm; undecided on fsdd, scenes-sim``."""
-    found = defaultdict(list)
-    for name, text in words.items():
-        found[text].append(name)
-    return "; ".join(f"{text} on {', '.join(names)}" for text, names in found.items())
+    """Each verdict with its data sets: ``no, less on nsynth-gm; undecided on fsdd, scenes-sim``."""
+    names = {word: [name for name, interval in gains.items() if verdict(interval) == word] for word in WORDS}
+    return "; ".join(f"{WORDS[word]} on {', '.join(found)}" for word, found in names.items() if found)
 
 
 def _filter(found: Mapping[str, equal_quantity.Comparison]) -> str:
     """How many comparisons of FMUC's rule with a stricter threshold say what, and what the paper's Table I says."""
+    if not found:
+        return "Not compared yet."
     words = defaultdict(list)
     for name, comparison in found.items():
         for place, word in comparison.words.items():
