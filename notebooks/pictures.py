@@ -259,6 +259,7 @@ def laboratory(scores: replay.Scores, selection: Selection) -> Figure:
     class. The figure that the widget redraws."""
     fig, (plane, bars) = figure("double", columns=2, aspect=0.75)
     curve = 100 * replay.trade_off(scores, selection)
+    curve = curve[curve["quantity"] >= 1000 / len(scores.truth)]  # of fewer than ten patches quality is noise
     line = plane.plot(curve["quantity"], curve["quality"], color=GREY, linewidth=1.0, label="threshold moves")
     marks = []
     for variant, rule in TABLE_1.items():
