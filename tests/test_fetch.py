@@ -9,11 +9,12 @@ import io
 import json
 import shutil
 import tarfile
-import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -367,11 +368,8 @@ def test_what_a_zip_holds_for_other_folders_is_left_out(nsynth, root, server, tm
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
 def test_an_interrupted_unpacking_leaves_no_part_and_keeps_the_archives(nsynth, root, server, monkeypatch, error):
-    def interrupt(*_, **__):
-        raise error
-
     with monkeypatch.context() as patch:
-        patch.setattr(tarfile.TarFile, "makefile", interrupt)
+        patch.setattr(tarfile.TarFile, "makefile", Mock(side_effect=error))
         with pytest.raises((KeyboardInterrupt, FmucError)):
             take(nsynth, root)
     assert [path.name for path in root.iterdir()] == [".archives"]
@@ -381,13 +379,9 @@ def test_an_interrupted_unpacking_leaves_no_part_and_keeps_the_archives(nsynth, 
 
 
 def test_two_calls_at_once_fetch_once(nsynth, root, server):
-    reports = []
-    threads = [threading.Thread(target=lambda: reports.append(take(nsynth, root))) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(map(len, reports)) == [0, 0, 3] and len(server.seen) == 6
+    with ThreadPoolExecutor(3) as pool:
+        obtained = [*pool.map(lambda _: take(nsynth, root), range(3))]
+    assert sorted(map(len, obtained)) == [0, 0, 3] and len(server.seen) == 6
 
 
 # The command

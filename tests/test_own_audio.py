@@ -148,13 +148,6 @@ def test_folders_named_as_splits_are_splits(data, folders):
     assert table.group[f"{folders[0]}/dog/rec/a.wav"] == f"{folders[0]}/dog/rec"
 
 
-def test_split_folders_with_anything_beside_them_are_refused(data):
-    root = write(data.parent / "s", *(f"{split}/{name}" for split in ("train", "test") for name in names("dog")))
-    refused(data, r"'train/a\.wav' is in no class folder", write(root, "train/a.wav"))
-    (root / "train" / "a.wav").unlink()
-    refused(data, r"'robin/0\.wav' is beside the folders of splits \(test, train\)", write(root, *names("robin")))
-
-
 @pytest.mark.parametrize(("encoding", "end"), [("utf-8", "\n"), ("utf-8-sig", "\r\n")])
 def test_csv_with_quotation_marks_blanks_and_gaps_with_and_without_bom_and_crlf(sounds, data, encoding, end):
     body = ("path, label,group,split", 'dog/0.wav, "dog, ""old""",a,train', '"dog/1.wav","dog, ""old""",,eval',
@@ -251,6 +244,8 @@ BROKEN_FOLDERS = [
     (lambda root: write(root, "dog/two\nlines.wav"), r"'dog/two\\nlines\.wav' or its label has a control character"),
     (lambda root: write(root, "bird/a.wav", "bird/b.wav"), r"class 'bird' has labelled files in 2"),
     (lambda root: write(root, " /a.wav"), r"' /a\.wav' is in no class folder with a name"),
+    (lambda root: [_only(root, ""), write(root, "train/a.wav", "test/dog/a.wav")], r"'train/a\.wav' is in no class"),
+    (lambda root: write(root, "train/dog/a.wav", "test/dog/a.wav"), r"'cat/0\.wav' is beside the folders of splits"),
 ]
 
 

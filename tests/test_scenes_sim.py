@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -105,16 +106,12 @@ def test_other_parameters_need_force_and_replace_the_whole_folder(cheap, monkeyp
     with pytest.raises(FmucError, match="other parameters .*--force"):
         render(NAME, seed=9, workers=1, progress=False)
     with monkeypatch.context() as patch:
-        patch.setattr(scenes_sim, "record", interrupted)
+        patch.setattr(scenes_sim, "record", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             render(NAME, seed=9, workers=1, progress=False, force=True)
     assert (cheap / NAME / "old.txt").exists() and [path for path in cheap.iterdir() if path.is_dir()] == [cheap / NAME]
     assert len(render(NAME, seed=9, workers=1, progress=False, force=True).clips) == 45
     assert not (cheap / NAME / "old.txt").exists()
-
-
-def interrupted(*_) -> np.ndarray:
-    raise KeyboardInterrupt
 
 
 def test_a_foreign_folder_is_never_overwritten(cheap):
