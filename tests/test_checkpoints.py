@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from test_kills import ending
-from test_train import LOW_FMUC, RUN, trainer
+from test_train import LOW_FMUC, RUN, train_until, trainer
 
 from fmuc.errors import FmucError
 from fmuc.machinery import checkpoints
@@ -63,13 +63,7 @@ def go_on(folder: Path, **options) -> None:
 
 
 def stop_after(epoch: int, folder: Path) -> None:
-    """Train the run and interrupt it after an epoch."""
-    def interrupt(row: dict) -> None:
-        if row["epoch"] == epoch:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        go_on(folder, on_epoch=interrupt)
+    train_until(epoch, FMUC, folder)
 
 
 def failing(folder: Path, **options) -> str:
