@@ -61,11 +61,13 @@ def visit_math_block(writer, node: nodes.math_block) -> None:
 
 def add_gallery(app: Sphinx, docname: str, source: list[str]) -> None:
     """Figures or tables of the manifests, with what each was made from, follow the text of a page of ``GALLERIES``."""
-    for file in sorted(paths.FIGURES.glob("*/manifest.json")) if docname in GALLERIES else ():
-        if not file.parent.name.endswith(("-own", "-shipped")):  # which are not committed
-            app.env.note_dependency(str(file))
-            source[0] += "".join(entry(row, file.parent) for row in manifest(file.parent)
-                                 if row["kind"] == GALLERIES[docname])
+    if docname not in GALLERIES:
+        return
+    for folder in sorted(file.parent for file in paths.FIGURES.glob("*/manifest.json")):
+        if not folder.name.endswith(("-own", "-shipped")):  # which are not committed
+            app.env.note_dependency(str(folder / "manifest.json"))
+            rows = [row for row in manifest(folder) if row["kind"] == GALLERIES[docname]]
+            source[0] += "".join(entry(row, folder) for row in rows)
 
 
 def entry(row: dict, folder: Path) -> str:
