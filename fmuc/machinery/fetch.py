@@ -265,7 +265,8 @@ def _unpack_archive(archive: Path, folder: Path) -> None:
             shutil.unpack_archive(archive, folder)  # leaves out what would lie elsewhere
             return
         with tarfile.open(archive) as tar:
-            for member in tar:  # tarfile has filters from Python 3.11.4 on
+            tar.extraction_filter = lambda member, _: member  # the rule below holds before Python 3.11.4, too
+            for member in tar:
                 name = Path(member.name)
                 if not (member.isreg() or member.isdir()) or name.is_absolute() or ".." in name.parts:
                     raise ValueError(f"{member.name!r} is no file or folder in it")
