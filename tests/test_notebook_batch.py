@@ -128,16 +128,6 @@ def test_up_to_date_until_something_changes(folder, monkeypatch):
     assert would_run()
 
 
-def test_records_digest_sees_contents_and_of_large_files_the_size(tmp_path, monkeypatch):
-    monkeypatch.setattr(notebooks, "SMALL", 10)
-    seen = []
-    for small, large in (("1", "x" * 20), ("2", "x" * 20), ("2", "x" * 21), ("2", "y" * 21)):
-        (tmp_path / "a").write_text(small, encoding="utf-8")
-        (tmp_path / "b").write_text(large, encoding="utf-8")
-        seen.append(notebooks.records_digest(tmp_path))
-    assert len(set(seen)) == 3 and seen[2] == seen[3]
-
-
 def test_failing_notebook_stops_the_batch_is_kept_and_is_where_it_continues(folder):
     write(folder, "00_first", "print(1)")
     write(folder, "01_fails", "y = [\n 1]\nraise KeyError('no such band')", "print('never reached')")

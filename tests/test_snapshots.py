@@ -26,11 +26,6 @@ def folder(tmp_path):
     return tmp_path / "runs" / "run"
 
 
-@pytest.mark.parametrize(("last", "series"), [(1, [1]), (4, [1, 2, 4]), (60, [1, 2, 5, 10, 20, 50, 60])])
-def test_the_epochs_are_a_1_2_5_series_and_the_last(last, series):
-    assert snapshots.epochs(last) == series
-
-
 def test_more_passes_than_stored_are_refused():
     with pytest.raises(FmucError, match="selection.passes is 11, but 10 passes"):
         snapshots.choice(torch.zeros(3, 2), torch.zeros(10, 3, 2), replace(TABLE_1["FMUC"], passes=11))
