@@ -266,13 +266,14 @@ def laboratory(scores: replay.Scores, selection: Selection) -> Figure:
         y, x = replay.summary(scores, rule)[["quality", "quantity"]]
         marks += plane.plot(x, y, marker(variant), color=colour(variant), fillstyle="none", markersize=4,
                             label=variant)
-    quality, quantity = replay.summary(scores, selection)[["quality", "quantity"]]
-    this = plane.plot(quantity, quality, "o", color="black", label=f"this rule, threshold {selection.threshold:g}")
+    found = replay.summary(scores, selection)
+    this = plane.plot(found["quantity"], found["quality"], "o", color="black",
+                      label=f"this rule, threshold {selection.threshold:g}")
     plane.set(xlabel="pseudo-label quantity (%)", ylabel="pseudo-label quality (%)", xlim=(-2, 102))
     plane.legend(handles=[*line, *this], loc="lower left")  # below the curve, which falls
     fig.legend(handles=marks, loc="outside lower center", ncols=4, title_fontsize=6.5,
                title="hollow, on the left: the rules of Table I on these scores")
-    counts = replay.outcomes(scores, selection)
+    counts = found[list(replay.OUTCOMES)]
     drawn = bars.barh(range(len(counts)), counts, color=_OUTCOME_COLOURS)
     bars.bar_label(drawn, fontsize=6.5, padding=2)
     bars.margins(x=0.12)

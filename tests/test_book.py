@@ -219,8 +219,8 @@ def test_the_laboratory_keeps_what_replay_keeps(browser, site):
             summary = browser.find_element(By.ID, "summary").text
             kept, wrong = map(int, re.match(r"Keeps (\d+) of .*?: (\d+) wrong", summary).groups())
             scores = replay.at_epoch(nets[net])
-            expected = replay.outcomes(scores, rule)
-            assert [kept, wrong] == [expected[:2].sum(), expected["kept, wrong"]]
+            expected = replay.summary(scores, rule)
+            assert [kept, wrong] == [expected[["kept, right", "kept, wrong"]].sum(), expected["kept, wrong"]]
             assert len(browser.find_elements(By.CSS_SELECTOR, "#mistakes li")) == min(24, wrong)
     assert f"python -m fmuc data {dataset}" in browser.find_element(By.ID, "about_sounds").text
 

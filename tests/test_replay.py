@@ -65,7 +65,7 @@ def test_every_threshold_of_a_rule_lies_on_its_curve(scores, rule):
 
 
 def test_outcomes_and_mistakes_count_the_same(scores):
-    counts = replay.outcomes(scores, TABLE_1["FMUC"])
+    counts = replay.summary(scores, TABLE_1["FMUC"])[list(replay.OUTCOMES)]
     table = replay.mistakes(scores, TABLE_1["FMUC"], ("a", "b", "c", "d"))
     assert counts.sum() == len(table) == (scores.truth >= 0).sum()
     assert counts["kept, wrong"] == len(table.query("kept and not right"))

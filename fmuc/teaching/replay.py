@@ -74,18 +74,14 @@ def quality_quantity(truth: np.ndarray, labels: np.ndarray, kept: np.ndarray) ->
     return (labels == truth)[known].mean() if known.any() else np.nan, kept.mean()
 
 
-def outcomes(scores: Scores, selection: Selection) -> pd.Series:
-    """How many of the patches with a known class are kept or rejected, rightly or wrongly (``OUTCOMES``)."""
-    chosen, known = replay(scores, selection), scores.truth >= 0
-    right, kept = (chosen.labels.numpy() == scores.truth)[known], chosen.mask.numpy()[known]
-    return pd.Series([(k & r).sum() for k in (kept, ~kept) for r in (right, ~right)], index=OUTCOMES)
-
-
 def summary(scores: Scores, selection: Selection) -> pd.Series:
-    """Quality and quantity of a rule in %, and its ``OUTCOMES`` in patches."""
-    chosen = replay(scores, selection)
-    shares = quality_quantity(scores.truth, chosen.labels.numpy(), chosen.mask.numpy())
-    return pd.concat([100 * pd.Series(shares, index=["quality", "quantity"]), outcomes(scores, selection)])
+    """Quality and quantity of a rule in %, and how many patches of known class it keeps or rejects, rightly or wrongly
+    (``OUTCOMES``)."""
+    chosen, known = replay(scores, selection), scores.truth >= 0
+    quality, quantity = quality_quantity(scores.truth, chosen.labels.numpy(), chosen.mask.numpy())
+    right, kept = (chosen.labels.numpy() == scores.truth)[known], chosen.mask.numpy()[known]
+    counts = [(k & r).sum() for k in (kept, ~kept) for r in (right, ~right)]
+    return pd.Series([100 * quality, 100 * quantity, *counts], index=["quality", "quantity", *OUTCOMES])
 
 
 # Curves
