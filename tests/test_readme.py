@@ -21,7 +21,7 @@ def test_the_answers_name_losses_first():
                for seed in range(3)]
     helps, accurate, better, _, *table = readme.answers("mini", records).splitlines()
     assert helps.endswith("On test files: yes on fsdd, nsynth-gm.")
-    assert "On test files: no, less on nsynth-gm; yes on fsdd. " in accurate
+    assert "On test files: no, less on nsynth-gm; yes on fsdd" in accurate
     assert accurate.endswith("On the unlabelled files: undecided on fsdd, nsynth-gm.")
     assert better.endswith("Not compared yet.")  # without scores of the whole pool
     assert "+10.0 [+10.0, +10.0]" in table[2] and "−10.0 [−10.0, −10.0] | –" in " ".join(table[3].split())
