@@ -191,13 +191,13 @@ def test_the_story_is_a_set_of_slides_that_fit_the_screen(browser, site):
     resize(browser, DESKTOP)
     browser.get(f"{site}notebooks/story.html?slides")
     number, body = (browser.find_element(By.CSS_SELECTOR, found) for found in (".slide-number", "body"))
-    WebDriverWait(browser, 20).until(lambda _: number.text)
-    heights = browser.execute_script("return [...document.querySelectorAll('article section section')]"
-                                     ".map(slide => slide.offsetHeight)")
-    assert heights == [HEIGHT] * len(heights)
-    assert number.text == f"1 / {len(heights)}"
+    read_heights = "return [...document.querySelectorAll('article section section')].map(slide => slide.offsetHeight)"
+    WebDriverWait(browser, 20).until(lambda _: number.text and set(browser.execute_script(read_heights)) == {HEIGHT},
+                                     "a slide is not as high as the screen")  # once its pictures are laid out
+    slides = len(browser.execute_script(read_heights))
+    assert number.text == f"1 / {slides}"
     body.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_LEFT)
-    assert number.text == f"2 / {len(heights)}"
+    assert number.text == f"2 / {slides}"
     body.send_keys(Keys.ESCAPE)
     assert not number.is_displayed()
 
