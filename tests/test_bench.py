@@ -7,13 +7,10 @@ import subprocess
 import sys
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import torch
 
 from benchmarks import gpu
-from benchmarks.__main__ import readable
-from benchmarks.jobs import Row
 from fmuc import experiments
 from fmuc.paths import ROOT
 
@@ -28,18 +25,6 @@ def test_quick_measures_steps_memory_and_features(tmp_path):
         "all runs of mini"]
     assert (frame[["ours", "ratio"]] > 0).all(axis=None)
     assert "Measured on: " in (tmp_path / "bench.md").read_text(encoding="utf-8")
-
-
-ROWS = [Row("step", 6.0, 3.0, 1.5, "s", 4.0, "≥ 4"), Row("view", 1.0, 1.0, 0.5, "s", 2.0, "≥ 5"),
-        Row("memory", np.nan, np.nan, 1.01, "times", 1.01, "≤ 1.05"),
-        Row("figures", np.nan, np.nan, 91, "s", 91, "≤ 90")]
-
-
-def test_a_target_is_a_least_or_a_largest_ratio():
-    assert [row.met for row in ROWS] == [True, False, True, False]
-    frame = pd.DataFrame([row._asdict() | {"met": row.met} for row in ROWS])
-    shown = readable(frame)
-    assert list(shown["met"]) == ["yes", "no", "yes", "no"] and list(shown["textbook"]) == ["6 s", "1 s", "–", "–"]
 
 
 def test_the_gpu_script_checks_and_times_the_cpu_where_there_is_no_gpu(capsys):

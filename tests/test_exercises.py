@@ -14,7 +14,6 @@ from scipy import stats
 
 from fmuc import augment, experiments, metrics
 from fmuc.config import Features
-from fmuc.errors import FmucError
 from fmuc.features import cut_patches, log_mel
 from fmuc.machinery import notebooks
 from fmuc.selection import select
@@ -166,8 +165,3 @@ def test_the_guide_names_cells_and_exercises_that_there_are():
     assert set(re.findall(r"\b\d\.\d\b", labs)) <= titles.keys()
     for number, rest in re.findall(r"\b(\d\.\d) (?=([A-Z][^|]+))", labs):
         assert rest.startswith(titles[number]), number
-
-
-def test_a_heading_that_is_gone_is_named():
-    with pytest.raises(FmucError, match="01_.* has no cells with the heading 'Gone'"):
-        exercises.numbered("[01[3] Gone](../notebooks/01_fixmatch.ipynb)")

@@ -18,7 +18,6 @@ from fmuc.experiments import (
     preset,
     presets,
     reproduced,
-    run_units,
 )
 from fmuc.selection import ADAPTIVE
 
@@ -93,12 +92,3 @@ def test_the_studies_vary_one_thing_at_a_time():
     members = [run for run in plan("beyond", "fsdd") if run.variant == ENSEMBLE]
     assert Counter(run.split_seed for run in members) == {0: 5, 1: 5, 2: 5}
     assert [run.training.epochs for run in plan("long", "fsdd")] == [200] * 15  # 10 x the 20 of Table I
-
-
-@pytest.mark.parametrize(("variant", "steps", "units"), [
-    ("FM", 40, 56 + 3 * 64), ("FMUC", 40, 5 * 56 + 3 * 64), ("FMUC w/o MC-Dr.", 20, 56 + 3 * 64),
-    ("Labelled part only", 40, 3 * 32),
-])
-def test_work_is_counted_in_forward_passes_of_one_patch(variant, steps, units):
-    """20 epochs of 48 steps, twice as many in Table II; 4,000 supervised steps before."""
-    assert run_units(make_run("mini", "nsynth-gm", variant)) == steps * 48 * units + 4000 * 3 * 32

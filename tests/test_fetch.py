@@ -46,12 +46,6 @@ def md5(content: bytes) -> str:
 # The published table
 
 
-def test_no_row_of_the_table_is_copied_twice():
-    archives = [archive for source in SOURCES.values() for part in source.parts for archive in part.archives]
-    assert len({archive.name for archive in archives}) == len(archives) == 1 + 3 + 13 + 6
-    assert len({sum for archive in archives for sum in archive.md5}) == 3 + 13 + 6 + 3
-
-
 def test_every_recording_of_fsdd_has_a_sum():
     lines = Path(fetch.__file__).with_name("fsdd.sha256").read_text().splitlines()
     sums = {name: sum for sum, name in map(str.split, lines)}

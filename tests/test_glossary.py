@@ -45,14 +45,6 @@ def test_what_is_named_exists(name):
         found = known[part] if part in known else getattr(found, part)
 
 
-def test_a_link_leads_to_what_its_text_names():
-    for text, target in re.findall(r"\[([^\]]+)\]\(([^)#]+)[^)]*\)", TEXT):
-        if text.startswith("`"):
-            assert target == f"../{FILES[text.strip('`').split('.')[0]].as_posix()}"
-        elif text.isdigit():
-            assert target.startswith(f"../notebooks/{text}_")
-
-
 def test_every_setting_and_every_rule_is_there():
     for part in (config.Selection, config.Training, config.Features, config.View, config.Augmentation, config.Network,
                  config.Run):

@@ -16,7 +16,6 @@ import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
 
-from fmuc.machinery import notebooks
 from fmuc.paths import NOTEBOOKS, ROOT
 from tools import outputs
 
@@ -47,12 +46,6 @@ def shown(cell: NotebookNode) -> Iterator[str]:
 
 def is_text(output: NotebookNode) -> bool:
     return any(mime.startswith("text/") for mime in output.get("data", ())) or "text" in output
-
-
-def test_there_are_notebooks_and_all_are_numbered():
-    assert FILES, f"no notebooks under {NOTEBOOKS.name}/"
-    assert notebooks.find() == FILES
-    assert len({path.stem[:2] for path in FILES}) == len(FILES)
 
 
 @each_notebook

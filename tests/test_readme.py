@@ -39,13 +39,6 @@ def test_the_readme_is_short():
     assert len(readme.README.read_text(encoding="utf-8").splitlines()) <= 150
 
 
-def test_only_the_text_between_markers_is_replaced():
-    text = "before\n<!-- a -->\nold\n<!-- /a -->\nafter\n"
-    assert readme.filled(text, {"a": "new \\1"}) == "before\n<!-- a -->\nnew \\1\n<!-- /a -->\nafter\n"
-    with pytest.raises(ValueError, match="no markers for 'b'"):
-        readme.filled(text, {"b": "new"})
-
-
 def test_records_are_shipped_whole_or_not_at_all(data_root, monkeypatch):
     monkeypatch.setattr(paths, "SHIPPED_RECORDS", data_root / "records")
     kept = data_root / "records" / "smoke" / "run"
