@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_records import synthetic_record, without_truth
+from synthetic_records import synthetic_record
 
 from fmuc import analysis, metrics, paths, tables
 from fmuc.datasets import LABELS as SCENES
@@ -16,18 +16,6 @@ from fmuc.datasets import LABELS as SCENES
 NAME = "nsynth-gm"
 KEPT = np.array([[8, 2, 0], [1, 6, 3], [0, 0, 0], [4, 4, 4]])  # third class: nothing kept; last row: unknown class
 SEEN = np.array([20, 10, 5, 50])
-
-
-def test_history_is_shown_of_what_is_known():
-    records = [synthetic_record("FM", [0.5] * 4, [0.2] * 4, seed=seed) for seed in (0, 1)]
-    history, known = analysis.shown_history(records, NAME, ("FM",))
-    assert known and set(history.pop("of")) == {"unlabelled files"}
-    pd.testing.assert_frame_equal(history, tables.history_table(records, NAME, ("FM",)))
-    birds = without_truth(synthetic_record("FM", [0.5] * 4, [0.2] * 4, dataset="birds"), {2: (0.6, 0.3)})
-    history, known = analysis.shown_history([birds], "birds", ("FM",))
-    assert not known and set(history["of"]) == {"validation files"}
-    np.testing.assert_allclose(history["quality"], [np.nan, 60, np.nan, np.nan])
-    np.testing.assert_allclose(history["quantity"], [np.nan, 30, np.nan, np.nan])
 
 
 def test_outcomes_are_shares_of_all_offered_of_known_class():

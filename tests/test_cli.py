@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,13 +74,6 @@ def test_every_command_has_json_and_examples_that_can_be_given(capsys, names):
     assert examples and all(example.split()[: len(names)] == list(names) for example in examples)
     for example in examples:
         assert parsed(example).get("variant") in (None, *VARIANTS)
-
-
-def test_the_main_help_says_what_the_exit_status_means(capsys):
-    assert run("--help") == 0
-    text = capsys.readouterr().out
-    assert re.findall(r"^ +(\d+) +\S", text.partition("Exit status:\n")[2], re.M) == ["0", "1", "2", "130"]
-    assert len(ROOT.commands) <= 10
 
 
 def test_help_imports_nothing_heavy():
@@ -254,10 +248,12 @@ def test_a_row_with_settings_of_ones_own(trainable):
     assert (changed.training.epochs, changed.augmentation.strong.noise) == (1, 0.1)
 
 
-def test_the_name_of_a_changed_row_says_what_changed():
+def test_the_name_of_a_changed_row_says_what_changed_and_nothing_else_does():
     options = {"profile": "smoke", "row": "FMUC"}
     _, (changed,) = choose_runs(options, settings=["selection.passes=20", "training.precision=float32"])
-    assert changed.variant == "FMUC, selection.passes=20, training.precision=float32"
-    assert (changed.selection.passes, changed.training.precision) == (20, "float32")
-    assert choose_runs(options) == ("smoke", [make_run("smoke", "fsdd-smoke", "FMUC")])
+    plain = make_run("smoke", "fsdd-smoke", "FMUC")
+    assert changed == replace(
+        plain, variant="FMUC, selection.passes=20, training.precision=float32",
+        selection=replace(plain.selection, passes=20), training=replace(plain.training, precision="float32"))
+    assert choose_runs(options) == ("smoke", [plain])
     assert choose_runs({}) == ("mini", plan("mini"))

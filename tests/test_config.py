@@ -112,17 +112,6 @@ def test_what_is_no_configuration_is_refused_by_name(data, named):
         run_from_dict(data)
 
 
-def test_override_changes_what_it_names_and_nothing_else():
-    got = override(RUN, {"selection.passes": 20, "augmentation.strong.noise": 0.1, "network.widths": [8, 8, 8, 8],
-                         "selection.options.momentum": 0.9, "seed": 3})
-    strong = replace(RUN.augmentation.strong, noise=0.1)
-    assert got == replace(RUN, selection=replace(RUN.selection, passes=20, options={"momentum": 0.9}), seed=3,
-                          augmentation=replace(RUN.augmentation, strong=strong),
-                          network=replace(RUN.network, widths=(8, 8, 8, 8)))
-    added = override(got, {"selection.options.warm": 2}).selection
-    assert (added.option("momentum", 0.5), added.option("warm", 3), added.option("other", 3)) == (0.9, 2, 3)
-
-
 @pytest.mark.parametrize(("run", "key", "value", "named"), [
     (RUN, "selection.pases", 20, "'selection.pases'.*known.*passes"),
     (RUN, "selektion.passes", 20, "'selektion.passes'.*features.*selection.*training"),

@@ -2,15 +2,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import note_names
 
 from fmuc import datasets
-from fmuc.config import Features
-from fmuc.datasets import NSYNTH_FAMILIES, Dataset, OwnSettings, load, load_nsynth, own_settings
+from fmuc.datasets import NSYNTH_FAMILIES, Dataset, load, load_nsynth
 from fmuc.errors import FmucError
 
 
@@ -40,15 +39,6 @@ def test_digest_covers_the_index_fingerprint_the_sound_and_neither_the_place(nsy
         clips = (replace(first.clips[0], **change), *first.clips[1:])
         assert Dataset("nsynth", first.classes, clips).digest != first.digest
     assert Dataset("nsynth", first.classes, first.clips[::-1]).digest != first.digest
-
-
-@pytest.mark.parametrize(("name", "message"), [
-    ("nsynth-gm", r"nsynth-gm.*python -m fmuc data nsynth-gm.*data/README\.md"),
-    ("nsnyth", r"'nsnyth'.*nsynth, nsynth-gm"),
-])
-def test_missing_and_unknown_data_sets_name_the_remedy(data_root, name, message):
-    with pytest.raises(FmucError, match=message):
-        load(name)
 
 
 NOTE = "bass_acoustic_train-061-100"
@@ -104,30 +94,19 @@ def test_fsdd_is_split_by_speaker_and_its_smoke_set_is_a_part_of_it(data_root):
         load("fsdd-smoke")
 
 
-def own(data_root: Path, **changes) -> Path:
+@pytest.fixture
+def own(data_root: Path) -> Path:
     """An import of own audio as :mod:`fmuc.own.importing` writes it."""
     folder, source = data_root / "mine", data_root / "sounds"
     folder.mkdir()
+    (source / "dog").mkdir(parents=True)
     for name in ("b.wav", "a.wav", "x,y.wav"):
-        (source / "dog").mkdir(parents=True, exist_ok=True)
         (source / "dog" / name).write_bytes(b"sound")
-    report = {"labelled_share": 0.2} | changes
     (folder / "own.json").write_text(json.dumps(
-        {"format": 1, "settings": {"kind": "folder", "source": str(source)}, "report": report}))
+        {"format": 1, "settings": {"kind": "folder", "source": str(source)}, "report": {"labelled_share": 0.2}}))
     (folder / "clips.csv").write_text('id,path,label,group,split\ndog/a.wav,dog/a.wav,dog,g1,train\n'
                                       'dog/b.wav,dog/b.wav,,g2,test\n"dog/x,y.wav","dog/x,y.wav",cat,g3,train\n')
     return folder
-
-
-def test_own_audio_loads_with_its_settings(data_root):
-    preset = Features(8000, 256, 128, 20, 30)
-    own(data_root, features=asdict(preset))
-    dataset = load("mine")
-    assert dataset.classes == ("cat", "dog") and dataset.labels().tolist() == [1, -1, 0]
-    assert [(clip.id, clip.label, clip.group, clip.split) for clip in dataset.clips] == [
-        ("dog/a.wav", "dog", "g1", "train"), ("dog/b.wav", None, "g2", "test"), ("dog/x,y.wav", "cat", "g3", "train")]
-    assert all(clip.path.is_file() for clip in dataset.clips)
-    assert own_settings("mine") == OwnSettings(0.2, preset, data_root / "sounds") and own_settings("yours") is None
 
 
 @pytest.mark.parametrize(("file", "old", "new", "message"), [
@@ -140,8 +119,8 @@ def test_own_audio_loads_with_its_settings(data_root):
     ("clips.csv", "dog/b.wav,dog", "dog/a.wav,dog", "dog/a.wav occurs twice"),
     ("clips.csv", "dog/a.wav,dog/a", "dog/c.wav,dog/c", r"missing sound file .*c\.wav \(1 of 3 .*put them back"),
 ])
-def test_damaged_import_is_refused(data_root, file, old, new, message):
-    path = own(data_root) / file
+def test_damaged_import_is_refused(own, file, old, new, message):
+    path = own / file
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(FmucError, match=message):
         load("mine")

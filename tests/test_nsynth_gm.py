@@ -88,18 +88,6 @@ def test_no_recording_of_a_held_out_instrument_is_heard_in_training(seed):
         assert not sounds["valid"] & sounds["test"]
 
 
-def test_presets_are_joined_by_the_recordings_that_they_share():
-    one, two = Path("one.sf2"), Path("two.sf2")
-    a = soundfonts.Preset(one, 1, frozenset("abcd"))
-    same = soundfonts.Preset(two, 1, frozenset("abc"))
-    chained = soundfonts.Preset(two, 2, frozenset("bce"))  # with a: 2 of 5, with ``same``: 2 of 4
-    other = soundfonts.Preset(two, 3, frozenset("axyz"))
-    alone = soundfonts.Preset(two, 4, frozenset("u"))
-    presets = [a, other, alone, chained, same]
-    assert soundfonts.linked(presets, 0.5) == [[a, chained, same], [other], [alone]]
-    assert soundfonts.linked(presets) == [[a, other, chained, same], [alone]]
-
-
 def test_a_copy_is_known_by_its_name_whatever_its_rate_length_and_octave():
     oboes = [preset.recordings for path in soundfonts.bundled() for preset in soundfonts.read_presets(path)
              if preset.program == 68]  # "Oboe E5", 22,050 Hz, and "Oboe E4", 25,052 Hz, are one recording
@@ -110,14 +98,6 @@ def test_same_bytes_for_any_number_of_workers(rendered, tmp_path):
     one, two = ({path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
                 for root in (rendered, rendered_by(2, tmp_path)))
     assert one == two
-
-
-def test_a_note_does_not_depend_on_the_notes_played_before():
-    font = soundfonts.bundled()[0]
-    variation = instruments.draw_variation(np.random.default_rng(1))
-    after_another = instruments.synthesise(font, 19, [(40, 127), (60, 100)], variation)[1]
-    instruments._synth.cache_clear()
-    np.testing.assert_array_equal(instruments.synthesise(font, 19, [(60, 100)], variation)[0], after_another)
 
 
 @pytest.mark.parametrize("program", [73, 40])  # flute, violin

@@ -33,14 +33,18 @@ def record(run: Run) -> Record:
 RUN = make_run("smoke", "nsynth-gm-smoke", "FMUC")
 
 
+def saved(run: Run, runs: Path) -> Path:
+    """A folder below ``runs`` with a record of ``run``."""
+    folder = runs / run.name
+    folder.mkdir(parents=True)
+    (folder / "split.json").write_text("{}")
+    save_record(record(run), folder)
+    return folder
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with a record of ``RUN``."""
-    folder = tmp_path / RUN.name
-    folder.mkdir()
-    (folder / "split.json").write_text("{}")
-    save_record(record(RUN), folder)
-    return folder
+    return saved(RUN, tmp_path)
 
 
 def test_a_record_read_back_is_the_same(folder):
@@ -165,31 +169,20 @@ def test_provenance_does_without_git(monkeypatch, tmp_path):
 # Many records
 
 
-@pytest.fixture
-def smoke_runs(data_root: Path) -> Path:
-    """The runs folder of the profile smoke with records of its first three runs."""
-    for run in plan("smoke")[:3]:
-        folder = paths.runs_dir("smoke") / run.name
-        folder.mkdir(parents=True)
-        (folder / "split.json").write_text("{}")
-        save_record(record(run), folder)
-    return paths.runs_dir("smoke")
-
-
-def test_own_runs_of_other_variants_come_after_those_of_the_plan(smoke_runs, tmp_path, monkeypatch):
-    own = replace(plan("smoke")[0], variant="FMUC, selection.passes=20")
+def test_own_runs_of_other_variants_come_after_those_of_the_plan(data_root, monkeypatch):
+    finished, folder = plan("smoke")[:3], paths.runs_dir("smoke")
+    own = replace(finished[0], variant="FMUC, selection.passes=20")
     elsewhere = replace(own, dataset="my-sounds")
-    other = replace(plan("smoke")[0], labelled_share=0.5)  # called as a row of the plan
-    for run in (own, elsewhere, other):
-        (smoke_runs / run.name).mkdir()
-        save_record(record(run), smoke_runs / run.name)
-    (smoke_runs / plan("smoke")[5].name).mkdir()  # begun, not finished
-    (smoke_runs / "damaged").mkdir()
-    (smoke_runs / "damaged" / "run.json").write_text("{")
-    assert [r.run for r in load_all("smoke")] == [*plan("smoke")[:3], own]
-    assert [r.run for r in load_all("smoke", dataset=own.dataset)] == [*plan("smoke")[:3], own]
-    monkeypatch.setattr(paths, "SHIPPED_RECORDS", smoke_runs.parent)
-    assert [r.run for r in load_all("smoke", "shipped")] == plan("smoke")[:3]
+    other = replace(finished[0], labelled_share=0.5)  # called as a row of the plan
+    for run in (*finished, own, elsewhere, other):
+        saved(run, folder)
+    (folder / plan("smoke")[5].name).mkdir()  # begun, not finished
+    (folder / "damaged").mkdir()
+    (folder / "damaged" / "run.json").write_text("{")
+    assert [r.run for r in load_all("smoke")] == [*finished, own]
+    assert [r.run for r in load_all("smoke", dataset=own.dataset)] == [*finished, own]
+    monkeypatch.setattr(paths, "SHIPPED_RECORDS", folder.parent)
+    assert [r.run for r in load_all("smoke", "shipped")] == finished
 
 
 def test_no_records_are_an_error_that_names_the_remedy(data_root):
@@ -200,11 +193,3 @@ def test_no_records_are_an_error_that_names_the_remedy(data_root):
     assert "reproduce" not in str(caught.value)
     with pytest.raises(FmucError, match="maxi"):
         load_all("maxi")
-
-
-def test_find_selects_and_sorts_by_seed():
-    runs = plan("smoke")
-    found = [record(run) for run in reversed(runs)]
-    assert [r.run.seed for r in records.find(found, "nsynth-gm-smoke", "FM")] == [0, 1]
-    assert [r.run.seed for r in records.find(found, "nsynth-gm-smoke", "FM", 1)] == [1]
-    assert records.find(found, "nsynth-gm-smoke", "FM", 7) == records.find(found, "nsynth", "FM") == []

@@ -77,14 +77,6 @@ def test_clips_are_audible_stereo_that_is_not_clipped(rendered):
         assert np.abs(samples[:, 0] - samples[:, 1]).max() > 1e-4, path.name
 
 
-@pytest.mark.parametrize("name", scenes.SOURCES)
-def test_sources_have_their_level_and_are_used(name):
-    sound = scenes.SOURCES[name](np.random.default_rng(7), 8 * SECOND)
-    assert sound.shape == (2, 8 * SECOND) and sound.dtype == np.float32 and np.isfinite(sound).all()
-    assert 0.05 < np.abs(sound).max() < 40
-    assert any(name in scene["sources"] for scene in scenes.SCENES.values())
-
-
 def test_reverberation_decays_by_60_db_within_its_time():
     impulse = np.zeros((2, 2 * SECOND), np.float32)
     impulse[:, 0] = 1

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 
 from fmuc.datasets import Clip, Dataset
 from fmuc.errors import FmucError
-from fmuc.splits import draw_split, open_set, save_split
+from fmuc.splits import draw_split, open_set
 
 
 def make_dataset(train: list[int], *, unknown: int = 0) -> Dataset:
@@ -70,24 +69,9 @@ def test_seed_decides_the_draw():
     assert first.labelled.tolist() == again.labelled.tolist() != other.labelled.tolist()
 
 
-def test_all_labels_leaves_nothing_unlabelled():
-    split = draw_split(make_dataset([4, 6], unknown=2), 0.5, 0, labels="all")
-    assert len(split.labelled) == 10 and split.unlabelled.size == 0
-
-
 def test_train_split_without_labels_is_refused():
     with pytest.raises(FmucError, match="made has no labelled clip"):
         draw_split(make_dataset([0], unknown=3), 0.5, 0)
-
-
-def test_saved_split_names_the_labelled_clips(tmp_path):
-    dataset, path = make_dataset([20, 30], unknown=2), tmp_path / "split.json"
-    split = draw_split(dataset, 0.2, 5)
-    save_split(split, dataset, path)
-    saved = json.loads(path.read_text())
-    assert saved["labelled"] == [dataset.clips[i].id for i in split.labelled]
-    assert (saved["split_digest"], saved["dataset_digest"], saved["seed"]) == (split.digest, dataset.digest, 5)
-    assert [p.name for p in tmp_path.iterdir()] == ["split.json"]
 
 
 @pytest.mark.parametrize("outside", [0.0, 0.25, 0.5])

@@ -354,7 +354,9 @@ def test_a_record_holds_what_the_net_predicts_for_every_file(trainable, tmp_path
             right.append(mean.argmax() == truth)
         assert record.results[f"{part}_accuracy"] == pytest.approx(np.mean(right))
         assert record.results[f"{part}_files"] == len(clips) == {"test": 9, "unlabelled": 18}[part]
-    assert json.loads((tmp_path / "run" / "split.json").read_text())["split_digest"] == t.split.digest
+    saved = json.loads((tmp_path / "run" / "split.json").read_text())
+    assert saved["labelled"] == [t.dataset.clips[i].id for i in t.split.labelled]
+    assert saved["split_digest"] == t.split.digest
     assert record.provenance["dataset_digest"] == t.dataset.digest and record.provenance["precision"] == "float32"
 
 
