@@ -325,7 +325,7 @@ def patch_and_passes(axes: Sequence[Axes], patch: np.ndarray | None, probabiliti
     if patch is not None:
         image = draw_patch(picture, patch, features, limit=3)
         picture.figure.colorbar(image, ax=picture, label="normalised value")
-        picture.set_title(class_label(f"{row['label']}, truth {row['truth']}"))
+        picture.set_title(f"{class_label(row['label'])}, truth {class_label(row['truth'])}")
     else:
         picture.set_axis_off()
     spread = np.linspace(-0.25, 0.25, len(probabilities))
