@@ -79,6 +79,7 @@ def _filter(found: Mapping[str, equal_quantity.Comparison]) -> str:
     for name, comparison in found.items():
         for place, word in comparison.words.items():
             words[word].append(f"{place} of {name}")
+    words.pop("not compared", None)
     counts = [f"{word} in {len(places)}" + (f" ({', '.join(places)})" if word in ("better", "worse") else "")
               for word, places in words.items()]
     return (f"{'' if 'better' in words else 'Not shown here. '}At equal quantity, FMUC's rule is, of "
