@@ -192,10 +192,11 @@ def log_mel(settings: Features, seconds: float, rate: int, rounds: int, least: i
 
 
 def mini_runs() -> list[Row]:
-    """Minutes of the shipped runs of mini, two at a time."""
-    shipped = records.load_all("mini", "shipped")
+    """Minutes of the runs that ``make reproduce`` trains, by their shipped records, two at a time."""
+    planned = {run.name for run in experiments.reproduced("mini")}
+    shipped = [record for record in records.load_all("mini", "shipped") if record.run.name in planned]
     minutes = sum(record.provenance["wall_seconds"] for record in shipped) / 60 / 2
-    return [Row("all runs of mini", float("nan"), float("nan"), minutes, "min", minutes, "≤ 25",
+    return [Row("runs that make reproduce trains", float("nan"), float("nan"), minutes, "min", minutes, "≤ 25",
                 f"{len(shipped)} runs by the times in their records, two at a time")]
 
 
