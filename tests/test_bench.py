@@ -22,7 +22,7 @@ def test_quick_measures_steps_memory_and_features(tmp_path):
     frame = pd.read_csv(tmp_path / "bench.csv")
     assert [job.split(",")[0] for job in frame["job"]] == [
         "FM step", "FMUC step", "FMUC step / FM step", "peak memory of the FMUC step", "log-Mel of 0.5 s at 16000 Hz",
-        "all runs of mini"]
+        "runs that make reproduce trains"]
     assert (frame[["ours", "ratio"]] > 0).all(axis=None)
     assert "Measured on: " in (tmp_path / "bench.md").read_text(encoding="utf-8")
 
