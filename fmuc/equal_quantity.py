@@ -166,7 +166,7 @@ def conclusion(records: Sequence[Record], dataset: str, epochs: int) -> str:
     if found is None:
         return ""
     on_fm, on_fmuc, trained = map(points, found[1:])
-    trained = trained if found.trained.n else "not known, since none of these was trained that keeps as few"
+    trained = trained if found.trained.n else "not known: no threshold of FM that was trained keeps as few"
     return (f"{title(dataset)}: at the quantity that FMUC keeps ({found.quantity:.0f} %), the quality of its score "
             f"(mean − std, N = 5, T = 2) minus that of the plain softmax is {on_fm} points on FM's nets and {on_fmuc} "
             f"on FMUC's; FMUC minus FM trained with as strict a threshold is {trained}. Compared with a stricter "
@@ -180,5 +180,5 @@ def papers(dataset: str) -> str:
         return ""
     table = read_published("table1", dataset).set_index("variant")[list(METRICS)]
     apart = (table.loc["FMUC"] - table.loc[THRESHOLDS[1]]).map(lambda points: number(points, "+"))
-    return (f" In the paper's {TITLES[paper]}, FMUC minus {THRESHOLDS[1]} is {apart['quality']} points of quality and "
-            f"{apart['quantity']} of quantity.")
+    return (f" In the paper's Table I, on {TITLES[paper]}, FMUC minus {THRESHOLDS[1]} is {apart['quality']} points of "
+            f"quality and {apart['quantity']} of quantity.")

@@ -82,9 +82,9 @@ def _filter(found: Mapping[str, equal_quantity.Comparison]) -> str:
     words.pop("not compared", None)
     counts = [f"{word} in {len(places)}" + (f" ({', '.join(places)})" if word in ("better", "worse") else "")
               for word, places in words.items()]
-    return (f"{'' if 'better' in words else 'Not shown here. '}At equal quantity, FMUC's rule is, of "
-            f"{sum(map(len, words.values()))} comparisons with a stricter threshold, {', '.join(counts)}."
-            + "".join(map(equal_quantity.papers, found)))
+    shown = "" if "better" in words else "That it is a better filter is not shown here. "
+    return (f"{shown}At equal quantity, FMUC's rule is, of {sum(map(len, words.values()))} comparisons with a stricter "
+            f"threshold, {', '.join(counts)}." + "".join(map(equal_quantity.papers, found)))
 
 
 def _points(interval: Interval | None) -> str:
