@@ -96,5 +96,7 @@ def _without_paths(text: str) -> str:
     text = _KERNEL_FILE.sub("<cell>", text).replace(f"{paths.ROOT}/", "").replace(str(paths.ROOT), ".")
     folders = {"$FMUC_DATA": paths.data_root(), "~": Path.home(), "$TMPDIR": Path(tempfile.gettempdir())}
     for sign, folder in folders.items():
+        if folder == Path(folder.anchor):
+            continue  # a home of "/" would match every slash
         text = re.sub(rf"(?<![\w.]){re.escape(str(folder))}(?=/|\b)", sign, text)
     return text
