@@ -36,9 +36,9 @@ def ship_records(profile: str) -> None:
 def ship_notebooks(profile: str) -> None:
     """Execute the notebooks from the shipped records; store their outputs, figures and tables."""
     notebooks.check(notebooks.execute(profile, "shipped"))
-    made, records = paths.figures_dir(profile, "shipped"), paths.records_dir(profile, "shipped")
+    made, records = paths.figures_dir(profile, "shipped"), notebooks.records_digest(profile, "shipped")
     for notebook in notebooks.find():
-        outputs.store(notebook, made / "notebooks" / notebook.name, notebooks.records_digest(records))
+        outputs.store(notebook, made / "notebooks" / notebook.name, records)
     with whole_folder(paths.FIGURES / profile) as target:
         shutil.copytree(made, target, ignore=shutil.ignore_patterns("notebooks", ".*"), dirs_exist_ok=True)
 

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from fmuc import paths
 from fmuc.errors import FmucError
+from fmuc.experiments import STUDIES
 from fmuc.machinery.workers import run_parallel
 
 SMALL = 1_000_000  # bytes; larger files beside a record (checkpoints) count by name and size only
@@ -60,7 +61,7 @@ def execute(profile: str, source: str = "runs", dataset: str = "", *, only: Sequ
     """
     parameters = {"profile": profile, "source": source, "dataset": dataset}
     made = paths.figures_dir(profile, source, dataset) / "notebooks"
-    read_by_all = [parameters, _code_digest(), records_digest(paths.records_dir(profile, source))]
+    read_by_all = [parameters, _code_digest(), records_digest(profile, source)]
     outcomes, stale, failed = {}, [], False
     for path in find(only, folder):
         digest, output = _digest(read(path), *read_by_all), made / path.name
@@ -108,14 +109,18 @@ def read(path: Path) -> nbformat.NotebookNode:
                         ) from None
 
 
-def records_digest(folder: Path) -> str:
-    """SHA-256 of the names, sizes and, up to :data:`SMALL`, contents of a folder's files, hidden ones left out."""
+def records_digest(profile: str, source: str) -> str:
+    """SHA-256 of all records that a notebook may show: of the profile, and the shipped ones of the studies.
+
+    Of their files' names, sizes and, up to :data:`SMALL`, contents; hidden ones are left out.
+    """
     state = sha256()
-    for file in sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(".")):
-        size = file.stat().st_size
-        state.update(f"{file.relative_to(folder).as_posix()}\0{size}\0".encode())
-        if size <= SMALL:
-            state.update(file.read_bytes())
+    for folder in (paths.records_dir(profile, source), *(paths.records_dir(study, "shipped") for study in STUDIES)):
+        for file in sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(".")):
+            size = file.stat().st_size
+            state.update(f"{file.relative_to(folder).as_posix()}\0{size}\0".encode())
+            if size <= SMALL:
+                state.update(file.read_bytes())
     return state.hexdigest()
 
 
