@@ -102,6 +102,7 @@ def test_executes_with_parameters_and_skips_what_is_up_to_date(folder, monkeypat
 
 
 def test_up_to_date_until_something_changes(folder, monkeypatch):
+    monkeypatch.setattr(paths, "SHIPPED_RECORDS", folder / "shipped")
     path = write(folder, "00_first", "print(1)")
     assert statuses(run(folder)) == ["ran"]
     monkeypatch.setattr(notebooks, "run_parallel", lambda *arguments, **options: iter(()))
@@ -122,10 +123,13 @@ def test_up_to_date_until_something_changes(folder, monkeypatch):
     assert would_run()
     write(folder, "00_first", "print(1)")
     assert not would_run()
-    record = paths.runs_dir("smoke") / "a_run" / "history.csv"
-    record.parent.mkdir(parents=True)
-    record.write_text("epoch,quality\n", encoding="utf-8")
-    assert would_run()
+    for records in (paths.runs_dir("smoke"), paths.records_dir("long", "shipped")):  # notebook 11 shows the studies
+        record = records / "a_run" / "history.csv"
+        record.parent.mkdir(parents=True)
+        record.write_text("epoch,quality\n", encoding="utf-8")
+        assert would_run()
+        record.unlink()
+        assert not would_run()
 
 
 def test_failing_notebook_stops_the_batch_is_kept_and_is_where_it_continues(folder):
